@@ -1,0 +1,84 @@
+# Sourced by run.sh, test.sh and check.sh: leaves a Python in $PYTHON that has what is needed.
+#
+# An active virtual or conda environment that fulfils requirements.txt is used as it is. Otherwise
+# .venv is made beside this project and filled with the exact versions of requirements.lock. The
+# stamp .venv/.complete is written last and holds the lock's checksum, so that a half-finished
+# installation or a changed lock is noticed and repaired.
+#
+# Arguments: the requirement files that must be fulfilled.
+
+PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+is_python() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+fulfils() {
+    local python="$1"
+    shift
+    "$python" "$PROJECT/scripts/check_requirements.py" "$@" 2>/dev/null
+}
+
+find_python() {
+    local name
+    for name in python3 python3.12 python3.11 python3.13 python3.10 python; do
+        if command -v "$name" >/dev/null && is_python "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    fail "no Python from 3.10 to 3.13 found (python3 is $(python3 --version 2>&1)): install one" \
+        "and run this again"
+}
+
+install_visdom() {
+    # visdom has wheels from 0.3 on, which needs Python 3.12. 0.2.4 is built here; its setup.py
+    # needs pkg_resources, which setuptools dropped in 81, so it is built before the rest.
+    if "$1" -c 'import sys; sys.exit(sys.version_info[:2] >= (3, 12))'; then
+        "$1" -m pip install --quiet --disable-pip-version-check 'setuptools<81' wheel &&
+            "$1" -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+                --no-deps visdom==0.2.4
+    fi
+}
+
+make_environment() {
+    local base stamp="$1"
+    base="$(find_python)" || exit 2
+    echo "installing the packages of requirements.lock into .venv with $("$base" --version)" \
+        "(once; a minute or more)" >&2
+    rm -f "$stamp"
+    if ! is_python "$PROJECT/.venv/bin/python"; then
+        "$base" -m venv --clear "$PROJECT/.venv" ||
+            fail "cannot make .venv: install Python's venv module (Debian: python3-venv)"
+    fi
+    local python="$PROJECT/.venv/bin/python"
+    install_visdom "$python" ||
+        fail "installing visdom failed (see above): check the network and run this again"
+    "$python" -m pip install --quiet --disable-pip-version-check -r "$PROJECT/requirements.lock" ||
+        fail "installing packages failed (see above): check network and disk, and run this again"
+    lock_sum >"$stamp"
+}
+
+lock_sum() {
+    cksum <"$PROJECT/requirements.lock"
+}
+
+use_environment() {
+    local active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"
+    if [ -n "$active" ] && is_python "$active/bin/python" && fulfils "$active/bin/python" "$@"; then
+        PYTHON="$active/bin/python"
+        return
+    fi
+    local stamp="$PROJECT/.venv/.complete"
+    PYTHON="$PROJECT/.venv/bin/python"
+    if [ ! -x "$PYTHON" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$(lock_sum)" ]; then
+        make_environment "$stamp"
+    fi
+}
+
+use_environment "$@"
