@@ -1,0 +1,1 @@
+"""Networks, losses, the training model, checkpoints and the super-resolver."""

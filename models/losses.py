@@ -1,0 +1,148 @@
+"""Adversarial loss, SSIM and the four-part multi-modality super-resolution loss of the paper.
+
+Paper: J. Med. Imaging 9(2) 024003 (2022), loss sections; docs/method.md sets each formula beside
+its function.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+SSIM_K1, SSIM_K2 = 0.01, 0.03
+GRADIENT_PENALTY_WEIGHT = 10.0  # Gulrajani et al. 2017, WGAN-GP
+
+
+class GANLoss(nn.Module):
+    """Adversarial loss on discriminator scores of any shape; returns a scalar.
+
+    Args:
+        mode: lsgan (mean squared distance to 1 or 0; published), vanilla (cross-entropy on
+            logits) or wgangp (the critic's mean score with its sign).
+    """
+
+    def __init__(self, mode: str = "lsgan") -> None:
+        super().__init__()
+        if mode not in ("lsgan", "vanilla", "wgangp"):
+            raise ValueError(f"gan_mode is {mode!r}, expected lsgan, vanilla or wgangp")
+        self.mode = mode
+
+    def forward(self, scores: Tensor, real: bool) -> Tensor:
+        """Loss of `scores` when the discriminator should have called them `real`."""
+        if self.mode == "wgangp":
+            return -scores.mean() if real else scores.mean()
+        target = torch.full_like(scores, 1.0 if real else 0.0)
+        if self.mode == "lsgan":
+            return F.mse_loss(scores, target)
+        return F.binary_cross_entropy_with_logits(scores, target)
+
+
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """WGAN-GP penalty: 10 * mean (|grad D(x)| - 1)^2 at random points between real and fake.
+
+    Args:
+        real, fake: (N, 1, H, W) in [-1, 1]; `fake` without gradient history.
+    """
+    share = torch.rand(real.shape[0], 1, 1, 1, device=real.device, dtype=real.dtype)
+    between = (share * real + (1 - share) * fake).requires_grad_(True)
+    scores = discriminator(between)
+    (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
+    norm = gradient.flatten(1).add(1e-16).norm(2, dim=1)
+    return GRADIENT_PENALTY_WEIGHT * ((norm - 1) ** 2).mean()
+
+
+@lru_cache(maxsize=8)
+def _gaussian(device: torch.device) -> Tensor:
+    """One-dimensional SSIM window, (11,), summing to 1."""
+    position = torch.arange(SSIM_WINDOW, dtype=torch.float32) - SSIM_WINDOW // 2
+    weights = torch.exp(-(position**2) / (2 * SSIM_SIGMA**2))
+    return (weights / weights.sum()).to(device)
+
+
+def ssim(image: Tensor, reference: Tensor, data_range: float) -> Tensor:
+    """Mean structural similarity (Wang et al. 2004) with an 11x11 Gaussian window, sigma 1.5.
+
+    The window is applied with zero padding 5, so that the map is as large as the image, as in the
+    published code. C1 = (0.01 * data_range)^2, C2 = (0.03 * data_range)^2.
+
+    Args:
+        image, reference: (N, 1, H, W).
+        data_range: span of the values; 2 for [-1, 1]. The published code uses 1.
+
+    Returns:
+        Scalar, at most 1 (equal images).
+    """
+    window = _gaussian(image.device)
+    planes = torch.cat(
+        [image, reference, image * image, reference * reference, image * reference], dim=1
+    )
+    count, channels, height, width = planes.shape
+    # Separable and with all five planes at once: two thin convolutions instead of five 11x11.
+    planes = planes.reshape(count * channels, 1, height, width)
+    planes = F.conv2d(planes, window.view(1, 1, -1, 1), padding=(SSIM_WINDOW // 2, 0))
+    planes = F.conv2d(planes, window.view(1, 1, 1, -1), padding=(0, SSIM_WINDOW // 2))
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = planes.reshape(
+        count, channels, height, width
+    ).unbind(1)
+    variance_x = mean_xx - mean_x**2
+    variance_y = mean_yy - mean_y**2
+    covariance = mean_xy - mean_x * mean_y
+    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    )
+    return similarity.mean()
+
+
+def pool(micro: Tensor, scale: int) -> Tensor:
+    """P: mean over scale x scale blocks, (N, 1, H, W) to (N, 1, H / scale, W / scale)."""
+    return F.avg_pool2d(micro, scale)
+
+
+def enlarge_nearest(clinical: Tensor, scale: int) -> Tensor:
+    """N: repeat each pixel, (N, 1, H, W) to (N, 1, H * scale, W * scale)."""
+    return F.interpolate(clinical, scale_factor=scale, mode="nearest")
+
+
+def enlarge_identity(clinical: Tensor, scale: int, mode: str) -> Tensor:
+    """U of the identity loss idt_B: bilinear with aligned corners (8x) or nearest (4x)."""
+    if mode == "nearest":
+        return enlarge_nearest(clinical, scale)
+    return F.interpolate(clinical, scale_factor=scale, mode="bilinear", align_corners=True)
+
+
+def multi_modality_losses(
+    real_clinical: Tensor,
+    fake_micro: Tensor,
+    real_micro: Tensor,
+    fake_clinical: Tensor,
+    scale: int,
+    data_range: float,
+) -> dict[str, Tensor]:
+    """The paper's contribution: the image must stay the same image before and after SR.
+
+    downsample = L1(P(fake_B), real_A), upsample = L1(N(fake_A), real_B),
+    clinical_ssim = 1 - SSIM(P(fake_B), real_A), micro_ssim = 1 - SSIM(N(fake_A), real_B).
+
+    Args:
+        real_clinical, fake_clinical: (N, 1, p, p) in [-1, 1].
+        real_micro, fake_micro: (N, 1, p * scale, p * scale) in [-1, 1].
+        scale: 2^n.
+        data_range: of the SSIM constants, see `ssim`.
+
+    Returns:
+        The four losses without their weights, each a scalar.
+    """
+    pooled = pool(fake_micro, scale)
+    enlarged = enlarge_nearest(fake_clinical, scale)
+    return {
+        "downsample": F.l1_loss(pooled, real_clinical),
+        "upsample": F.l1_loss(enlarged, real_micro),
+        "clinical_ssim": 1 - ssim(pooled, real_clinical, data_range),
+        "micro_ssim": 1 - ssim(enlarged, real_micro, data_range),
+    }

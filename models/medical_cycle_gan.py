@@ -1,0 +1,265 @@
+"""SR-CycleGAN: two generators, two discriminators and one training step.
+
+Names follow the paper: A is clinical, B is micro. G_A enlarges, G_B shrinks, D_A judges micro
+images, D_B clinical ones; fake_B = G_A(real_A), rec_A = G_B(fake_B), fake_A = G_B(real_B),
+rec_B = G_A(fake_A). All images are (N, 1, H, W) float32 in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.image_pool import ImagePool
+from models.losses import (
+    GANLoss,
+    enlarge_identity,
+    gradient_penalty,
+    multi_modality_losses,
+    pool,
+)
+from models.networks import (
+    DownsamplingGenerator,
+    SRGenerator,
+    initialise,
+    make_discriminator,
+)
+from models.schedulers import make_scheduler, step_scheduler
+
+NETWORKS = ("G_A", "G_B", "D_A", "D_B")
+MULTI_MODALITY = ("downsample", "upsample", "clinical_ssim", "micro_ssim")
+LOSSES = (
+    "D_A",
+    "G_A",
+    "cycle_A",
+    "idt_A",
+    "D_B",
+    "G_B",
+    "cycle_B",
+    "idt_B",
+    *MULTI_MODALITY,
+    "G",
+)
+IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
+
+
+def residual_blocks(name: str) -> int:
+    """Number of residual blocks that a generator name such as sr_resnet_9blocks states."""
+    return int(name.rsplit("_", 1)[1].removesuffix("blocks"))
+
+
+class MedicalCycleGANModel:
+    """Networks, losses, optimisers and one step of training.
+
+    Args:
+        options: parsed training options (see options/train_options.py); this class is the one
+            place below the scripts that takes the whole bag.
+        devices: where to compute; the first holds the weights, several split each batch.
+    """
+
+    identity_mode = "bilinear"  # U of idt_B, published for 8x
+
+    def __init__(self, options: Namespace, devices: list[torch.device]) -> None:
+        self.options = options
+        self.devices = devices
+        self.device = devices[0]
+        self.scale: int = 2**options.sampling_times
+        self.G_A = SRGenerator(
+            options.sampling_times,
+            options.ngf,
+            residual_blocks(options.clinical2micronetG),
+            options.norm,
+        )
+        self.G_B = DownsamplingGenerator(
+            options.sampling_times,
+            options.ngf,
+            residual_blocks(options.micro2clinicalnetG),
+            options.norm,
+        )
+        self.D_A = make_discriminator(options.netD, options.ndf, options.n_layers_D, options.norm)
+        self.D_B = make_discriminator(options.netD, options.ndf, options.n_layers_D, options.norm)
+        for network in self.networks.values():
+            initialise(network, options.init_type, options.init_gain)
+            network.to(self.device)
+        self.pool_A = ImagePool(options.pool_size, seed=options.seed)
+        self.pool_B = ImagePool(options.pool_size, seed=options.seed + 1)
+        self.gan_loss = GANLoss(options.gan_mode)
+        betas = (options.beta1, 0.999)
+        self.optimizers = {
+            "G": torch.optim.Adam(
+                [*self.G_A.parameters(), *self.G_B.parameters()], lr=options.lr, betas=betas
+            ),
+            "D": torch.optim.Adam(
+                [*self.D_A.parameters(), *self.D_B.parameters()], lr=options.lr, betas=betas
+            ),
+        }
+        self.schedulers = {
+            name: make_scheduler(
+                optimizer,
+                options.lr_policy,
+                options.niter,
+                options.niter_decay,
+                options.epoch_count,
+                options.lr_decay_iters,
+            )
+            for name, optimizer in self.optimizers.items()
+        }
+        self.losses: dict[str, Tensor] = {}
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The four networks by the paper's names."""
+        return {name: getattr(self, name) for name in NETWORKS}
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the generators in this epoch."""
+        return float(self.optimizers["G"].param_groups[0]["lr"])
+
+    def set_input(self, batch: Mapping[str, Tensor]) -> None:
+        """Take a batch {"clinical": (N, 1, p, p), "micro": (N, 1, p * scale, p * scale)}."""
+        self.real_A = batch["clinical"].to(self.device, non_blocking=True)
+        self.real_B = batch["micro"].to(self.device, non_blocking=True)
+
+    def run(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Apply `network` in the chosen precision, over all devices; the result is float32."""
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.options.precision == "bf16"
+        ):
+            if len(self.devices) > 1:
+                indices = [device.index for device in self.devices]
+                output: Tensor = nn.parallel.data_parallel(network, images, indices)
+            else:
+                output = network(images)
+        return output.float()
+
+    def forward(self) -> None:
+        """Compute fake_B, rec_A, fake_A and rec_B of the batch."""
+        self.fake_B = self.run(self.G_A, self.real_A)
+        self.rec_A = self.run(self.G_B, self.fake_B)
+        self.fake_A = self.run(self.G_B, self.real_B)
+        self.rec_B = self.run(self.G_A, self.fake_A)
+
+    def generator_loss(self) -> Tensor:
+        """Sum of all generator losses by their weights (docs/method.md); keeps each in `losses`."""
+        o = self.options
+        losses: dict[str, Tensor] = {
+            "G_A": self.gan_loss(self.run(self.D_A, self.fake_B), real=True) * o.lambda_G_A,
+            "G_B": self.gan_loss(self.run(self.D_B, self.fake_A), real=True) * o.lambda_G_B,
+            "cycle_A": F.l1_loss(self.rec_A, self.real_A) * o.lambda_A,
+            "cycle_B": F.l1_loss(self.rec_B, self.real_B) * o.lambda_B,
+        }
+        zero = self.real_A.new_zeros(())
+        losses["idt_A"], losses["idt_B"] = zero, zero
+        if o.lambda_identity > 0:  # skipped at 0: G_A on a micro patch is the dearest pass of all
+            same_B = pool(self.run(self.G_A, self.real_B), self.scale)
+            same_A = enlarge_identity(
+                self.run(self.G_B, self.real_A), self.scale, self.identity_mode
+            )
+            losses["idt_A"] = F.l1_loss(same_B, self.real_B) * o.lambda_B * o.lambda_identity
+            losses["idt_B"] = (
+                F.l1_loss(same_A, self.real_A) * o.lambda_A * o.lambda_identity * IDT_B_SHARE
+            )
+        consistency = multi_modality_losses(
+            self.real_A, self.fake_B, self.real_B, self.fake_A, self.scale, o.ssim_data_range
+        )
+        weights = {
+            "downsample": o.lambda_downsample_loss,
+            "upsample": o.lambda_upsample_loss,
+            "clinical_ssim": o.lambda_clinical_ssim,
+            "micro_ssim": o.lambda_micro_ssim,
+        }
+        total = sum(losses.values(), zero)
+        for name, loss in consistency.items():
+            losses[name] = loss * weights[name]
+            total = total + losses[name]
+        losses["G"] = total
+        self.losses.update({name: loss.detach() for name, loss in losses.items()})
+        return total
+
+    def discriminator_loss(self, name: str, real: Tensor, fake: Tensor) -> Tensor:
+        """Half the sum of the losses on real images and on pooled, detached generated ones."""
+        discriminator = self.networks[name]
+        loss = 0.5 * (
+            self.gan_loss(self.run(discriminator, real), real=True)
+            + self.gan_loss(self.run(discriminator, fake), real=False)
+        )
+        if self.gan_loss.mode == "wgangp":
+            loss = loss + gradient_penalty(discriminator, real, fake)
+        self.losses[name] = loss.detach()
+        return loss
+
+    def optimize_parameters(self) -> None:
+        """One step: both generators with frozen discriminators, then both discriminators."""
+        self.forward()
+        self._freeze_discriminators(True)
+        self.optimizers["G"].zero_grad(set_to_none=True)
+        self.generator_loss().backward()
+        self.optimizers["G"].step()
+
+        self._freeze_discriminators(False)
+        self.optimizers["D"].zero_grad(set_to_none=True)
+        fake_B = self.pool_B.query(self.fake_B.detach())
+        self.discriminator_loss("D_A", self.real_B, fake_B).backward()
+        fake_A = self.pool_A.query(self.fake_A.detach())
+        self.discriminator_loss("D_B", self.real_A, fake_A).backward()
+        self.optimizers["D"].step()
+
+    def _freeze_discriminators(self, frozen: bool) -> None:
+        for network in (self.D_A, self.D_B):
+            network.requires_grad_(not frozen)
+
+    def end_epoch(self, generator_loss: float) -> None:
+        """Step the learning rate; `generator_loss` is the epoch's mean of G (plateau policy)."""
+        for scheduler in self.schedulers.values():
+            step_scheduler(scheduler, generator_loss)
+
+    def pictures(self) -> dict[str, Tensor]:
+        """First image of the last batch in every role: (H, W) in [-1, 1] on the CPU."""
+        roles = ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
+        return {role: getattr(self, role)[0, 0].detach().float().cpu() for role in roles}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimisers, schedulers and pools, as a checkpoint keeps them."""
+        return {
+            "networks": {name: net.state_dict() for name, net in self.networks.items()},
+            "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
+            "schedulers": {name: s.state_dict() for name, s in self.schedulers.items()},
+            "pools": {"A": self.pool_A.state_dict(), "B": self.pool_B.state_dict()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state made by `state_dict`.
+
+        Raises:
+            RuntimeError: the weights are of another architecture (torch names the keys).
+        """
+        self.load_networks(state["networks"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
+        self.pool_A.load_state_dict(state["pools"]["A"], self.device)
+        self.pool_B.load_state_dict(state["pools"]["B"], self.device)
+
+    def load_networks(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Load the four state dicts alone, as the original code saves them."""
+        for name, network in self.networks.items():
+            network.load_state_dict(weights[name])
+
+
+class MedicalCycleGANx4Model(MedicalCycleGANModel):
+    """The published 4x setting: two shuffles, and nearest enlargement in idt_B."""
+
+    identity_mode = "nearest"
+
+
+MODELS: dict[str, type[MedicalCycleGANModel]] = {
+    "medical_cycle_gan": MedicalCycleGANModel,
+    "medical_cycle_ganx4": MedicalCycleGANx4Model,
+}

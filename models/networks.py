@@ -1,0 +1,291 @@
+"""The four networks: SR generator, downsampling generator and the two patch discriminators.
+
+Paper: J. Med. Imaging 9(2) 024003 (2022), network sections. Each network is one flat
+`nn.Sequential` called `model`; the index of every layer in it is part of the contract, since the
+state-dict keys follow from it and weights saved by the original code must load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+RESIDUAL_KERNEL_PADDING = 1
+EDGE_PADDING = 3  # the 7x7 convolutions at both ends
+
+
+def make_norm(norm: str, channels: int) -> nn.Module:
+    """Return the norm layer called `norm`: instance, batch or none (identity, keeps the index)."""
+    if norm == "instance":
+        # eps 1e-5, no affine parameters, no running statistics: torch's defaults, as published.
+        return nn.InstanceNorm2d(channels)
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "none":
+        return nn.Identity()
+    raise ValueError(f"norm is {norm!r}, expected instance, batch or none")
+
+
+class ResidualBlock(nn.Module):
+    """x + conv_block(x): two reflection-padded 3x3 convolutions with norm, ReLU between them."""
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(RESIDUAL_KERNEL_PADDING),
+            nn.Conv2d(channels, channels, 3),
+            make_norm(norm, channels),
+            nn.ReLU(inplace=True),
+            nn.ReflectionPad2d(RESIDUAL_KERNEL_PADDING),
+            nn.Conv2d(channels, channels, 3),
+            make_norm(norm, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, channels, H, W) to the same shape; H and W at least 2."""
+        return x + self.conv_block(x)
+
+
+class SRGenerator(nn.Module):
+    """G_A: enlarges a clinical slice 2^n times in both in-plane directions.
+
+    Args:
+        sampling_times: n, the number of pixel shuffles; the scale is 2^n.
+        ngf: channels of the trunk, a multiple of 2^n (64 in the paper).
+        blocks: number of residual blocks (9 in the paper).
+        norm: instance (published), batch or none.
+
+    Input (N, 1, H, W) in [-1, 1], H and W at least 4; output (N, 1, H * 2^n, W * 2^n) in [-1, 1].
+    """
+
+    def __init__(
+        self, sampling_times: int = 3, ngf: int = 64, blocks: int = 9, norm: str = "instance"
+    ) -> None:
+        super().__init__()
+        if ngf % 2**sampling_times:
+            raise ValueError(f"ngf is {ngf}, expected a multiple of the scale {2**sampling_times}")
+        self.architecture: dict[str, int | str] = {
+            "sampling_times": sampling_times,
+            "ngf": ngf,
+            "blocks": blocks,
+            "norm": norm,
+        }
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(EDGE_PADDING),
+            nn.Conv2d(1, ngf, 7),
+            make_norm(norm, ngf),
+            nn.PReLU(),
+        ]
+        layers += [ResidualBlock(ngf, norm) for _ in range(blocks)]
+        layers += [
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(ngf, ngf, 3),
+            make_norm(norm, ngf),
+            nn.PReLU(),
+        ]
+        channels = ngf
+        for _ in range(sampling_times):
+            layers += [
+                nn.Conv2d(channels, 2 * channels, 3, padding=1),
+                make_norm(norm, 2 * channels),
+                nn.PixelShuffle(2),
+                nn.PReLU(),
+            ]
+            channels //= 2
+        layers += [nn.ReflectionPad2d(EDGE_PADDING), nn.Conv2d(channels, 1, 7), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    @property
+    def scale(self) -> int:
+        """In-plane enlargement 2^n."""
+        return 2 ** int(self.architecture["sampling_times"])
+
+    def forward(self, clinical: Tensor) -> Tensor:
+        """Map (N, 1, H, W) to (N, 1, H * 2^n, W * 2^n), both in [-1, 1]."""
+        return self.model(clinical)
+
+
+class DownsamplingGenerator(nn.Module):
+    """G_B: shrinks a micro-CT slice 2^n times in both in-plane directions.
+
+    Input (N, 1, H, W) in [-1, 1] with H and W multiples of max(4, 2^n) and at least 4 * 2^n;
+    output (N, 1, H / 2^n, W / 2^n) in [-1, 1]. Arguments as for `SRGenerator`.
+    """
+
+    def __init__(
+        self, sampling_times: int = 3, ngf: int = 64, blocks: int = 9, norm: str = "instance"
+    ) -> None:
+        super().__init__()
+        self.architecture: dict[str, int | str] = {
+            "sampling_times": sampling_times,
+            "ngf": ngf,
+            "blocks": blocks,
+            "norm": norm,
+        }
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(EDGE_PADDING),
+            nn.Conv2d(1, ngf, 7),
+            make_norm(norm, ngf),
+            nn.ReLU(inplace=True),
+        ]
+
+        def halve(channels: int) -> list[nn.Module]:
+            return [
+                nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+                make_norm(norm, 2 * channels),
+                nn.ReLU(inplace=True),
+            ]
+
+        layers += halve(ngf) + halve(2 * ngf)
+        layers += [ResidualBlock(4 * ngf, norm) for _ in range(blocks)]
+        for channels in (4 * ngf, 2 * ngf):
+            layers += [
+                nn.ConvTranspose2d(
+                    channels, channels // 2, 3, stride=2, padding=1, output_padding=1
+                ),
+                make_norm(norm, channels // 2),
+                nn.ReLU(inplace=True),
+            ]
+        for step in range(sampling_times):
+            layers += halve(ngf * 2**step)
+        layers += [
+            nn.ReflectionPad2d(EDGE_PADDING),
+            nn.Conv2d(ngf * 2**sampling_times, 1, 7),
+            nn.Tanh(),
+        ]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, micro: Tensor) -> Tensor:
+        """Map (N, 1, H, W) to (N, 1, H / 2^n, W / 2^n), both in [-1, 1]."""
+        return self.model(micro)
+
+
+class PatchDiscriminator(nn.Module):
+    """D_A and D_B: PatchGAN whose every output judges one patch (70x70 with three layers).
+
+    Input (N, 1, H, W) in [-1, 1]; output (N, 1, h, w), an unbounded score a patch. With three
+    layers H and W must be at least 24 and a 32x32 input gives 2x2 scores.
+    """
+
+    def __init__(self, ndf: int = 64, layers: int = 3, norm: str = "instance") -> None:
+        super().__init__()
+        modules: list[nn.Module] = [nn.Conv2d(1, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        channels = ndf
+        for layer in range(1, layers + 1):
+            wider = ndf * min(2**layer, 8)
+            modules += [
+                nn.Conv2d(channels, wider, 4, stride=2 if layer < layers else 1, padding=1),
+                make_norm(norm, wider),
+                nn.LeakyReLU(0.2),
+            ]
+            channels = wider
+        modules.append(nn.Conv2d(channels, 1, 4, padding=1))
+        self.model = nn.Sequential(*modules)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 1, H, W) to the score map (N, 1, h, w)."""
+        return self.model(image)
+
+
+class PixelDiscriminator(nn.Module):
+    """A 1x1 PatchGAN: judges grey values pixel by pixel, no texture (`--netD pixel`)."""
+
+    def __init__(self, ndf: int = 64, norm: str = "instance") -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(1, ndf, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(ndf, 2 * ndf, 1),
+            make_norm(norm, 2 * ndf),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * ndf, 1, 1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 1, H, W) to scores of the same shape."""
+        return self.model(image)
+
+
+def make_discriminator(net: str, ndf: int, layers: int, norm: str) -> nn.Module:
+    """Return the discriminator called `net`: basic (70x70), n_layers (`layers` deep) or pixel."""
+    if net == "pixel":
+        return PixelDiscriminator(ndf, norm)
+    if net == "basic":
+        return PatchDiscriminator(ndf, 3, norm)
+    if net == "n_layers":
+        return PatchDiscriminator(ndf, layers, norm)
+    raise ValueError(f"netD is {net!r}, expected basic, n_layers or pixel")
+
+
+def initialise(network: nn.Module, init_type: str = "normal", init_gain: float = 0.02) -> None:
+    """Draw new weights in place: convolutions by `init_type`, biases 0, batch norm around 1.
+
+    Published: normal(0, 0.02). PReLU keeps its one parameter at 0.25.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if init_type == "normal":
+                nn.init.normal_(module.weight, 0.0, init_gain)
+            elif init_type == "xavier":
+                nn.init.xavier_normal_(module.weight, gain=init_gain)
+            elif init_type == "kaiming":
+                nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
+            elif init_type == "orthogonal":
+                nn.init.orthogonal_(module.weight, gain=init_gain)
+            else:
+                raise ValueError(
+                    f"init_type is {init_type!r}, expected normal, xavier, kaiming or orthogonal"
+                )
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, init_gain)
+            nn.init.zeros_(module.bias)
+
+
+def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
+    """Read the architecture of an SR generator off the keys and shapes of its state dict.
+
+    Args:
+        weights: state dict of `SRGenerator`, as this project or the original code saves it.
+
+    Returns:
+        Keyword arguments for `SRGenerator`. Instance norm and no norm leave the same keys;
+        instance, the published one, is returned for both.
+
+    Raises:
+        ValueError: the keys are not those of an SR generator.
+    """
+    blocks = sum(key.endswith("conv_block.1.weight") for key in weights)
+    convolutions = sorted(
+        (int(key.split(".")[1]), tensor)
+        for key, tensor in weights.items()
+        if key.count(".") == 2 and key.endswith(".weight") and tensor.dim() == 4
+    )
+    # Outside the residual blocks stand: first 7x7, the 3x3 after the blocks, n upsampling
+    # convolutions (each widening c to 2c) and the last 7x7.
+    channels = [tuple(tensor.shape[:2]) for _, tensor in convolutions]
+    sampling_times = len(channels) - 3
+    if blocks < 1 or sampling_times < 1 or channels[0][1] != 1:
+        raise ValueError("these are not the weights of an SR generator")
+    ngf = int(channels[0][0])
+    expected = [(ngf, 1), (ngf, ngf)]
+    expected += [(2 * ngf // 2**step, ngf // 2**step) for step in range(sampling_times)]
+    expected += [(1, ngf // 2**sampling_times)]
+    if channels != expected:
+        raise ValueError(f"channels {channels} are not those of an SR generator, {expected}")
+    norm = "batch" if "model.2.running_mean" in weights else "instance"
+    return {"sampling_times": sampling_times, "ngf": ngf, "blocks": blocks, "norm": norm}
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(math.prod(p.shape) for p in network.parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def all_finite(network: nn.Module) -> bool:
+    """Whether no weight is infinite or NaN."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())

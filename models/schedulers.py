@@ -1,0 +1,50 @@
+"""Learning-rate policies, stepped once an epoch."""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer, lr_scheduler
+
+Scheduler = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
+
+
+def make_scheduler(
+    optimizer: Optimizer, policy: str, niter: int, niter_decay: int, first_epoch: int, every: int
+) -> Scheduler:
+    """Return the scheduler called `policy`.
+
+    Args:
+        optimizer: whose learning rate is changed.
+        policy: linear (constant for `niter` epochs, then linearly towards 0 over `niter_decay`),
+            step (a tenth every `every` epochs), plateau (a fifth when the generators' loss has not
+            improved for 5 epochs), cosine (half a cosine over all epochs) or constant (what the
+            published code does in effect, since its scheduler is reset at every step).
+        niter: epochs at the start value (100 in the paper).
+        niter_decay: epochs of decay after them (100 in the paper).
+        first_epoch: the epoch, counted from 1, at which this training starts.
+        every: period of the step policy, in epochs.
+    """
+    passed = first_epoch - 1
+    if policy == "linear":
+        # Epoch e, counted from 0, runs at 1 up to niter and would reach 0 just after the last.
+        return lr_scheduler.LambdaLR(
+            optimizer, lambda e: 1.0 - max(0, e + passed + 1 - niter) / (niter_decay + 1)
+        )
+    if policy == "step":
+        return lr_scheduler.LambdaLR(optimizer, lambda e: 0.1 ** ((e + passed) // every))
+    if policy == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=niter + niter_decay)
+    if policy == "constant":
+        return lr_scheduler.LambdaLR(optimizer, lambda e: 1.0)
+    if policy == "plateau":
+        return lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode="min", factor=0.2, threshold=0.01, patience=5
+        )
+    raise ValueError(f"lr_policy is {policy!r}, expected linear, step, plateau, cosine or constant")
+
+
+def step_scheduler(scheduler: Scheduler, generator_loss: float) -> None:
+    """End an epoch; only the plateau policy looks at the epoch's mean generator loss."""
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(generator_loss)
+    else:
+        scheduler.step()

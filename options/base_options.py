@@ -1,0 +1,179 @@
+"""Options shared by training and testing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+MODEL_NAMES = ("medical_cycle_gan", "medical_cycle_ganx4")
+PHANTOM_FOLDER = "datasets/phantom"
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default behind each help text, except where there is none to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False) or not action.help:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where help is, then leave with exit code 2."""
+        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number of at least 1")
+    return value
+
+
+def whole_number(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number of at least 0")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """Parse a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number of at least 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number from 0 to 1")
+    return value
+
+
+class BaseOptions:
+    """Builds the parser of the shared options; subclasses add theirs and check the result."""
+
+    program = "options"
+    description = ""
+
+    def build(self) -> argparse.ArgumentParser:
+        """Return the parser with every option of this script."""
+        parser = OneLineParser(
+            prog=self.program,
+            description=self.description,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+        group = parser.add_argument_group("run")
+        group.add_argument("--name", help="name of the experiment: its folder in checkpoints_dir")
+        group.add_argument(
+            "--checkpoints_dir", default="checkpoints", help="folder of all experiments"
+        )
+        group.add_argument(
+            "--gpu_ids",
+            default="all",
+            help="GPUs, such as 0 or 0,1; all: every one found, else the CPU; -1: the CPU",
+        )
+        group.add_argument(
+            "--precision",
+            choices=("fp32", "bf16"),
+            default="fp32",
+            help="bf16 runs the networks under autocast: faster where the processor has it",
+        )
+        group.add_argument(
+            "--epoch", default="latest", help="checkpoint to load: latest or an epoch's number"
+        )
+        group.add_argument(
+            "--load_iter",
+            type=whole_number,
+            default=0,
+            help="load the checkpoint of this step (made with --save_by_iter) instead of --epoch",
+        )
+        group.add_argument(
+            "--cache_dir",
+            help="folder for unpacked volumes and lung masks (SR_CYCLEGAN_CACHE, else "
+            "~/.cache/sr_cyclegan)",
+        )
+        group.add_argument(
+            "--debug", action="store_true", help="show the traceback of an error as well"
+        )
+        group = parser.add_argument_group("volumes")
+        group.add_argument(
+            "--maskdatafolder",
+            help="folder of lung masks, CASE_mask.nii.gz for a CT called CASE; without it a mask "
+            "beside the CT is taken, else one is computed",
+        )
+        group.add_argument(
+            "--micro_spacing",
+            type=float,
+            nargs="+",
+            metavar="MM",
+            help="voxel size of TIFF volumes in mm: one number, or x y z (TIFF often states none)",
+        )
+        group.add_argument(
+            "--slices",
+            metavar="START:STOP",
+            help="use only these slices of every volume, as Python counts (0:100, -20:)",
+        )
+        group.add_argument(
+            "--windows",
+            nargs="+",
+            metavar="DOMAIN=LOW:HIGH",
+            help="intensity windows mapped to [-1, 1], such as clinical=-1000:500 micro=0:255; "
+            "micro=auto takes the 0.1 and 99.9 percentiles of the training volumes",
+        )
+        group.add_argument(
+            "--degradation",
+            choices=("area", "zoom"),
+            default="area",
+            help="how micro-CT is shrunk: area average, or the published unfiltered cubic zoom, "
+            "which aliases and drifts",
+        )
+        self.add(parser)
+        return parser
+
+    def add(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of the subclass."""
+        raise NotImplementedError
+
+    def check(self, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+        """Refuse values that are wrong whatever the script (exit code 2 with the fix)."""
+        spacing = options.micro_spacing
+        if spacing is not None:
+            if len(spacing) not in (1, 3) or min(spacing) <= 0:
+                parser.error(
+                    f"--micro_spacing is {spacing}, expected one positive number or three (x y z)"
+                )
+            options.micro_spacing = tuple(spacing * 3 if len(spacing) == 1 else spacing)
+        if options.epoch != "latest" and not (options.epoch.isdigit() and int(options.epoch) > 0):
+            parser.error(f"--epoch is {options.epoch!r}, expected latest or a number from 1")
+        words = options.gpu_ids.split(",")
+        if options.gpu_ids not in ("all", "-1") and not all(word.isdigit() for word in words):
+            parser.error(f"--gpu_ids is {options.gpu_ids!r}, expected all, -1 or numbers as in 0,1")
+
+
+def format_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """One line an option, alphabetical; those that differ from the parser's default are marked."""
+    lines = []
+    for name, value in sorted(vars(options).items()):
+        default = parser.get_default(name)
+        note = "" if value == default else f"   [default: {default}]"
+        lines.append(f"{name:>24}: {value}{note}")
+    return "\n".join(lines)
+
+
+def given_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
+    """Names of the options that stand on the command line themselves."""
+    words = {argument.split("=", 1)[0] for argument in arguments if argument.startswith("--")}
+    return {action.dest for action in parser._actions if words.intersection(action.option_strings)}

@@ -1,0 +1,62 @@
+"""Presets: named sets of option values, sized for a machine or true to the paper.
+
+A flag given on the command line always wins over its preset.
+"""
+
+from __future__ import annotations
+
+# Loss weights that the published 4x setting changes (docs/method.md, table of losses).
+X4_DEFAULTS: dict[str, object] = {
+    "sampling_times": 2,
+    "lambda_downsample_loss": 0.7,
+    "lambda_upsample_loss": 0.3,
+}
+
+# The published configuration; these are the parser's defaults and are repeated here so that the
+# preset can be read, printed and tested.
+PUBLISHED: dict[str, object] = {
+    "ngf": 64,
+    "ndf": 64,
+    "batch_size": 4,
+    "batch_num": 2000,
+    "niter": 100,
+    "niter_decay": 100,
+    "lr": 1e-5,
+}
+
+# Its faults included: each value is one row of the deviations table in docs/method.md.
+PUBLISHED_EXACT: dict[str, object] = {
+    **PUBLISHED,
+    "normalization": "minmax",
+    "lr_policy": "constant",
+    "degradation": "zoom",
+    "serial_batches": True,
+    "fixed_patches": True,
+    "ssim_data_range": 1.0,
+}
+
+# Two CPU cores, under ten minutes with the phantom's generation: a quarter of the channels, one
+# patch a step and a learning rate that moves in hundreds of steps (docs/results.md has timings).
+DEMO: dict[str, object] = {
+    "ngf": 16,
+    "ndf": 16,
+    "batch_size": 1,
+    "batch_num": 100,
+    "niter": 1,
+    "niter_decay": 1,
+    "lr": 2e-4,
+    "num_threads": 0,
+    "print_freq": 10,
+    "display_freq": 50,
+    "save_latest_freq": 100,
+}
+
+PRESETS: dict[str, dict[str, object]] = {
+    "published": PUBLISHED,
+    "published_exact": PUBLISHED_EXACT,
+    "demo": DEMO,
+}
+PRESET_HELP = (
+    "auto (published where CUDA is found, else demo), published (the paper's sizes and schedule), "
+    "published_exact (its known faults too, for comparison), demo (minutes on a CPU)"
+)

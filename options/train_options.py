@@ -1,0 +1,462 @@
+"""Options of train.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from options.base_options import (
+    MODEL_NAMES,
+    BaseOptions,
+    fraction,
+    given_names,
+    non_negative_float,
+    positive_int,
+    whole_number,
+)
+from options.presets import PRESET_HELP, PRESETS, X4_DEFAULTS
+
+BLOCK_CHOICES = ("6blocks", "9blocks")
+
+
+class TrainOptions(BaseOptions):
+    """Every option of train.py with type, default, unit and reason."""
+
+    program = "train.py"
+    description = (
+        "Train SR-CycleGAN without paired images. Without any data option the digital lung "
+        "phantom is generated on first use and trained on."
+    )
+
+    def add(self, parser: argparse.ArgumentParser) -> None:
+        """Add the training options, by group."""
+        self._add_run(parser)
+        self._add_data(parser)
+        self._add_networks(parser)
+        self._add_schedule(parser)
+        self._add_losses(parser)
+        self._add_display(parser)
+
+    def _add_run(self, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("training run")
+        group.add_argument("--preset", choices=("auto", *PRESETS), default="auto", help=PRESET_HELP)
+        group.add_argument(
+            "--model",
+            choices=MODEL_NAMES,
+            default="medical_cycle_gan",
+            help="medical_cycle_gan (8x) or medical_cycle_ganx4 (4x, with its loss weights)",
+        )
+        group.add_argument(
+            "--suffix",
+            default="",
+            help="appended to the name; {option} is filled in, such as _ngf{ngf}",
+        )
+        group.add_argument("--seed", type=whole_number, default=0, help="of every random number")
+        group.add_argument(
+            "--continue_train",
+            action="store_true",
+            help="go on from the checkpoint of --epoch or --load_iter in the experiment's folder",
+        )
+        group.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="start anew although the experiment's folder already holds a model",
+        )
+        group.add_argument(
+            "--save_latest_freq",
+            type=positive_int,
+            default=5000,
+            help="steps between two savings of the latest checkpoint",
+        )
+        group.add_argument(
+            "--save_epoch_freq",
+            type=positive_int,
+            default=5,
+            help="epochs between two kept checkpoints",
+        )
+        group.add_argument(
+            "--save_by_iter",
+            action="store_true",
+            help="also keep each of the --save_latest_freq checkpoints under its step's number",
+        )
+        group.add_argument(
+            "--keep",
+            type=whole_number,
+            default=5,
+            help="numbered checkpoints kept, the newest ones; 0 keeps all",
+        )
+
+    def _add_data(self, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("training data")
+        group.add_argument(
+            "--dataset_mode",
+            choices=("unpaired", "public_2D"),
+            default="unpaired",
+            help="unpaired clinical CT and micro-CT, or clinical CT alone shrunk by itself",
+        )
+        group.add_argument("--clinical_folder", help="folder of clinical CT volumes")
+        group.add_argument("--micro_folder", help="folder of micro-CT volumes")
+        for domain in ("clinical", "micro"):
+            group.add_argument(
+                f"--all_{domain}_paths",
+                nargs="+",
+                metavar="PATH",
+                help=f"{domain} volumes: files, folders or globs, in place of or besides "
+                f"--{domain}_folder",
+            )
+        group.add_argument(
+            "--normalization",
+            choices=("window", "minmax"),
+            default="window",
+            help="fixed windows kept with the weights, or each volume's own range as published",
+        )
+        group.add_argument(
+            "--clinical_patch_size",
+            type=positive_int,
+            default=None,
+            help="clinical patch edge in pixels (32; public_2D: 48)",
+        )
+        group.add_argument(
+            "--micro_patch_size",
+            type=positive_int,
+            help="micro patch edge in pixels: clinical_patch_size * 2^sampling_times",
+        )
+        group.add_argument(
+            "--batch_num",
+            type=positive_int,
+            default=2000,
+            help="patches drawn from each clinical volume in an epoch",
+        )
+        group.add_argument(
+            "--max_dataset_size",
+            type=positive_int,
+            help="patches in an epoch at the most, over all volumes",
+        )
+        group.add_argument(
+            "--micro_mix",
+            type=fraction,
+            default=0.25,
+            help="share of shrunk micro patches among the clinical inputs (published: a quarter)",
+        )
+        group.add_argument("--no_flip", action="store_true", help="do not flip patches")
+        group.add_argument(
+            "--serial_batches",
+            action="store_true",
+            help="take patches in order and pair them by index, as published",
+        )
+        group.add_argument(
+            "--fixed_patches",
+            action="store_true",
+            help="the same patches in every epoch, as published, instead of fresh ones",
+        )
+        group.add_argument(
+            "--num_threads", type=whole_number, default=4, help="worker processes that load data"
+        )
+
+    def _add_networks(self, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("networks")
+        group.add_argument(
+            "--sampling_times",
+            type=int,
+            choices=(1, 2, 3, 4),
+            default=3,
+            help="n of the scale 2^n: 3 enlarges 8 times",
+        )
+        group.add_argument(
+            "--clinical2micronetG",
+            choices=[f"sr_resnet_{blocks}" for blocks in BLOCK_CHOICES],
+            default="sr_resnet_9blocks",
+            help="SR generator G_A",
+        )
+        group.add_argument(
+            "--micro2clinicalnetG",
+            choices=[f"resnet_{blocks}" for blocks in BLOCK_CHOICES],
+            default="resnet_9blocks",
+            help="downsampling generator G_B",
+        )
+        group.add_argument("--ngf", type=positive_int, default=64, help="generator channels")
+        group.add_argument("--ndf", type=positive_int, default=64, help="discriminator channels")
+        group.add_argument(
+            "--netD",
+            choices=("basic", "n_layers", "pixel"),
+            default="basic",
+            help="discriminators: basic (70x70 PatchGAN), n_layers (see --n_layers_D), pixel (1x1)",
+        )
+        group.add_argument(
+            "--n_layers_D", type=positive_int, default=3, help="layers with --netD n_layers"
+        )
+        group.add_argument(
+            "--norm", choices=("instance", "batch", "none"), default="instance", help="norm layers"
+        )
+        group.add_argument(
+            "--init_type",
+            choices=("normal", "xavier", "kaiming", "orthogonal"),
+            default="normal",
+            help="how new weights are drawn",
+        )
+        group.add_argument(
+            "--init_gain",
+            type=non_negative_float,
+            default=0.02,
+            help="spread of new weights (normal, xavier, orthogonal)",
+        )
+
+    def _add_schedule(self, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("schedule")
+        group.add_argument("--batch_size", type=positive_int, default=4, help="patches a step")
+        group.add_argument(
+            "--niter", type=positive_int, default=100, help="epochs at the full learning rate"
+        )
+        group.add_argument(
+            "--niter_decay",
+            type=whole_number,
+            default=100,
+            help="epochs of decay after them",
+        )
+        group.add_argument(
+            "--epoch_count",
+            type=positive_int,
+            default=1,
+            help="number of the first epoch, where training starts from weights alone",
+        )
+        group.add_argument(
+            "--lr", type=non_negative_float, default=1e-5, help="learning rate of Adam"
+        )
+        group.add_argument("--beta1", type=fraction, default=0.5, help="momentum of Adam")
+        group.add_argument(
+            "--lr_policy",
+            choices=("linear", "step", "plateau", "cosine", "constant"),
+            default="linear",
+            help="decay of the learning rate; constant is what the published code does in effect",
+        )
+        group.add_argument(
+            "--lr_decay_iters", type=positive_int, default=50, help="epochs a step (policy step)"
+        )
+        group.add_argument(
+            "--pool_size",
+            type=whole_number,
+            default=50,
+            help="generated images remembered for each discriminator",
+        )
+
+    def _add_losses(self, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("losses (docs/method.md has the formulas)")
+        group.add_argument(
+            "--gan_mode", choices=("lsgan", "vanilla", "wgangp"), default="lsgan", help="GAN loss"
+        )
+        weights = (
+            ("G_A", 1.0, "adversarial loss of G_A"),
+            ("G_B", 1.0, "adversarial loss of G_B"),
+            ("A", 1.0, "cycle clinical -> micro -> clinical"),
+            ("B", 1.0, "cycle micro -> clinical -> micro"),
+            ("identity", 0.2, "identity losses, relative to lambda_A and lambda_B"),
+            ("downsample_loss", 1.0, "L1 of the averaged SR image and its input (4x: 0.7)"),
+            ("upsample_loss", 1.0, "L1 of the repeated clinical image and its source (4x: 0.3)"),
+            ("clinical_ssim", 1.0, "1 - SSIM of the averaged SR image and its input"),
+            ("micro_ssim", 1.0, "1 - SSIM of the repeated clinical image and its source"),
+        )
+        for name, default, text in weights:
+            group.add_argument(
+                f"--lambda_{name}", type=non_negative_float, default=default, help=text
+            )
+        group.add_argument(
+            "--ssim_data_range",
+            type=non_negative_float,
+            default=2.0,
+            help="span of the values in the SSIM constants: 2 for [-1, 1], 1 as published",
+        )
+
+    def _add_display(self, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("display (nothing here can end training)")
+        group.add_argument(
+            "--print_freq", type=positive_int, default=100, help="steps between two loss reports"
+        )
+        group.add_argument(
+            "--display_freq", type=positive_int, default=400, help="steps between two pictures"
+        )
+        group.add_argument(
+            "--update_html_freq",
+            type=positive_int,
+            default=1000,
+            help="steps between two rows of the HTML page",
+        )
+        group.add_argument("--no_html", action="store_true", help="no HTML page of pictures")
+        group.add_argument(
+            "--display_id", type=whole_number, default=0, help="visdom window; 0: no visdom"
+        )
+        group.add_argument(
+            "--display_server", default="http://localhost", help="address of the visdom server"
+        )
+        group.add_argument("--display_port", type=positive_int, default=8097, help="its port")
+        group.add_argument("--display_env", default="main", help="visdom environment")
+        group.add_argument(
+            "--display_ncols", type=positive_int, default=3, help="visdom pictures in a row"
+        )
+
+    def parse(
+        self, arguments: Sequence[str], count_gpus: Callable[[], int]
+    ) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+        """Parse a command line, apply model and preset, fill in what follows, refuse nonsense.
+
+        Args:
+            arguments: command-line words without the program's name.
+            count_gpus: how many CUDA devices there are; called only once the words are known to
+                be good, so that --help and a wrong flag answer at once.
+
+        Returns:
+            The options and their parser (for printing what differs from the defaults). Exits
+            with code 2 on contradictory values, naming the fix.
+        """
+        parser = self.build()
+        options = parser.parse_args(arguments)
+        given = given_names(parser, arguments)
+        stored = stored_options(parser, options) if options.continue_train else None
+        if stored is not None:
+            for name, value in stored.items():
+                if name in vars(options) and name not in given | PER_CALL_OPTIONS:
+                    setattr(options, name, value)
+            self.check(parser, options)
+            return options, parser
+        if options.preset == "auto":
+            on_cpu = options.gpu_ids == "-1" or count_gpus() == 0
+            options.preset = "demo" if on_cpu else "published"
+        derived = dict(PRESETS[options.preset])
+        if options.model == "medical_cycle_ganx4":
+            derived.update(X4_DEFAULTS)
+        for name, value in derived.items():
+            if name not in given:
+                setattr(options, name, value)
+        refuse_idle_options(parser, options, given)
+        self.check(parser, options)
+        return options, parser
+
+    def check(self, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+        """Fill in patch sizes and the name, and refuse contradictory values with the fix."""
+        super().check(parser, options)
+        scale = 2**options.sampling_times
+        if options.model == "medical_cycle_ganx4" and scale != 4:
+            parser.error(
+                f"--model medical_cycle_ganx4 is the 4x setting, got --sampling_times "
+                f"{options.sampling_times}: leave it out or take --model medical_cycle_gan"
+            )
+        check_patches(parser, options, scale)
+        if options.ngf % scale:
+            parser.error(f"--ngf is {options.ngf}, expected a multiple of the scale {scale}")
+        if options.ssim_data_range <= 0:
+            parser.error("--ssim_data_range is 0, expected 2 (or 1 as published)")
+        last = options.niter + options.niter_decay
+        if options.epoch_count > last:
+            parser.error(
+                f"--epoch_count is {options.epoch_count}, but training ends at epoch {last} "
+                "(niter + niter_decay): raise --niter"
+            )
+        if options.dataset_mode == "public_2D" and (
+            options.micro_folder or options.all_micro_paths
+        ):
+            parser.error(
+                "--dataset_mode public_2D trains on clinical CT alone: leave the micro-CT paths "
+                "out or take --dataset_mode unpaired"
+            )
+        options.name = options.name or default_name(options.model, scale)
+        try:
+            options.name += options.suffix.format(**vars(options))
+        except (KeyError, IndexError, ValueError) as error:
+            parser.error(f"--suffix is {options.suffix!r}: {error} names no option")
+        options.suffix = ""  # spent: a resumed run must not append it again
+        if "/" in options.name or options.name in (".", ".."):
+            parser.error(f"--name is {options.name!r}, expected a plain folder name")
+
+
+def default_name(model: str, scale: int) -> str:
+    """Name of an experiment that was given none."""
+    return f"{model}_x{scale}"
+
+
+def stored_options(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> dict[str, object] | None:
+    """Options kept in the experiment's folder, so that going on needs no flag repeated.
+
+    Without --name the experiment that was trained last goes on. None where the folder keeps no
+    options (weights of the original code).
+    """
+    root = Path(options.checkpoints_dir)
+    if not options.name:
+        last = root / "last_experiment.txt"
+        if not last.is_file():
+            parser.error(f"--continue_train: nothing has been trained in {root}: give --name")
+        options.name = last.read_text(encoding="utf-8").strip()
+    path = root / options.name / "options.json"
+    if not path.is_file():
+        return None
+    stored: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    stored["name"] = options.name
+    return stored
+
+
+# Options that belong to one call, not to the experiment.
+PER_CALL_OPTIONS = frozenset(
+    {"continue_train", "overwrite", "epoch", "load_iter", "checkpoints_dir", "gpu_ids", "debug"}
+)
+
+# Option -> (option it depends on, value it needs there): without that it would have no effect.
+DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
+    "n_layers_D": ("netD", "n_layers"),
+    "lr_decay_iters": ("lr_policy", "step"),
+    "micro_mix": ("dataset_mode", "unpaired"),
+    "epoch": ("continue_train", True),
+    "load_iter": ("continue_train", True),
+}
+
+
+def refuse_idle_options(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
+) -> None:
+    """Refuse options that were given but would have no effect, naming what they need."""
+    for name, (other, value) in DEPENDENT_OPTIONS.items():
+        if name in given and getattr(options, other) != value:
+            needed = f"--{other}" if value is True else f"--{other} {value}"
+            parser.error(f"--{name} has no effect without {needed}: add it or leave --{name} out")
+
+
+def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, scale: int) -> None:
+    """Fill in the patch sizes and refuse those that the networks cannot take."""
+    if options.clinical_patch_size is None:
+        if options.micro_patch_size is not None:
+            options.clinical_patch_size = max(1, options.micro_patch_size // scale)
+        else:
+            options.clinical_patch_size = 48 if options.dataset_mode == "public_2D" else 32
+            # G_B on a clinical patch needs four pixels after shrinking, which 16x moves up.
+            options.clinical_patch_size = max(options.clinical_patch_size, 4 * scale)
+    patch = options.clinical_patch_size
+    if options.micro_patch_size is None:
+        options.micro_patch_size = patch * scale
+    if options.micro_patch_size != patch * scale:
+        parser.error(
+            f"--micro_patch_size is {options.micro_patch_size}, expected clinical_patch_size * "
+            f"2^sampling_times = {patch} * {scale} = {patch * scale}"
+        )
+    smallest = smallest_patch(options, scale)
+    multiple = max(4, scale)
+    if patch < smallest or patch % multiple:
+        fix = max(smallest, -(-patch // multiple) * multiple)
+        fix = -(-fix // multiple) * multiple
+        parser.error(
+            f"--clinical_patch_size is {patch}, expected a multiple of {multiple} of at least "
+            f"{smallest} for the generators' padding and the discriminators at {scale}x: take {fix}"
+        )
+
+
+def smallest_patch(options: argparse.Namespace, scale: int) -> int:
+    """Smallest clinical patch edge, in pixels, that every network of a step can take.
+
+    G_B pads its last layer by 3 pixels, so 4 must be left: of the patch itself when it shrinks a
+    micro patch, and of patch / scale when the identity loss shrinks a clinical patch. A
+    discriminator halves `layers` times and then loses one pixel twice; its last norm needs 2x2.
+    """
+    layers = options.n_layers_D if options.netD == "n_layers" else 3
+    discriminator = 1 if options.netD == "pixel" else 3 * 2**layers
+    generator = 4 * scale if options.lambda_identity > 0 else 4
+    return max(discriminator, generator)

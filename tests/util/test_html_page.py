@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from util.errors import UserError
+from util.html_page import TrainingPage
+
+
+class _Page(HTMLParser):
+    """Headings, pictures' attributes, and all that an address could load from elsewhere."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.headings: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self._in_heading = False
+        self.text = (folder / "index.html").read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self._in_heading = tag == "h2"
+        if tag == "img":
+            self.pictures.append(values)
+        self.links += [value for key in ("src", "href") if (value := values.get(key))]
+
+    def handle_data(self, data: str) -> None:
+        if self._in_heading and data.strip():
+            self.headings.append(data.strip())
+
+
+def _images(value: int) -> dict[str, np.ndarray]:
+    return {
+        "real_A": np.full((32, 32), value, dtype=np.uint8),
+        "fake_B": np.full((256, 128), value, dtype=np.uint8),
+    }
+
+
+def test_page_shows_the_newest_first_with_links_that_hold(tmp_path: Path) -> None:
+    page = TrainingPage(tmp_path / "web", "lung <8x>", 256)
+    page.add(1, 2000, _images(10))
+    page.add(2, 4000, _images(20))
+    shown = _Page(tmp_path / "web")
+    assert shown.headings == ["epoch 2, iteration 4,000", "epoch 1, iteration 2,000"]
+    assert [picture["alt"] for picture in shown.pictures] == ["real_A", "fake_B"] * 2
+    assert {picture["width"] for picture in shown.pictures} == {"256"}
+    assert [picture["height"] for picture in shown.pictures] == ["256", "512"] * 2
+    assert {picture["loading"] for picture in shown.pictures} == {"lazy"}
+    assert "lung &lt;8x&gt;" in shown.text
+    assert shown.links
+    for link in shown.links:
+        assert (tmp_path / "web" / link).is_file()
+        assert ":" not in link
+        assert not link.startswith("/")
+    with Image.open(tmp_path / "web" / str(shown.pictures[1]["src"])) as image:
+        np.testing.assert_array_equal(np.asarray(image), _images(20)["fake_B"])
+
+
+def test_resumed_page_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = TrainingPage(tmp_path / "whole", "x", 256)
+    for epoch in range(1, 5):
+        whole.add(epoch, epoch * 100, _images(epoch))
+
+    cut = TrainingPage(tmp_path / "cut", "x", 256)
+    for epoch in range(1, 4):
+        cut.add(epoch, epoch * 100, _images(epoch))
+    resumed = TrainingPage(tmp_path / "cut", "x", 256)  # from the checkpoint of epoch 2
+    resumed.add(3, 300, _images(3))
+    resumed.add(4, 400, _images(4))
+    names = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*")}
+    assert {path.relative_to(tmp_path / "cut") for path in (tmp_path / "cut").rglob("*")} == names
+    for name in names:
+        if (tmp_path / "cut" / name).is_file():
+            assert (tmp_path / "cut" / name).read_bytes() == (
+                tmp_path / "whole" / name
+            ).read_bytes()
+
+
+def test_titles_alike_in_file_names_keep_their_own_pictures(tmp_path: Path) -> None:
+    images = {"a/b": np.zeros((2, 2), np.uint8), "a b": np.full((2, 2), 9, np.uint8)}
+    TrainingPage(tmp_path, "x", 64).add(1, 1, images)
+    shown = _Page(tmp_path)
+    assert len({picture["src"] for picture in shown.pictures}) == 2
+
+
+def test_two_hundred_epochs_stay_light(tmp_path: Path) -> None:
+    page = TrainingPage(tmp_path, "x", 256)
+    page._rows = [
+        {
+            "epoch": epoch,
+            "iterations": epoch,
+            "images": [
+                {"label": f"image_{n}", "file": f"images/epoch{epoch:04d}_{n}.png", "height": 256}
+                for n in range(8)
+            ],
+        }
+        for epoch in range(1, 200)
+    ]
+    page.add(200, 200, _images(1))
+    assert (tmp_path / "index.html").stat().st_size < 500_000
+    assert _Page(tmp_path).text.count("<script") == 0
+
+
+def test_a_page_that_cannot_be_written_says_so_once_and_lets_training_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "web").write_text("in the way")
+    page = TrainingPage(tmp_path / "web", "x", 256)
+    page.add(1, 1, _images(1))
+    page.add(2, 2, _images(2))
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "training page: cannot write" in told
+    (tmp_path / "web").unlink()
+    page.add(3, 3, _images(3))
+    assert _Page(tmp_path / "web").headings[0] == "epoch 3, iteration 3"
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"rows": [{"epoch": 1}]}', json.dumps({"rows": [{"epoch": "1"}]})]
+)
+def test_state_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(UserError, match=r"rows\.json cannot be read .*move the file away"):
+        TrainingPage(tmp_path, "x", 256)

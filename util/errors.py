@@ -1,0 +1,38 @@
+"""Errors that a user can mend, and the wrapper that shows them as one line."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Something a user can mend: the message says what was got, what was expected, what to do."""
+
+
+def run_command_line(main: Callable[[list[str]], int | None], arguments: list[str]) -> int:
+    """Run `main` and turn a `UserError` into one line on standard error.
+
+    Args:
+        main: the command; gets the arguments, returns an exit code or None for success.
+        arguments: command-line words without the program's name. `--debug` among them shows
+            the traceback of a `UserError` as well.
+
+    Returns:
+        Exit code: what `main` returned, 2 for a user error, 130 when interrupted by Ctrl-C.
+        Any other exception is a fault of the program and passes through with its traceback.
+    """
+    try:
+        return main(arguments) or 0
+    except UserError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED

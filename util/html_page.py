@@ -1,0 +1,140 @@
+"""The training page: pictures of every epoch in one HTML file, newest first."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dominate
+import numpy as np
+from dominate import tags
+from numpy.typing import NDArray
+from PIL import Image
+
+from util.errors import UserError
+from util.files import atomic_path, write_json, write_text
+
+STYLE = """
+body { font-family: sans-serif; margin: 1.5em; background: #fff; color: #222; }
+section { border-top: 1px solid #ccc; padding: 0.5em 0;
+          content-visibility: auto; contain-intrinsic-size: auto 22em; }
+h2 { font-size: 1em; margin: 0.3em 0; }
+.row { display: flex; flex-wrap: wrap; gap: 0.8em; }
+figure { margin: 0; }
+figcaption { font-size: 0.85em; }
+img { image-rendering: pixelated; background: #eee; }
+"""
+
+
+class TrainingPage:
+    """`folder/index.html` with its pictures in `folder/images`; opens without a server.
+
+    What the page shows is kept in `folder/rows.json`, so that a resumed run goes on with it.
+    """
+
+    def __init__(self, folder: str | Path, title: str, image_width: int) -> None:
+        """Open the page in `folder`, with the rows of an earlier part of the run.
+
+        Args:
+            folder: made with the first picture.
+            title: heading of the page.
+            image_width: pixels at which every picture is shown, whatever its own size.
+
+        Raises:
+            UserError: `rows.json` is there and cannot be read.
+        """
+        self.folder = Path(folder)
+        self.title = title
+        self.image_width = image_width
+        self._warned = False
+        self._rows = _read_rows(self.folder / "rows.json")
+
+    def add(self, epoch: int, iterations: int, images: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Save pictures and rewrite the page.
+
+        Rows from this epoch and iteration on, left by a run that was cut off after its last
+        checkpoint or by an earlier run in the same folder, make way for the new one. A picture
+        that cannot be written (a full disk) costs one line on standard error, not the training.
+
+        Args:
+            epoch: from 1.
+            iterations: number of images seen, or any other count that grows.
+            images: title -> (rows, columns) uint8 grey values, shown in this order.
+        """
+        now = (epoch, iterations)
+        rows = [row for row in self._rows if (row["epoch"], row["iterations"]) < now]
+        entries: list[dict[str, Any]] = []
+        for label, image in images.items():
+            words = re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_")
+            name = f"epoch{epoch:04d}_{iterations:09d}_{len(entries)}_{words}.png"
+            height = max(1, round(self.image_width * image.shape[0] / image.shape[1]))
+            entries.append({"label": label, "file": f"images/{name}", "height": height})
+        self._rows = [*rows, {"epoch": epoch, "iterations": iterations, "images": entries}]
+        try:
+            for entry, image in zip(entries, images.values(), strict=True):
+                _save_png(self.folder / entry["file"], image)
+            write_json(self.folder / "rows.json", {"rows": self._rows})
+            write_text(self.folder / "index.html", self._html())
+        except UserError as error:
+            if not self._warned:
+                print(f"training page: {error} (training goes on)", file=sys.stderr)
+            self._warned = True
+
+    def _html(self) -> str:
+        page = dominate.document(title=self.title)
+        page.set_attribute("lang", "en")
+        page.head.add(tags.meta(charset="utf-8"))
+        page.head.add(tags.meta(name="viewport", content="width=device-width"))
+        page.head.add(tags.style(STYLE))
+        page.body.add(tags.h1(self.title))
+        for row in reversed(self._rows):
+            section = tags.section(
+                tags.h2(f"epoch {row['epoch']}, iteration {row['iterations']:,}")
+            )
+            figures = section.add(tags.div(cls="row"))
+            for entry in row["images"]:
+                figures.add(self._figure(entry))
+            page.body.add(section)
+        return str(page.render(pretty=False)) + "\n"
+
+    def _figure(self, entry: Mapping[str, Any]) -> tags.figure:
+        # Width and height let a browser lay the page out before it has loaded any picture.
+        picture = tags.img(
+            src=entry["file"],
+            alt=entry["label"],
+            width=self.image_width,
+            height=entry["height"],
+            loading="lazy",
+        )
+        return tags.figure(tags.a(picture, href=entry["file"]), tags.figcaption(entry["label"]))
+
+
+def _save_png(path: Path, image: NDArray[np.uint8]) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image, dtype=np.uint8)).save(buffer, format="PNG")
+    with atomic_path(path) as partial:
+        partial.write_bytes(buffer.getvalue())
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        for row in rows:
+            epoch, iterations, images = row["epoch"], row["iterations"], row["images"]
+            if not isinstance(epoch, int) or not isinstance(iterations, int):
+                raise TypeError(f"row of epoch {epoch!r}, iteration {iterations!r}")
+            for entry in images:
+                _ = entry["label"], entry["file"], entry["height"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the training page's {path} cannot be read ({error!r}), expected what an earlier "
+            "part of this run wrote: move the file away"
+        ) from error
+    return list(rows)

@@ -1,0 +1,46 @@
+"""Stop between two steps: Ctrl-C and a scheduler's SIGTERM become a flag that a loop looks at."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class StopRequest:
+    """While active, the first SIGINT or SIGTERM sets `requested`; a second one acts as usual.
+
+    An exception in the middle of a step would leave the generators updated and the discriminators
+    not, so the loop finishes its step, saves, and leaves by itself. Works in the main thread only,
+    as Python's signal handlers do.
+    """
+
+    def __init__(self) -> None:
+        self.requested: signal.Signals | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous = {}
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Loader workers get Ctrl-C too; they leave stopping to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

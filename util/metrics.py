@@ -1,0 +1,128 @@
+"""Image quality against a reference, always with a stated data range."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from util.errors import UserError
+
+SSIM_SIGMA = 1.5
+SSIM_WINDOW = 11  # pixels: what scikit-image cuts a Gaussian of sigma 1.5 to (3.5 sigma a side)
+
+
+def psnr(
+    image: NDArray[Any],
+    reference: NDArray[Any],
+    data_range: float,
+    mask: NDArray[Any] | None = None,
+) -> float:
+    """Peak signal-to-noise ratio in dB: 10 log10(data_range^2 / mean squared error).
+
+    Args:
+        image, reference: the same shape and unit.
+        data_range: width of the intensity window in that unit (2 for [-1, 1], 1500 for the HU
+            window [-1000, 500]). Never taken from the data: scores would not be comparable.
+        mask: the same shape; only where it is not zero counts.
+
+    Returns:
+        dB; infinite where the two are identical, which `util.files.write_json` writes as "inf".
+
+    Raises:
+        UserError: shapes differ, `data_range` is not above 0, or the mask is empty.
+    """
+    image, reference = _pair(image, reference, mask)
+    _check_range(data_range)
+    with np.errstate(divide="ignore"):  # identical images: infinity is the answer
+        return float(peak_signal_noise_ratio(reference, image, data_range=data_range))
+
+
+def ssim(
+    image: NDArray[Any],
+    reference: NDArray[Any],
+    data_range: float,
+    mask: NDArray[Any] | None = None,
+) -> float:
+    """Structural similarity (Wang et al., IEEE TIP 13(4), 2004), mean of the map; 1 is equal.
+
+    Gaussian weights of sigma 1.5 in an 11x11 window, K1 = 0.01, K2 = 0.03, population variance:
+    the paper's own settings. The first term compares means, so that SSIM, unlike PSNR, depends on
+    where zero lies: to compare figures, shift both images so that the window's low end is 0.
+
+    Args:
+        image, reference: (rows, columns), the same shape and unit.
+        data_range: as for `psnr`.
+        mask: (rows, columns); the mean is taken over the map where it is not zero, the image's
+            border (mirrored there) included. Without a mask the border of 5 pixels is left out.
+
+    Raises:
+        UserError: shapes differ, the image is smaller than the window, `data_range` is not above
+            0, or the mask is empty.
+    """
+    _pair(image, reference, mask)
+    _check_range(data_range)
+    if np.ndim(image) != 2 or min(np.shape(image)) < SSIM_WINDOW:
+        raise UserError(
+            f"SSIM got an image of shape {np.shape(image)} and needs (rows, columns) of at least "
+            f"{SSIM_WINDOW}x{SSIM_WINDOW} pixels, its window: give larger images"
+        )
+    # float64: the variances are differences of large squares when the values are HU.
+    mean, similarity = structural_similarity(
+        np.asarray(reference, dtype=np.float64),
+        np.asarray(image, dtype=np.float64),
+        data_range=data_range,
+        gaussian_weights=True,
+        sigma=SSIM_SIGMA,
+        use_sample_covariance=False,
+        full=True,
+    )
+    return float(mean if mask is None else similarity[np.asarray(mask) != 0].mean())
+
+
+def mean_absolute_error(
+    image: NDArray[Any], reference: NDArray[Any], mask: NDArray[Any] | None = None
+) -> float:
+    """Mean of |image - reference| in the images' own unit (HU stay HU), over the mask if given.
+
+    Raises:
+        UserError: shapes differ or the mask is empty.
+    """
+    image, reference = _pair(image, reference, mask)
+    return float(np.abs(image - reference).mean())
+
+
+def _pair(
+    image: NDArray[Any], reference: NDArray[Any], mask: NDArray[Any] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as float64, cut down to the mask (one-dimensional then)."""
+    if np.shape(image) != np.shape(reference):
+        raise UserError(
+            f"the image has shape {np.shape(image)}, its reference {np.shape(reference)}: "
+            "compare images on the same grid"
+        )
+    if np.size(image) == 0:
+        raise UserError(f"images of shape {np.shape(image)} hold no pixels: nothing to compare")
+    first, second = np.asarray(image, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if mask is None:
+        return first, second
+    inside = np.asarray(mask) != 0
+    if inside.shape != first.shape:
+        raise UserError(
+            f"the mask has shape {inside.shape}, the images {first.shape}: "
+            "give a mask on the images' grid"
+        )
+    if not inside.any():
+        raise UserError("the mask is empty: give one that covers a part of the image, or none")
+    return first[inside], second[inside]
+
+
+def _check_range(data_range: float) -> None:
+    if not (math.isfinite(data_range) and data_range > 0):
+        raise UserError(
+            f"data_range is {data_range}, expected a number above 0: "
+            "give the width of the intensity window"
+        )

@@ -1,0 +1,39 @@
+"""Progress bars with a rate and a remaining time, that do not flood a log file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+TERMINAL_INTERVAL = 0.2  # seconds between two drawings
+LOG_INTERVAL = 30.0  # the same where each drawing stays: a batch job's log, CI
+
+
+def progress(
+    items: Iterable[Item], description: str, unit: str = "it", total: int | None = None
+) -> tqdm[Item]:
+    """Wrap `items` in a bar on standard error: done, total, rate, remaining time.
+
+    Args:
+        items: what is worked through.
+        description: stands before the bar.
+        unit: name of one item, for the rate ("slice", "patch").
+        total: number of items where `len(items)` is not known.
+    """
+    interval = TERMINAL_INTERVAL if sys.stderr.isatty() else LOG_INTERVAL
+    return tqdm(
+        items,
+        desc=description,
+        unit=unit,
+        total=total,
+        file=sys.stderr,
+        mininterval=interval,
+        # tqdm's monitor would otherwise draw every 10 s whatever `mininterval` says.
+        maxinterval=max(interval, 10.0),
+        dynamic_ncols=True,
+    )
