@@ -1,0 +1,1 @@
+"""Volumes with their geometry, intensity windows, lung masks, patch sampling and the phantom."""

@@ -1,0 +1,83 @@
+"""The registry of training data sets, by the name of --dataset_mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from data.degradation import Degradation
+from data.patches import PatchDataset
+from data.public_dataset import PublicDataset
+from data.training_data import TrainingData
+from data.unpaired_dataset import UnpairedDataset
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """How patches are drawn; see `UnpairedDataset` and `PublicDataset` for each value.
+
+    Attributes:
+        clinical_patch_size, micro_patch_size: edges in pixels.
+        scale: 2^n.
+        patches_per_volume: patches an epoch for each clinical volume.
+        seed: of every draw.
+        micro_mix: share of shrunk micro patches among the clinical inputs.
+        degradation: how they are shrunk.
+        flip: mirror patches at random.
+        serial: pair by index, as published.
+        fresh: new patches in every epoch.
+        max_size: items an epoch at the most; None for no limit.
+    """
+
+    clinical_patch_size: int
+    micro_patch_size: int
+    scale: int
+    patches_per_volume: int
+    seed: int
+    micro_mix: float
+    degradation: Degradation
+    flip: bool
+    serial: bool
+    fresh: bool
+    max_size: int | None
+
+
+def make_unpaired(data: TrainingData, settings: PatchSettings) -> PatchDataset:
+    """Clinical patches inside the lung and unpaired micro patches (the paper's setting)."""
+    return UnpairedDataset(
+        data.clinical,
+        data.micro,
+        data.windows,
+        patch_size=settings.clinical_patch_size,
+        scale=settings.scale,
+        patches_per_volume=settings.patches_per_volume,
+        seed=settings.seed,
+        micro_mix=settings.micro_mix,
+        degradation=settings.degradation,
+        flip=settings.flip,
+        serial=settings.serial,
+        fresh=settings.fresh,
+        max_size=settings.max_size,
+    )
+
+
+def make_public(data: TrainingData, settings: PatchSettings) -> PatchDataset:
+    """Clinical CT alone, shrunk by itself (the public setting)."""
+    return PublicDataset(
+        data.clinical,
+        data.windows,
+        hr_size=settings.micro_patch_size,
+        scale=settings.scale,
+        patches_per_volume=settings.patches_per_volume,
+        seed=settings.seed,
+        degradation=settings.degradation,
+        flip=settings.flip,
+        fresh=settings.fresh,
+        max_size=settings.max_size,
+    )
+
+
+DATASETS: dict[str, Callable[[TrainingData, PatchSettings], PatchDataset]] = {
+    "unpaired": make_unpaired,
+    "public_2D": make_public,
+}

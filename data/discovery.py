@@ -1,0 +1,136 @@
+"""From the words on a command line (files, folders, patterns) to a list of volumes."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.dicom import single_slice_error
+from data.dicom_headers import looks_like_dicom
+from data.formats import (
+    ENDINGS,
+    KNOWN_FORMATS,
+    TIFF_ENDINGS,
+    case_name,
+    ending_of,
+    is_mask_name,
+    natural_key,
+)
+from data.tiff import count_slices
+from data.tiff_stack import tiff_files
+from util.errors import UserError
+
+
+def find_volumes(words: Sequence[str]) -> list[Path]:
+    """Find the volumes that a list of files, folders and glob patterns stands for.
+
+    A folder of DICOM slices and a folder of single-page TIFF slices are one volume each; any
+    other folder stands for the volume files in it and for what its sub-folders hold. Lung masks
+    (`*_mask.*`), hidden files and other files are left out. A case is listed once, also where it
+    was named twice or lies beside itself in another format; NIfTI is then preferred.
+
+    Args:
+        words: paths, "~" allowed, or patterns with *, ?, [] and ** in them.
+
+    Returns:
+        Paths for `data.readers.read_volume`, in the order of the words, then of the names
+        (`case9` before `case10`).
+
+    Raises:
+        UserError: a word that stands for no volume.
+    """
+    if not words:
+        raise UserError(f"no volume was named: give files or folders, {KNOWN_FORMATS}")
+    found: list[Path] = []
+    for word in words:
+        matches = _volumes_of(str(word))
+        if not matches and not is_mask_name(word):
+            raise _nothing_in(word)
+        found += matches
+    if not found:
+        raise _nothing_in(", ".join(map(str, words)))
+    return _once_each(found)
+
+
+def _nothing_in(words: str) -> UserError:
+    return UserError(
+        f"no volume in {words} (files named *_mask.* are left out): give {KNOWN_FORMATS}"
+    )
+
+
+def _volumes_of(word: str) -> list[Path]:
+    path = Path(word).expanduser()
+    try:
+        if path.is_dir():
+            return _volumes_in(path)
+        if path.exists():
+            return _named_file(path)
+        matches = sorted(_expand(str(path)), key=natural_key)
+        if not matches and not glob.has_magic(word):
+            raise UserError(f"{word} does not exist: check the path")
+        found: list[Path] = []
+        for match in map(Path, matches):
+            if match.is_dir():
+                found += _volumes_in(match)
+            elif ending_of(match) and not is_mask_name(match):
+                found.append(match)
+        return found
+    except OSError as error:
+        raise UserError(
+            f"{word} cannot be searched ({error.strerror or error}): check its permissions"
+        ) from error
+
+
+def _expand(pattern: str) -> list[str]:
+    # Path.glob refuses absolute patterns.
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207
+
+
+def _named_file(path: Path) -> list[Path]:
+    """A file named outright: it must be a volume, or a mask, which a shell's * may have added."""
+    if is_mask_name(path):
+        return []
+    if ending_of(path):
+        return [path]
+    if looks_like_dicom(path):
+        raise single_slice_error(path)
+    raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    """The folder itself if it is one volume, its volume files, and what its sub-folders hold."""
+    entries = sorted(
+        (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
+        key=lambda entry: natural_key(entry.name),
+    )
+    files = [entry for entry in entries if entry.is_file()]
+    slices = tiff_files(folder)
+    is_stack = bool(slices) and count_slices(slices[0]) == 1
+    found = []
+    if is_stack or any(looks_like_dicom(file) for file in files if not ending_of(file)):
+        found.append(folder)
+    for file in files:
+        part_of_stack = is_stack and ending_of(file) in TIFF_ENDINGS
+        if ending_of(file) and not is_mask_name(file) and not part_of_stack:
+            found.append(file)
+    for entry in entries:
+        if entry.is_dir():
+            found += _volumes_in(entry)
+    return found
+
+
+def _once_each(paths: Sequence[Path]) -> list[Path]:
+    """Drop repetitions of a case: the same folder and case name, the preferred format kept."""
+    kept: dict[tuple[Path, str], Path] = {}
+    for path in paths:
+        whole = path.resolve()
+        case = (whole.parent, case_name(whole))
+        if case not in kept or _preference(path) < _preference(kept[case]):
+            kept[case] = path
+    return list(kept.values())
+
+
+def _preference(path: Path) -> int:
+    ending = ending_of(path)
+    return ENDINGS.index(ending) if ending and not path.is_dir() else len(ENDINGS)

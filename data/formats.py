@@ -1,0 +1,42 @@
+"""Names of the volume formats: which endings are known, and the case name without them."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
+TIFF_ENDINGS = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
+ENDINGS = NIFTI_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
+"""Known file endings, in the order of preference when one case lies there in several formats."""
+
+KNOWN_FORMATS = (
+    "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), TIFF (.tif, .tiff), "
+    "a folder of DICOM slices, a folder of TIFF slices"
+)
+
+
+def ending_of(path: str | Path) -> str:
+    """Longest known ending of a file name, in lower case, or "" for an unknown format."""
+    name = Path(path).name.lower()
+    return max((ending for ending in ENDINGS if name.endswith(ending)), key=len, default="")
+
+
+def case_name(path: str | Path) -> str:
+    """File or folder name without its format's ending: `scans/lung 7.nii.gz` -> `lung 7`."""
+    name = Path(path).name or Path(path).resolve().name
+    ending = ending_of(name)
+    return name[: -len(ending)] if ending and len(name) > len(ending) else name
+
+
+def is_mask_name(path: str | Path) -> bool:
+    """Whether a file is a lung mask by its name (`<case>_mask.*`) and so not a volume."""
+    return fnmatchcase(Path(path).name.lower(), "*_mask.*")
+
+
+def natural_key(path: str | Path) -> list[tuple[int, int, str]]:
+    """Sort key that puts `slice10` behind `slice9`: runs of digits compare as numbers."""
+    parts = re.split(r"([0-9]+)", str(path).lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

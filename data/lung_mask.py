@@ -1,0 +1,280 @@
+"""Lung masks: computed from a chest CT by classical steps, or read from a file beside it.
+
+The computed mask follows the recipe of the reference masks: below -400 HU, inside the body, the
+two largest pieces, small vessels closed, airways included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from data.cache import cached_file, default_cache_dir, file_key
+from data.geometry import corners
+from data.mapping import map_file, release_pages
+from data.readers import read_volume
+from data.volume import Volume
+from util.errors import UserError
+
+# Half way between lung (about -850 HU) and soft tissue (about 50 HU).
+AIR_BELOW_HU = -400.0
+
+# Tells lung from open air, airways and gas: in the reference CTs, of each region in a slice, so
+# much lies below -970 HU (median): lungs 0.5 % and 0.1 %, open air with clothes and table 54 % and
+# 45 %.
+OPEN_AIR_HU = -970.0
+OPEN_AIR_FRACTION = 0.25
+
+# A tissue region this large, against the largest of its slice, is body and may enclose lung; a
+# table's shell or a sheet's rim is not, so that the foam and air inside them stay out.
+BODY_FRACTION = 0.25
+
+# The second piece is the other lung or, where the airways join both lungs to one piece, bowel gas.
+SECOND_PIECE_FRACTION = 0.2
+
+# Pieces under this fraction of the volume are air pockets, not lungs.
+SMALLEST_LUNG_FRACTION = 0.001
+
+# Closes vessels up to about 5 mm wide. Dice against the reference masks: 0.988 and 0.990 without
+# closing, 0.994 and 0.996 with it; larger radii lose again at the hilum and the pleura.
+CLOSING_RADIUS_MM = 2.5
+MOST_CLOSING_PIXELS = 8
+
+# Part of the cached masks' names: change it whenever `compute_lung_mask` gives another result.
+RECIPE = "lung mask 1"
+
+# Far below any voxel, far above what float32 affines in file headers lose.
+CORNER_TOLERANCE_MM = 0.01
+
+DOUBTFUL, SURE = 1, 2
+
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+def compute_lung_mask(volume: Volume) -> np.ndarray:
+    """Segment the lungs, airways included, in a chest CT.
+
+    Works slice by slice wherever it can, so that the nose and mouth, which join the airways to the
+    open air in a whole-body CT, do not matter, and memory stays at about 5 bytes a voxel. The
+    lungs may touch the image border, as in a tight crop.
+
+    Args:
+        volume: clinical CT in HU, any number of slices.
+
+    Returns:
+        bool (z, y, x), True in the lungs.
+
+    Raises:
+        UserError: no lung found.
+    """
+    candidates = np.empty(volume.array.shape, dtype=np.uint8)
+    for index in range(volume.num_slices):
+        candidates[index] = _inner_air(volume.read_slice(index))
+    mask = _two_largest_pieces(candidates)
+    if mask is None:
+        raise UserError(
+            f"no lung found in {volume.source} (air below {AIR_BELOW_HU:g} HU inside the body): "
+            "give a mask NAME_mask.nii.gz, or use --region all to take patches everywhere"
+        )
+    footprint = _disk(volume.spacing)
+    for index in range(volume.num_slices):
+        if mask[index].any():
+            mask[index] = _closed(mask[index], footprint)
+    return mask
+
+
+def _inner_air(section: np.ndarray) -> np.ndarray:
+    """Air that may be lung in one slice (rows, columns) in HU.
+
+    Returns:
+        uint8 (rows, columns): SURE for lung-like air enclosed by the body; DOUBTFUL for other
+        enclosed air (airways, gas) and for lung-like air cut by the image border (lung in a tight
+        crop, or clothes and table); 0 elsewhere.
+    """
+    regions, count = ndimage.label(section < AIR_BELOW_HU)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    open_air = np.bincount(regions[section < OPEN_AIR_HU], minlength=count + 1)
+    lung_like = open_air < OPEN_AIR_FRACTION * sizes
+
+    kinds = np.zeros(count + 1, dtype=np.uint8)
+    enclosed = regions[_holes(_body(section >= AIR_BELOW_HU))]
+    kinds[enclosed] = np.where(lung_like[enclosed], SURE, DOUBTFUL)
+    border = _border(regions)
+    kinds[border] = np.where(lung_like[border], DOUBTFUL, 0)
+    kinds[0] = 0  # label 0 is tissue
+    return kinds[regions]
+
+
+def _body(tissue: np.ndarray) -> np.ndarray:
+    regions, _ = ndimage.label(tissue, _EIGHT_NEIGHBOURS)
+    sizes = np.bincount(regions.ravel())
+    sizes[0] = 0
+    large = sizes >= max(1.0, BODY_FRACTION * sizes.max())
+    return large[regions]
+
+
+def _holes(body: np.ndarray) -> np.ndarray:
+    regions, count = ndimage.label(~body)
+    closed = np.ones(count + 1, dtype=bool)
+    closed[_border(regions)] = False
+    closed[0] = False  # label 0 is the body itself
+    return closed[regions]
+
+
+def _border(regions: np.ndarray) -> np.ndarray:
+    """Labels along the four sides of a slice."""
+    return np.concatenate((regions[0], regions[-1], regions[:, 0], regions[:, -1]))
+
+
+def _two_largest_pieces(candidates: np.ndarray) -> np.ndarray | None:
+    """Keep the largest piece, and the second where it is large enough to be a lung.
+
+    Pieces that are SURE in no slice count only where there are no others: at the lungs' ends,
+    clothes and table in a crop's corners are larger than the lungs. The price: of two lungs, one
+    that the crop cuts in every slice is left out beside one that it does not cut.
+
+    Args:
+        candidates: uint8 (z, y, x) as `_inner_air` gives it.
+
+    Returns:
+        bool (z, y, x), the memory of `candidates`, or None where no piece is large enough.
+    """
+    pieces, count = ndimage.label(candidates, output=np.int32)
+    # Slice by slice, since counting the whole array at once copies it to 64 bits.
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    sure = np.zeros(count + 1, dtype=np.int64)
+    for kinds, section in zip(candidates, pieces, strict=True):
+        sizes += np.bincount(section.ravel(), minlength=count + 1)
+        sure += np.bincount(section[kinds == SURE], minlength=count + 1)
+    sizes[0] = 0
+    smallest = max(1.0, SMALLEST_LUNG_FRACTION * candidates.size)
+    ranking = sure if sure.max() >= smallest else sizes
+    second, first = np.argsort(ranking)[-2:] if count else (0, 0)
+    if sizes[first] < smallest:
+        return None
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[first] = True
+    kept[second] = ranking[second] > 0 and sizes[second] >= SECOND_PIECE_FRACTION * sizes[first]
+    mask = candidates.view(bool)
+    for index, section in enumerate(pieces):
+        mask[index] = kept[section]
+    return mask
+
+
+def _disk(spacing: tuple[float, float, float]) -> np.ndarray:
+    """Disk of the closing radius on the slice's pixel grid: bool, odd sizes."""
+    across, down = (
+        min(MOST_CLOSING_PIXELS, round(CLOSING_RADIUS_MM / size)) for size in spacing[:2]
+    )
+    y, x = np.ogrid[-down : down + 1, -across : across + 1]
+    return (y / max(down, 1)) ** 2 + (x / max(across, 1)) ** 2 <= 1.0
+
+
+def _closed(section: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+    # Without the rim, closing would nibble at lung that touches the image border.
+    down, across = footprint.shape[0] // 2, footprint.shape[1] // 2
+    rim = np.pad(section, ((down, down), (across, across)))
+    rows, columns = section.shape
+    return ndimage.binary_closing(rim, footprint)[down : down + rows, across : across + columns]
+
+
+def load_lung_mask(
+    volume: Volume, mask_folder: Path | None = None, cache_dir: Path | None = None
+) -> np.ndarray:
+    """Lung mask of a whole CT: from a file where there is one, otherwise computed.
+
+    `<case>_mask.nii.gz` is looked for in `mask_folder`, then beside the CT; its voxels above 0 are
+    lung. A computed mask is kept in the cache under the content of the CT's voxels.
+
+    To work on some slices only, load the mask of the whole CT first, then take the same slices of
+    both: a mask file is refused, by its size, for a volume restricted before.
+
+    Args:
+        volume: clinical CT in HU.
+        mask_folder: folder of the user's masks, or None.
+        cache_dir: None for the default cache folder.
+
+    Returns:
+        uint8 (z, y, x), memory-mapped, non-zero in the lungs, on the grid of `volume`.
+
+    Raises:
+        UserError: `mask_folder` does not exist; the file is on another grid (size, or corners
+            more than 0.01 mm apart) or has no voxel set; no lung was found.
+    """
+    cache_dir = cache_dir or default_cache_dir()
+    path = _mask_file(volume, mask_folder)
+    if path is None:
+        return _kept(volume, cache_dir, _content_key(volume), lambda: compute_lung_mask(volume))
+    stored = read_volume(path, cache_dir)
+    _check_grid(stored, volume)
+
+    def sections() -> Iterable[np.ndarray]:
+        return (stored.read_slice(index) > 0 for index in range(stored.num_slices))
+
+    if not any(section.any() for section in sections()):
+        raise UserError(
+            f"mask {path} of {volume.source} has no voxel set: "
+            "give a mask with lung in it, or remove it to have one computed"
+        )
+    if stored.array.dtype == np.uint8 and (stored.slope, stored.intercept) == (1.0, 0.0):
+        return stored.array
+    return _kept(volume, cache_dir, file_key(path), sections)
+
+
+def _mask_file(volume: Volume, mask_folder: Path | None) -> Path | None:
+    if mask_folder is not None and not mask_folder.is_dir():
+        raise UserError(
+            f"mask folder {mask_folder} does not exist: "
+            "give the folder that holds the NAME_mask.nii.gz files"
+        )
+    for folder in (mask_folder, Path(volume.source).parent):
+        if folder is not None:
+            path = folder / f"{volume.name}_mask.nii.gz"
+            if path.is_file():
+                return path
+    return None
+
+
+def _check_grid(mask: Volume, volume: Volume) -> None:
+    if mask.size != volume.size:
+        raise UserError(
+            f"mask {mask.source} has size {mask.size}, its CT {volume.source} has "
+            f"{volume.size}: give a mask made on the same grid"
+        )
+    # A CT without a stated voxel size has no place in mm to compare.
+    if not volume.spacing_known:
+        return
+    distance = np.abs(corners(mask.affine, mask.size) - corners(volume.affine, volume.size)).max()
+    if not distance <= CORNER_TOLERANCE_MM:
+        raise UserError(
+            f"mask {mask.source} lies up to {distance:.3g} mm away from its CT {volume.source} "
+            f"(at most {CORNER_TOLERANCE_MM:g} mm expected): give a mask made on the same grid"
+        )
+
+
+def _content_key(volume: Volume) -> str:
+    """Name for the mask computed from these very voxels, whatever file they came from."""
+    meaning = (volume.size, volume.spacing, volume.array.dtype.str, volume.slope, volume.intercept)
+    digest = hashlib.blake2b(repr((RECIPE, *meaning)).encode(), digest_size=20)
+    for section in volume.array:
+        digest.update(np.ascontiguousarray(section).data)
+        release_pages(section)
+    return digest.hexdigest()
+
+
+def _kept(
+    volume: Volume, cache_dir: Path, key: str, make: Callable[[], Iterable[np.ndarray]]
+) -> np.ndarray:
+    """Mask kept in the cache as plain bytes, slice after slice, and mapped from there."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
+            for section in make():
+                stream.write(section.astype(np.uint8).data)
+
+    path = cached_file(cache_dir, f"{key}_lung_mask.raw", write)
+    return map_file(path, np.dtype(np.uint8), volume.array.shape, 0, str(path))

@@ -1,0 +1,117 @@
+"""NIfTI-1 and NIfTI-2 in one file: mapped in place, or unpacked once from .nii.gz."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from data.cache import cached_file, file_key
+from data.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
+from data.mapping import map_file
+from data.unpack import gzip_blocks, write_blocks
+from data.volume import Volume
+from util.errors import UserError
+
+HEADER_BYTES = 544  # the longer header (NIfTI-2, 540 bytes) and its extension flag
+GZIP_MAGIC = b"\x1f\x8b"
+MILLIMETRES = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIFTI_UNITS_METER, _MM, _MICRON
+
+
+@dataclass(frozen=True)
+class NiftiLayout:
+    """What a NIfTI header says; attributes as in `data.volume.Volume`."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    offset: int
+    affine: np.ndarray
+    slope: float
+    intercept: float
+
+    @property
+    def file_bytes(self) -> int:
+        """Length of the unpacked file up to its last voxel."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_nifti(path: Path, cache_dir: Path) -> Volume:
+    """Read .nii in place, .nii.gz through the cache; see `data.readers.read_volume`."""
+    source = str(path)
+    unpacked = path
+    packed = path.name.lower().endswith(".gz")
+    if packed:
+        unpacked = cached_file(
+            cache_dir, f"{file_key(path)}.nii", lambda target: _unpack(path, target)
+        )
+    with unpacked.open("rb") as stream:
+        layout = parse_header(stream.read(HEADER_BYTES), source)
+    array = map_file(unpacked, layout.dtype, layout.shape, layout.offset, source)
+    if not packed:
+        check_all_finite(array, source)
+    return Volume(array, layout.affine, source, layout.slope, layout.intercept)
+
+
+def parse_header(block: bytes, source: str) -> NiftiLayout:
+    """Read a NIfTI header of either version and byte order.
+
+    Slope 0 or NaN means no scaling. Affines in metres or micrometres become millimetres.
+
+    Args:
+        block: at least the first 544 bytes of the file, if it has as many.
+        source: the file as the user knows it.
+
+    Raises:
+        UserError: not NIfTI, or a volume that `data.checks` refuses.
+    """
+    if block[:2] == GZIP_MAGIC:
+        raise UserError(f"{source} is packed with gzip: rename it so that it ends in .nii.gz")
+    header = _header_of(block, source)
+    try:
+        dtype = header.get_data_dtype()
+        sizes = tuple(int(size) for size in header.get_data_shape())
+        affine = header.get_best_affine()
+        offset = int(header["vox_offset"])
+    except (HeaderDataError, KeyError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{source} has a broken NIfTI header ({error}): convert it again from the original"
+        ) from error
+    shape = volume_shape(sizes, source)
+    check_voxel_type(dtype, source)
+    affine = np.array(affine, dtype=np.float64)
+    affine[:3] *= MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0.0 or not math.isfinite(slope):
+        slope, intercept = 1.0, 0.0
+    if not math.isfinite(intercept):
+        raise UserError(f"{source} states scl_inter {intercept}: set it to 0 or the true offset")
+    first_voxel = max(offset, header.single_vox_offset)
+    return NiftiLayout(
+        shape, dtype, first_voxel, check_affine(affine, shape[0], source), slope, intercept
+    )
+
+
+def _header_of(block: bytes, source: str) -> nib.Nifti1Header:
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        length = kind.template_dtype.itemsize
+        if len(block) >= length and kind.may_contain_header(block):
+            header = kind(block[:length], check=False)
+            if bytes(header["magic"]).startswith(b"n+"):
+                return header
+    raise UserError(f"{source} is not a NIfTI file: give a whole .nii or .nii.gz file")
+
+
+def _unpack(path: Path, target: Path) -> None:
+    """Unpack a .nii.gz, refusing it before the first voxel is written where that is possible."""
+    source = str(path)
+    with path.open("rb") as stream:
+        blocks = gzip_blocks(stream, source)
+        first = next(blocks, b"")
+        layout = parse_header(first, source)
+        write_blocks(target, chain([first], blocks), layout.file_bytes, source)
+    check_all_finite(map_file(target, layout.dtype, layout.shape, layout.offset, source), source)

@@ -1,0 +1,120 @@
+"""What the patch datasets share: global item keys, patches drawn from one volume, flips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from data.degradation import Degradation, shrink
+from data.sampling import PatchPositions, Rule, item_generator
+from data.volume import Volume
+from data.windows import IntensityWindow
+from util.errors import UserError
+
+Item = dict[str, torch.Tensor]
+
+
+class PatchSource:
+    """Square patches of one volume, in network intensities.
+
+    Args:
+        volume: where the voxels come from.
+        window: physical values -> [-1, 1].
+        patch_size, mask, rule: as in `PatchPositions`, which raises the same errors.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        window: IntensityWindow,
+        patch_size: int,
+        mask: np.ndarray | None = None,
+        rule: Rule = "inside",
+    ) -> None:
+        self.volume = volume
+        self.window = window
+        self.positions = PatchPositions(volume, patch_size, mask, rule)
+        self._patch_size = patch_size
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """float32 (patch_size, patch_size) in [-1, 1], each admissible position equally likely."""
+        section, row, column = self.positions.draw(generator)
+        size = self._patch_size
+        return self.window.to_unit(self.volume.read_patch(section, row, column, size, size))
+
+
+class PatchDataset(Dataset[Item]):
+    """Map-style dataset whose patches are drawn on the fly.
+
+    A key is a global number, epoch * length + index. An item depends on (seed, epoch, index)
+    only: not on the number of workers, on what was drawn before, or on where a run was resumed.
+
+    Args:
+        length: items an epoch.
+        seed: 0 to 2^64 - 1.
+        fresh: False restores the published behaviour: every epoch repeats the items of epoch 0.
+        flip: mirror each patch at random, left-right and up-down.
+    """
+
+    def __init__(self, length: int, seed: int, fresh: bool, flip: bool) -> None:
+        if length < 1:
+            raise UserError(
+                f"an epoch of {length} items cannot be trained on: give at least one clinical "
+                "volume and one patch per volume"
+            )
+        self._length = length
+        self._seed = seed
+        self._fresh = fresh
+        self._flip = flip
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, key: int) -> Item:
+        if key < 0:
+            raise IndexError(f"item key {key} is negative")
+        epoch, index = divmod(int(key), self._length)
+        return self.make_item(epoch if self._fresh else 0, index)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Items of epoch 0. Keys have no end, so Python's own iteration would never stop."""
+        return (self[key] for key in range(self._length))
+
+    def make_item(self, epoch: int, index: int) -> Item:
+        """Item `index` of `epoch`: {"clinical": (1, p, p), "micro": (1, p*k, p*k)}."""
+        raise NotImplementedError
+
+    def generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
+        """One of an item's independent random streams, so that domains do not share draws."""
+        return item_generator(self._seed, epoch, index, stream)
+
+    def flipped(self, patch: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Mirror a patch left-right and up-down, each with probability 1/2, where asked to."""
+        if not self._flip:
+            return patch
+        left_right, up_down = (-1 if chance < 0.5 else 1 for chance in generator.random(2))
+        return patch[::up_down, ::left_right]
+
+
+def epoch_length(volumes: Sequence[object], patches_per_volume: int, max_size: int | None) -> int:
+    """Items an epoch: `patches_per_volume` for each clinical volume, at most `max_size`."""
+    length = len(volumes) * patches_per_volume
+    return length if max_size is None else min(length, max_size)
+
+
+def any_of(sources: Sequence[PatchSource], generator: np.random.Generator) -> PatchSource:
+    """One of the volumes, each equally likely."""
+    return sources[int(generator.integers(len(sources)))]
+
+
+def low_resolution(patch: np.ndarray, scale: int, degradation: Degradation) -> np.ndarray:
+    """Shrink a patch in [-1, 1] `scale` times; a cubic zoom's overshoot is clipped."""
+    return shrink(patch, scale, degradation).clip(-1.0, 1.0)
+
+
+def to_tensor(patch: np.ndarray) -> torch.Tensor:
+    """float32 (rows, columns) -> float32 tensor (1, rows, columns)."""
+    return torch.from_numpy(np.ascontiguousarray(patch, dtype=np.float32))[None]

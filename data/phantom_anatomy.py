@@ -1,0 +1,162 @@
+"""The digital lung of one patient: CT number as a function of position in mm.
+
+Nothing here knows of voxels or scanners. The same place holds the same tissue whatever the
+resolution, which is what a real pair of scanners would see; data/phantom_render.py looks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data.phantom_chest import (
+    AIR,
+    BLOOD,
+    MUSCLE,
+    draw_chest,
+    fissure_distance,
+    lung_depth,
+    outline,
+    surroundings,
+)
+from data.phantom_foam import Foam
+from data.phantom_lattice import Lattice
+from data.phantom_tubes import tube_distance
+from data.phantom_vessels import RegionTubes, Vessels
+from util.errors import UserError
+
+SEPTUM_TISSUE = 40.0  # HU of alveolar wall with its capillaries
+AIRWAY_WALL = 20.0  # HU
+NODULE = 30.0  # HU, solid
+FISSURE = 0.18  # thickness of the two layers of pleura, mm
+LOBULE_PITCH = 11.0  # mm; secondary lobules measure 10 to 25 mm, the smaller ones suit this lung
+
+
+class Anatomy:
+    """One patient.
+
+    Attributes:
+        seed: chooses the patient.
+        chest, lobules, foam, vessels: the parts.
+        level: z in mm of the clinical slices' middle.
+        nodule_centre, nodule_radius: a solid nodule at that level, mm.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        generator = np.random.default_rng([seed, 40])
+        self.chest = draw_chest(generator)
+        self.lobules = Lattice(seed, 31, LOBULE_PITCH, 0.5)
+        self.foam = Foam(seed, self.lobules)
+        self.vessels = Vessels(seed, self.chest, self.lobules)
+        self.level = float(generator.uniform(-14, -6))
+        # In the outer half of the lung, where vessels are thin and a nodule stands alone.
+        angle = float(generator.choice([-1, 1]) * generator.uniform(1.8, 2.8))
+        radius = float(outline(self.chest, np.array(angle))) * generator.uniform(0.55, 0.72)
+        self.nodule_radius = float(generator.uniform(3.2, 4.5))
+        self.nodule_centre = np.array(
+            [radius * np.cos(angle), radius * np.sin(angle), self.level + generator.uniform(-1, 1)]
+        )
+        self.nodule_bumps = generator.normal(size=(5, 3)) * 1.8
+
+    def depth(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Distance to the lung's surface on a grid, mm, negative inside: (nz, ny, nx)."""
+        depth = lung_depth(self.chest, x, y[:, None], z[:, None, None])
+        return np.broadcast_to(depth, (len(z), len(y), len(x)))
+
+    def tubes(self, low: np.ndarray, high: np.ndarray) -> RegionTubes:
+        """Airways and vessels near the box low..high (x, y, z in mm), to give to `hounsfield`."""
+        return self.vessels.region(low, high)
+
+    def hounsfield(
+        self, tubes: RegionTubes, z: np.ndarray, y: np.ndarray, x: np.ndarray, step: float
+    ) -> np.ndarray:
+        """CT number at the points of a grid of a few mm.
+
+        Args:
+            tubes: from `tubes` for a box that holds the grid.
+            z, y, x: ascending positions in mm.
+            step: distance of the grid's points in mm; edges of tubes are smoothed over it.
+
+        Returns:
+            HU, float32 (len(z), len(y), len(x)), before any blur or noise.
+        """
+        z, y, x = (axis.astype(np.float32) for axis in (z, y, x))
+        depth = self.depth(z, y, x)
+        inside = depth < 0
+        grid = (x, y[:, None], z[:, None, None])
+        if inside.all():
+            values = np.zeros(depth.shape, np.float32)
+        else:
+            values = surroundings(self.chest, *grid, depth)
+        if inside.any():
+            lumen = tube_distance(tubes.lumen, z, y, x, step)
+            values[inside] = self._parenchyma(inside & (lumen > -step), grid)[inside]
+            self._lay_sheets(values, inside, grid, step)
+        else:
+            lumen = tube_distance(tubes.lumen, z, y, x, step)
+        _blend(values, BLOOD, tube_distance(tubes.vessels, z, y, x, step), step)
+        _blend(values, AIRWAY_WALL, tube_distance(tubes.airway, z, y, x, step), step)
+        _blend(values, AIR, lumen, step)
+        return values
+
+    def _parenchyma(self, wanted: np.ndarray, grid: tuple[np.ndarray, ...]) -> np.ndarray:
+        values = np.full(wanted.shape, AIR, np.float32)
+        points = np.stack([np.broadcast_to(axis, wanted.shape)[wanted] for axis in grid])
+        values[wanted] += self.foam.tissue_fraction(points) * np.float32(SEPTUM_TISSUE - AIR)
+        return values
+
+    def _lay_sheets(
+        self, values: np.ndarray, inside: np.ndarray, grid: tuple[np.ndarray, ...], step: float
+    ) -> None:
+        """The fissure between the lobes, and the nodule; in place, within the lung only."""
+        fissure = np.abs(fissure_distance(self.chest, *grid)) - FISSURE / 2
+        _blend(values, MUSCLE, np.where(inside, fissure, step), step)
+        offset = [axis - centre for axis, centre in zip(grid, self.nodule_centre, strict=True)]
+        reach = self.nodule_radius * 1.5 + step
+        if any(np.abs(axis).min() > reach for axis in offset):
+            return
+        distance = np.sqrt(sum(np.square(axis) for axis in offset))
+        unit = [axis / np.maximum(distance, 1e-6) for axis in offset]
+        waves = [
+            np.sin(sum(w * axis for w, axis in zip(bump, unit, strict=True)) + number)
+            for number, bump in enumerate(self.nodule_bumps)
+        ]
+        surface = np.float32(self.nodule_radius) * (1 + 0.05 * sum(waves))
+        _blend(values, NODULE, np.where(inside, distance - surface, step), step)
+
+    def micro_centre(self, extent: np.ndarray) -> np.ndarray:
+        """Middle (x, y, z) in mm of a micro-CT specimen of `extent` (x, y, z) mm.
+
+        The specimen lies wholly in lung, away from the nodule, around an airway of about 1 mm
+        radius.
+
+        Raises:
+            UserError: no place in the lung holds a specimen of that size.
+        """
+        places, radii = self.vessels.airway_tree.ends, self.vessels.airway_radii
+        signs = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        points = places[:, None, :] + signs * extent / 2
+        deep = lung_depth(self.chest, *np.moveaxis(points, -1, 0)).max(axis=1) < -1.5
+        apart = np.abs(places - self.nodule_centre) - extent / 2
+        deep &= apart.max(axis=1) > self.nodule_radius * 1.5
+        # Specimens come from the periphery: the largest airway in the field decides.
+        held = np.abs(places[:, None, :] - places[None, :, :]) < extent / 2 + 2.0
+        largest = np.where(held.all(axis=2), radii[None, :], 0).max(axis=1)
+        fits = np.flatnonzero(deep)
+        if len(fits) == 0:
+            words = " x ".join(f"{length:g}" for length in extent)
+            raise UserError(
+                f"a micro-CT field of view of {words} mm does not fit in the phantom's lung: "
+                "give fewer or smaller voxels (32 x 32 x 1 mm fits)"
+            )
+        return places[fits[np.argmin(np.abs(largest[fits] - 1.0) + np.abs(radii[fits] - 1.0))]]
+
+
+def _blend(values: np.ndarray, tissue: float, distance: np.ndarray, step: float) -> None:
+    """Lay tissue over `values` in place where `distance` to its surface is negative.
+
+    The share of tissue goes from 1 to 0 over one step across the surface: the partial volume of
+    a sample as wide as the step.
+    """
+    share = np.clip(0.5 - distance / np.float32(step), 0, 1, dtype=np.float32)
+    values += share * (np.float32(tissue) - values)

@@ -1,0 +1,81 @@
+"""One entrance for all volume formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.cache import default_cache_dir
+from data.dicom import read_dicom_folder, single_slice_error
+from data.dicom_headers import looks_like_dicom
+from data.formats import ITK_ENDINGS, KNOWN_FORMATS, NIFTI_ENDINGS, ending_of
+from data.itk_image import read_itk
+from data.nifti import read_nifti
+from data.tiff import check_tiff_spacing, read_tiff, read_tiff_folder
+from data.tiff_stack import tiff_files
+from data.volume import Volume
+from util.errors import UserError
+
+
+def read_volume(
+    path: str | Path,
+    cache_dir: Path | None = None,
+    tiff_spacing: tuple[float, float, float] | None = None,
+) -> Volume:
+    """Open a volume of any known format; its voxels stay on disk.
+
+    Uncompressed files are memory-mapped where they lie. Packed ones, DICOM series and TIFF
+    stacks are decoded once, slice by slice, to a cache file named by their content, and mapped
+    from there. Floating-point voxels are checked for NaN, slice by slice.
+
+    Args:
+        path: NIfTI, NRRD, MetaImage or TIFF file, or a folder with one DICOM series or one
+            TIFF stack.
+        cache_dir: folder for decoded volumes; None means `data.cache.default_cache_dir()`.
+        tiff_spacing: voxel size (x, y, z) in mm for TIFF, in place of what the file states.
+
+    Raises:
+        UserError: missing, unreadable, truncated, empty, of unknown format, in colour, with
+            several time points, with NaN or infinite voxels, or an irregular series.
+    """
+    path = Path(path)
+    cache = cache_dir if cache_dir is not None else default_cache_dir()
+    spacing = None if tiff_spacing is None else check_tiff_spacing(tiff_spacing)
+    try:
+        if path.is_dir():
+            return _read_folder(path, cache, spacing)
+        if not path.exists():
+            raise UserError(f"{path} does not exist: check the path")
+        ending = ending_of(path)
+        if ending in NIFTI_ENDINGS:
+            return read_nifti(path, cache)
+        if ending in ITK_ENDINGS:
+            return read_itk(path, cache)
+        if ending:
+            return read_tiff(path, cache, spacing)
+        if looks_like_dicom(path):
+            raise single_slice_error(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}): check the file and its permissions"
+        ) from error
+    raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
+
+
+def _read_folder(
+    folder: Path, cache_dir: Path, spacing: tuple[float, float, float] | None
+) -> Volume:
+    slices = tiff_files(folder)
+    dicom = any(looks_like_dicom(path) for path in folder.iterdir() if path.is_file())
+    if slices and dicom:
+        raise UserError(
+            f"folder {folder} holds both DICOM and TIFF slices: give them a folder each"
+        )
+    if slices:
+        return read_tiff_folder(folder, cache_dir, spacing)
+    volumes = sorted(path.name for path in folder.iterdir() if ending_of(path))
+    if volumes and not dicom:
+        raise UserError(
+            f"folder {folder} holds {len(volumes)} volume files, not one series of slices: "
+            f"give one of them, for example {volumes[0]}"
+        )
+    return read_dicom_folder(folder, cache_dir)

@@ -1,0 +1,168 @@
+"""A volume: voxels on disk with their geometry, read slice by slice or patch by patch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+import numpy as np
+
+from data.formats import case_name
+from data.mapping import MappedRegion, map_region, mapped_region, release_pages
+from util.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels with their place in the patient.
+
+    Pickling a volume whose voxels are memory-mapped hands over the file's name, not the voxels,
+    so that loader workers share one copy.
+
+    Attributes:
+        array: (slices, rows, columns) = (z, y, x) in the stored type, memory-mapped where it
+            came from a file.
+        affine: (4, 4) float64, voxel index (x, y, z) -> millimetres, RAS+ as in NIfTI.
+        source: path as the user knows it.
+        slope, intercept: physical value (HU) = stored * slope + intercept.
+        spacing_known: False where the file states no voxel size and 1 mm was assumed.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    source: str
+    slope: float = 1.0
+    intercept: float = 0.0
+    spacing_known: bool = True
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3 or np.shape(self.affine) != (4, 4):
+            raise ValueError(
+                f"array of shape {self.array.shape} and affine of shape {np.shape(self.affine)}: "
+                "a volume has a (z, y, x) array and a (4, 4) affine"
+            )
+        object.__setattr__(self, "affine", np.array(self.affine, dtype=np.float64))
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Voxels along (x, y, z)."""
+        slices, rows, columns = self.array.shape
+        return columns, rows, slices
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along (x, y, z) in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def num_slices(self) -> int:
+        """Number of axial slices."""
+        return int(self.array.shape[0])
+
+    @property
+    def name(self) -> str:
+        """Case name: the source's file or folder name without its format's ending."""
+        return case_name(self.source)
+
+    def read_slice(self, index: int) -> np.ndarray:
+        """One slice in physical units, float32 (rows, columns); a negative index counts back."""
+        return self._physical(self.array[index])
+
+    def read_patch(self, index: int, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """A patch of slice `index`, top left pixel (row, column): float32 (height, width).
+
+        Raises:
+            IndexError: the patch reaches over the slice's border (it is never cut short).
+        """
+        _, rows, columns = self.array.shape
+        if not (0 <= row <= row + height <= rows and 0 <= column <= column + width <= columns):
+            raise IndexError(
+                f"patch of {height} x {width} at ({row}, {column}) of a {rows} x {columns} slice"
+            )
+        return self._physical(self.array[index, row : row + height, column : column + width])
+
+    def select_slices(self, start: int, stop: int) -> Volume:
+        """Slices start <= index < stop as a view of the same voxels, at the same place in mm.
+
+        Raises:
+            IndexError: the range is empty or reaches out of the volume.
+        """
+        if not 0 <= start < stop <= self.num_slices:
+            raise IndexError(f"slices {start}:{stop} of a volume of {self.num_slices}")
+        affine = self.affine.copy()
+        affine[:, 3] = self.affine @ (0.0, 0.0, float(start), 1.0)
+        return replace(self, array=self.array[start:stop], affine=affine)
+
+    def slice_digests(self) -> list[str]:
+        """A short fingerprint per slice, to find slices that were trained on.
+
+        Returns:
+            One word of 16 hex digits per slice: blake2b of the slice's shape and its float32
+            physical values, so that the same voxels in another format give the same word. ""
+            for a constant slice, which identifies nobody.
+        """
+        return [slice_digest(self.read_slice(index)) for index in range(self.num_slices)]
+
+    def _physical(self, stored: np.ndarray) -> np.ndarray:
+        """Float32 copy in physical units; scaling runs in float64 and rounds once."""
+        if self.slope == 1.0 and self.intercept == 0.0:
+            values = np.array(stored, dtype=np.float32)
+        else:
+            scaled = np.array(stored, dtype=np.float64)
+            scaled *= self.slope
+            scaled += self.intercept
+            values = scaled.astype(np.float32)
+        release_pages(stored)
+        return values
+
+    def __reduce__(self) -> tuple[object, ...]:
+        voxels = mapped_region(self.array)
+        rest = (self.affine, self.source, self.slope, self.intercept, self.spacing_known)
+        return _restore, (self.array if voxels is None else voxels, *rest)
+
+
+def _restore(voxels: np.ndarray | MappedRegion, *rest: object) -> Volume:
+    """Unpickle a volume, mapping its voxels again where it was mapped before."""
+    array = map_region(voxels) if isinstance(voxels, MappedRegion) else voxels
+    return Volume(array, *rest)  # type: ignore[arg-type]
+
+
+def slice_digest(values: np.ndarray) -> str:
+    """Fingerprint of one slice (rows, columns) of physical values; see `Volume.slice_digests`."""
+    pixels = np.ascontiguousarray(values, dtype="<f4")
+    if pixels.size == 0 or pixels.min() == pixels.max():
+        return ""
+    # Adding zero turns -0.0, which some formats lose, into 0.0.
+    digest = blake2b(f"{pixels.shape[0]}x{pixels.shape[1]}".encode(), digest_size=8)
+    digest.update((pixels + np.float32(0.0)).data)
+    return digest.hexdigest()
+
+
+def parse_slices(text: str, count: int) -> tuple[int, int]:
+    """Read a slice range "START:STOP" as Python does: negative from the end, sides optional.
+
+    Args:
+        text: for example "10:20", ":5", "-3:", ":".
+        count: number of slices of the volume.
+
+    Returns:
+        (start, stop) with 0 <= start < stop <= count.
+
+    Raises:
+        UserError: not of this form, or no slice is left.
+    """
+    match = re.fullmatch(r"\s*(-?[0-9]+)?\s*:\s*(-?[0-9]+)?\s*", text)
+    if match is None:
+        raise UserError(
+            f'slice range "{text}" is not of the form START:STOP: give for example 10:20 or -5:'
+        )
+    first, last = (None if side is None else int(side) for side in match.groups())
+    start, stop, _ = slice(first, last).indices(count)
+    if start >= stop:
+        raise UserError(
+            f'slice range "{text}" holds no slice of a volume of {count}: '
+            f"give START < STOP within 0:{count}"
+        )
+    return start, stop

@@ -1,0 +1,345 @@
+"""DICOM folders: order by position, one regular series, clear words about anything else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.readers import read_volume
+from util.errors import UserError
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+LONG = ("OB", "OW", "UN", "SQ")
+Tag = tuple[int, int]
+Value = tuple[str, object]
+
+
+def element(tag: Tag, kind: str, value: object) -> bytes:
+    """One element in explicit little endian."""
+    if kind == "US":
+        data = struct.pack("<H", value)
+    elif isinstance(value, bytes):
+        data = value
+    else:
+        data = str(value).encode()
+    if len(data) % 2:
+        data += b"\0" if kind == "UI" else b" "
+    length = struct.pack("<2xI", len(data)) if kind in LONG else struct.pack("<H", len(data))
+    return struct.pack("<HH", *tag) + kind.encode() + length + data
+
+
+def write_slice(
+    path: Path,
+    pixels: np.ndarray,
+    position: tuple[float, float, float] | None,
+    changes: Mapping[Tag, Value | None] | None = None,
+    storage: str = CT,
+    preamble: bool = True,
+) -> Path:
+    """A minimal CT slice; `changes` replaces elements, or drops them where None."""
+    rows, columns = pixels.shape[:2]
+    instance = f"1.2.3.{abs(hash((path.name, position))) % 10**9}"
+    elements: dict[Tag, Value | None] = {
+        (0x0008, 0x0016): ("UI", storage),
+        (0x0008, 0x0018): ("UI", instance),
+        (0x0008, 0x0060): ("CS", "CT"),
+        (0x0008, 0x103E): ("LO", "LUNG 1.0"),
+        (0x0018, 0x0050): ("DS", "2.5"),
+        (0x0020, 0x000D): ("UI", "1.2.9"),
+        (0x0020, 0x000E): ("UI", "1.2.7"),
+        (0x0020, 0x0037): ("DS", "1\\0\\0\\0\\1\\0"),
+        (0x0028, 0x0002): ("US", 1),
+        (0x0028, 0x0004): ("CS", "MONOCHROME2"),
+        (0x0028, 0x0010): ("US", rows),
+        (0x0028, 0x0011): ("US", columns),
+        (0x0028, 0x0030): ("DS", "0.8\\0.7"),
+        (0x0028, 0x0100): ("US", 16),
+        (0x0028, 0x0101): ("US", 16),
+        (0x0028, 0x0102): ("US", 15),
+        (0x0028, 0x0103): ("US", 1 if pixels.dtype.kind == "i" else 0),
+        (0x0028, 0x1052): ("DS", "-1024"),
+        (0x0028, 0x1053): ("DS", "1"),
+        (0x7FE0, 0x0010): ("OW", pixels.tobytes()),
+    }
+    if position is not None:
+        elements[0x0020, 0x0032] = ("DS", "\\".join(f"{number:.6g}" for number in position))
+    elements.update(changes or {})
+    body = b"".join(element(tag, *value) for tag, value in sorted(elements.items()) if value)
+    meta = element((2, 1), "OB", b"\0\1") + b"".join(
+        element((2, number), "UI", value)
+        for number, value in ((2, storage), (3, instance), (0x10, LITTLE_ENDIAN), (0x12, "1.2.1"))
+    )
+    meta = element((2, 0), "UL", struct.pack("<I", len(meta))) + meta
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(128) + b"DICM" + meta + body if preamble else body)
+    return path
+
+
+def pixels_of(index: int, shape: tuple[int, int] = (6, 5)) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 3000, shape).astype(np.int16)
+
+
+NAMES = (3, 0, 4, 1, 5, 2)  # file names in an order that is not the slices'
+
+
+def write_series(
+    folder: Path,
+    heights: tuple[float, ...] = (-10.0, -7.5, -5.0, -2.5, 0.0, 2.5),
+    name: str = "{}.dcm",
+    changes: Mapping[Tag, Value | None] | None = None,
+    tilt: float = 0.0,
+    preamble: bool = True,
+) -> Path:
+    for index, height in enumerate(heights):
+        number = NAMES[index] if len(heights) <= len(NAMES) else index
+        position = (-30.0, 40.0 + tilt * index, height)
+        path = folder / name.format(number)
+        write_slice(path, pixels_of(index), position, changes, preamble=preamble)
+    return folder
+
+
+def cache_files() -> list[Path]:
+    cache = Path(os.environ["SR_CYCLEGAN_CACHE"])
+    return list(cache.iterdir()) if cache.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+@pytest.mark.parametrize("name", ["{}.dcm", "IM{}", "slice {}.ima"])
+def test_sorted_by_position_with_rescale_and_affine(
+    tmp_path: Path, name: str, preamble: bool
+) -> None:
+    volume = read_volume(write_series(tmp_path / "a series", name=name, preamble=preamble))
+    expected = np.stack([pixels_of(index) for index in range(6)]).astype(np.float32) - 1024
+    assert volume.array.dtype == np.int16
+    assert volume.size == (5, 6, 6)
+    np.testing.assert_array_equal([volume.read_slice(index) for index in range(6)], expected)
+    affine = np.diag([-0.7, -0.8, 2.5, 1.0])
+    affine[:3, 3] = (30, -40, -10)
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-9)
+    assert volume.name == "a series"
+    assert volume.spacing_known
+
+
+def test_coronal_series_runs_along_its_own_normal(tmp_path: Path) -> None:
+    changes: dict[Tag, Value | None] = {(0x0020, 0x0037): ("DS", "1\\0\\0\\0\\0\\-1")}
+    for index in range(3):
+        write_slice(tmp_path / "s" / f"{index}", pixels_of(index), (0, 3.0 * index, 9), changes)
+    volume = read_volume(tmp_path / "s")
+    # Row direction x column direction points to posterior: the order of the positions' y.
+    np.testing.assert_array_equal(volume.read_slice(0), pixels_of(0) - np.float32(1024))
+    directions = np.array([[-0.7, 0, 0], [0, 0, -3], [0, -0.8, 0]])
+    np.testing.assert_allclose(volume.affine[:3, :3], directions)
+
+
+def test_fractional_rescale_becomes_float_and_wide_values_int32(tmp_path: Path) -> None:
+    fraction: dict[Tag, Value | None] = {(0x0028, 0x1053): ("DS", "0.5")}
+    volume = read_volume(write_series(tmp_path / "f", changes=fraction))
+    assert volume.array.dtype == np.float32
+    np.testing.assert_array_equal(volume.read_slice(0), pixels_of(0) * np.float32(0.5) - 1024)
+    wide: dict[Tag, Value | None] = {(0x0028, 0x1053): ("DS", "100")}
+    volume = read_volume(write_series(tmp_path / "w", changes=wide))
+    assert volume.array.dtype == np.int32
+    np.testing.assert_array_equal(volume.array[5], pixels_of(5).astype(np.int32) * 100 - 1024)
+
+
+def test_other_files_are_ignored(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s")
+    (folder / "readme.txt").write_text("hello\n" * 50)
+    (folder / "empty").touch()
+    (folder / ".hidden.dcm").write_text("x")
+    (folder / "sub").mkdir()
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    report = "1.2.840.10008.5.1.4.1.1.88.11"
+    write_slice(folder / "report.dcm", pixels_of(0), None, storage=report)
+    broken = (folder / "report.dcm").read_bytes()[:-30]
+    (folder / "report.dcm").write_bytes(broken)
+    assert read_volume(folder).num_slices == 6
+
+
+def test_cache_follows_the_content_of_all_files(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s")
+    read_volume(folder)
+    shutil.copytree(folder, tmp_path / "copy")
+    read_volume(tmp_path / "copy")
+    assert len(cache_files()) == 1
+    write_slice(folder / f"{NAMES[4]}.dcm", pixels_of(99), (-30, 40, 0.0))
+    np.testing.assert_array_equal(read_volume(folder).array[4], pixels_of(99) - 1024)
+    assert len(cache_files()) == 2
+
+
+def test_several_series_are_each_named(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s")
+    other: dict[Tag, Value | None] = {
+        (0x0020, 0x000E): ("UI", "1.2.8"),
+        (0x0008, 0x103E): ("LO", "BONE"),
+    }
+    write_series(folder, (0.0, 1.0, 2.0), "other{}.dcm", other)
+    expected = (
+        r's holds 2 DICOM series: "LUNG 1.0" \(6 slices, UID 1\.2\.7\); '
+        r'"BONE" \(3 slices, UID 1\.2\.8\): choose one by giving a folder that holds only'
+    )
+    with pytest.raises(UserError, match=expected) as caught:
+        read_volume(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_missing_slice_names_where(tmp_path: Path, missing: int) -> None:
+    heights = [-10.0, -7.5, -5.0, -2.5, 0.0, 2.5]
+    at, after = heights[missing - 1], heights[missing + 1]
+    del heights[missing]
+    folder = write_series(tmp_path / "s", tuple(heights))
+    where = rf"s: slices are missing between {at:.2f} and {after:.2f} mm .* 5\.000 mm apart"
+    with pytest.raises(UserError, match=where):
+        read_volume(folder)
+    assert cache_files() == []
+
+
+def test_missing_slice_in_a_series_of_three(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing between 1\.00 and 3\.00 mm"):
+        read_volume(write_series(tmp_path / "s", (0.0, 1.0, 3.0)))
+
+
+def test_missing_slice_at_micro_ct_distances(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="slices are missing"):
+        read_volume(write_series(tmp_path / "s", (0.0, 0.01, 0.02, 0.04, 0.05)))
+
+
+def test_small_deviations_pass_and_larger_ones_do_not(tmp_path: Path) -> None:
+    # Positions rounded to 0.01 mm, as scanners write them.
+    rounded = tuple(round(0.625 * index, 2) for index in range(6))
+    volume = read_volume(write_series(tmp_path / "good", rounded))
+    assert volume.spacing[2] == pytest.approx(rounded[-1] / 5)
+    with pytest.raises(UserError, match=r"distances vary between 2\.50 and 5\.10 mm"):
+        read_volume(write_series(tmp_path / "bad", (0.0, 2.5, 5.1, 7.6)))
+
+
+def test_duplicate_positions(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", (0.0, 2.5, 2.5, 5.0))
+    with pytest.raises(UserError, match=r"s holds two slices at 2\.50 mm \(.*\.dcm and .*\.dcm\)"):
+        read_volume(folder)
+    with pytest.raises(UserError, match="two slices at"):
+        read_volume(write_series(tmp_path / "all", (1.0, 1.0, 1.0)))
+
+
+def test_gantry_tilt(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", tilt=0.67)
+    with pytest.raises(
+        UserError, match=r"s: slices are shifted sideways by 0\.670 mm .* 15\.0 deg"
+    ):
+        read_volume(folder)
+
+
+def test_slices_of_different_size_spacing_or_orientation(tmp_path: Path) -> None:
+    for name, shape, changes in (
+        ("size", (7, 5), {}),
+        ("pixel spacing", (6, 5), {(0x0028, 0x0030): ("DS", "0.5\\0.5")}),
+        ("orientation", (6, 5), {(0x0020, 0x0037): ("DS", "1\\0\\0\\0\\0\\-1")}),
+    ):
+        folder = write_series(tmp_path / name)
+        write_slice(folder / "scout.dcm", pixels_of(9, shape), (-30, 40, 5.0), changes)
+        with pytest.raises(UserError, match=rf"scout\.dcm differ in {name}"):
+            read_volume(folder)
+
+
+def test_colour_and_multi_frame_files(tmp_path: Path) -> None:
+    colour: dict[Tag, Value | None] = {
+        (0x0028, 0x0002): ("US", 3),
+        (0x0028, 0x0004): ("CS", "RGB"),
+        (0x0028, 0x0006): ("US", 0),
+        (0x0028, 0x0100): ("US", 8),
+        (0x0028, 0x0101): ("US", 8),
+        (0x0028, 0x0102): ("US", 7),
+        (0x0028, 0x0103): ("US", 0),
+        (0x0028, 0x1052): None,
+        (0x0028, 0x1053): None,
+    }
+    write_slice(tmp_path / "c" / "1.dcm", np.zeros((6, 5, 3), np.uint8), (0, 0, 0), colour)
+    with pytest.raises(UserError, match=r"1\.dcm is in colour"):
+        read_volume(tmp_path / "c")
+    frames: dict[Tag, Value | None] = {
+        (0x0028, 0x0008): ("IS", "4"),
+        (0x0028, 0x0010): ("US", 6),
+        (0x0028, 0x0011): ("US", 5),
+    }
+    storage = "1.2.840.10008.5.1.4.1.1.7.3"
+    write_slice(tmp_path / "m" / "1.dcm", np.zeros((24, 5), np.uint16), (0, 0, 0), frames, storage)
+    with pytest.raises(UserError, match=r"1\.dcm holds 4 frames: convert it"):
+        read_volume(tmp_path / "m")
+
+
+def test_no_position(tmp_path: Path) -> None:
+    for index in range(2):
+        write_slice(tmp_path / "s" / f"{index}.dcm", pixels_of(index), None)
+    with pytest.raises(UserError, match=r"0\.dcm states no ImagePositionPatient"):
+        read_volume(tmp_path / "s")
+
+
+def test_odd_numbers_in_a_tag(tmp_path: Path) -> None:
+    changes: dict[Tag, Value | None] = {(0x0028, 0x0030): ("DS", "0.5")}
+    with pytest.raises(UserError, match=r'\.dcm has "0\.5" in tag \(0028,0030\), expected 2'):
+        read_volume(write_series(tmp_path / "s", changes=changes))
+
+
+def test_one_slice_takes_its_thickness(tmp_path: Path) -> None:
+    volume = read_volume(write_series(tmp_path / "s", (4.0,)))
+    assert volume.size == (5, 6, 1)
+    assert volume.spacing == pytest.approx((0.7, 0.8, 2.5))
+    assert volume.spacing_known
+    unknown: dict[Tag, Value | None] = {(0x0018, 0x0050): None, (0x0028, 0x0030): None}
+    volume = read_volume(write_series(tmp_path / "u", (4.0,), changes=unknown))
+    assert volume.spacing == (1.0, 1.0, 1.0)
+    assert not volume.spacing_known
+
+
+def test_truncated_slice_is_named(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s")
+    path = folder / "2.dcm"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"2\.dcm cannot be read"):
+        read_volume(folder)
+    assert cache_files() == []
+
+
+@pytest.mark.parametrize("name", ["3.dcm", "IM3"])
+def test_a_single_slice_points_to_its_folder(tmp_path: Path, name: str) -> None:
+    folder = write_series(tmp_path / "a series", name=name.replace("3", "{}"))
+    with pytest.raises(UserError, match=rf"{name} is one slice .* give its folder, .*a series"):
+        read_volume(folder / name)
+
+
+def test_folder_without_slices(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "a.txt").write_text("x")
+    with pytest.raises(UserError, match="s holds no DICOM slice"):
+        read_volume(tmp_path / "s")
+
+
+@pytest.mark.shared
+def test_real_series_equals_the_cropped_volume(shared_data: Path) -> None:
+    clinical = shared_data / "clinical"
+    series = read_volume(clinical / "LIDC-IDRI-0001_dicom_24slices")
+    box = read_volume(clinical / "LIDC-IDRI-0001_lungbox.nii.gz")
+    np.testing.assert_allclose(series.affine[:3, :3], box.affine[:3, :3], atol=1e-6)
+    # Index of the box's first voxel in the series and, z, of the series' first slice in the box.
+    exact = np.linalg.inv(series.affine) @ box.affine[:, 3]
+    x, y, z = np.rint(exact[:3]).astype(int)
+    np.testing.assert_allclose(exact[:3], (x, y, z), atol=1e-3)
+    columns, rows, slices = box.size
+    shared_slices = range(max(0, z), min(series.num_slices, z + slices))
+    assert len(shared_slices) == 24
+    for index in shared_slices:
+        cropped = np.clip(series.read_slice(index), -1024, 3071)[y : y + rows, x : x + columns]
+        np.testing.assert_array_equal(cropped, box.read_slice(index - z))

@@ -1,0 +1,157 @@
+"""The anatomy: what lies where, in CT numbers, before any scanner."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from data.phantom_anatomy import Anatomy
+from data.phantom_chest import fissure_distance, lung_depth, outline
+from util.errors import UserError
+
+SEEDS = (1, 2, 21)
+
+
+@lru_cache(maxsize=8)
+def patient(seed: int) -> Anatomy:
+    return Anatomy(seed)
+
+
+def look(anatomy: Anatomy, centre: np.ndarray, half: float, step: float) -> np.ndarray:
+    """HU of a small cube, (z, y, x)."""
+    axes = [np.arange(c - half, c + half, step) for c in centre]
+    low, high = centre - half, centre + half
+    return anatomy.hounsfield(anatomy.tubes(low, high), axes[2], axes[1], axes[0], step)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nodule_is_solid_and_wholly_in_the_lung(seed: int) -> None:
+    anatomy = patient(seed)
+    centre, radius = anatomy.nodule_centre, anatomy.nodule_radius
+    assert abs(centre[2] - anatomy.level) <= 1
+    assert lung_depth(anatomy.chest, *centre[:, None])[0] < -radius - 1
+    values = look(anatomy, centre, 0.5 * radius, 0.5)
+    assert np.median(values) == pytest.approx(30, abs=15)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_outline_is_a_lung_wide_enough_for_patches(seed: int) -> None:
+    chest = patient(seed).chest
+    angle = np.linspace(-np.pi, np.pi, 721)
+    radius = outline(chest, angle)
+    assert radius.min() > 22
+    assert radius.max() < 56
+    assert np.abs(np.diff(radius)).max() < 0.6  # no step, and closed where the angle wraps
+    assert radius[0] == pytest.approx(radius[-1])
+    # The mediastinum pushes in on the medial side only.
+    assert radius[np.abs(angle) < 0.5].min() < 0.85 * radius[np.abs(angle) > 2.6].min()
+
+
+def test_depth_is_about_a_distance() -> None:
+    chest = patient(1).chest
+    for angle in np.linspace(1.2, 5.0, 9):
+        edge = float(outline(chest, np.array((angle + np.pi) % (2 * np.pi) - np.pi)))
+        place = np.array([[(edge - 5) * np.cos(angle)], [(edge - 5) * np.sin(angle)], [0.0]])
+        assert lung_depth(chest, *place)[0] == pytest.approx(-5, abs=1e-6)
+
+
+def test_parenchyma_between_vessels_is_mostly_air() -> None:
+    anatomy = patient(1)
+    values = look(anatomy, np.array([-28.0, -12.0, anatomy.level]), 3.0, 0.0625)
+    assert -920 < values.mean() < -780
+    # Air and thin walls: most samples are one or the other, few solid.
+    assert np.mean(values < -990) > 0.6
+    assert np.mean(values > -100) < 0.1
+
+
+def test_airways_have_air_inside_and_wall_around() -> None:
+    anatomy = patient(1)
+    radii = anatomy.vessels.airway_radii
+    tubes = anatomy.vessels.main_lumen
+    chosen = np.flatnonzero(
+        (np.abs(tubes.ends[:, 2] - anatomy.level) < 25)
+        & (tubes.end_radii > 1.0)
+        & (tubes.end_radii < 1.6)
+    )[:12]
+    assert len(chosen) > 3
+    assert radii.min() < 0.5 < 2.5 < radii.max()
+    for number in chosen:
+        middle = (tubes.starts[number] + tubes.ends[number]) / 2
+        values = look(anatomy, middle, 3.0, 0.125)
+        centre = values.shape[0] // 2
+        inner = values[centre - 2 : centre + 3, centre - 2 : centre + 3, centre - 2 : centre + 3]
+        assert inner.max() < -950
+        assert np.mean((values > -30) & (values < 60)) > 0.02
+
+
+def test_arteries_run_beside_airways() -> None:
+    vessels = patient(1).vessels
+    gap = np.linalg.norm(vessels.artery_tree.ends - vessels.airway_tree.ends, axis=1)
+    assert np.all(gap > vessels.airway_radii)
+    assert np.all(gap < 3 * vessels.airway_radii + 1)
+
+
+def test_vessels_reach_the_periphery_but_not_the_pleura_and_taper_to_tenths_of_mm() -> None:
+    anatomy = patient(2)
+    low, high = np.array([-60.0, -60, anatomy.level - 2]), np.array([30.0, 60, anatomy.level + 2])
+    tubes = anatomy.tubes(low, high).vessels
+    assert tubes.end_radii.min() < 0.12
+    assert tubes.end_radii.max() > 1.0
+    small = tubes.select(tubes.end_radii < 0.3)
+    depth = lung_depth(anatomy.chest, *small.ends.T)
+    assert depth.max() < 0
+    assert np.mean((depth > -5) & (depth < -0.5)) > 0.02
+
+
+def test_small_branches_do_not_cross_the_fissure() -> None:
+    anatomy = patient(1)
+    low, high = np.full(3, -15.0), np.full(3, 15.0)
+    tubes = anatomy.tubes(low, high).vessels
+    small = tubes.select(tubes.start_radii < 0.25)
+    before = fissure_distance(anatomy.chest, *small.starts.T)
+    after = fissure_distance(anatomy.chest, *small.ends.T)
+    # Bending afterwards may shift a branch by some tenths of a millimetre.
+    assert np.mean((before * after < 0) & (np.minimum(abs(before), abs(after)) > 0.6)) == 0
+
+
+def test_region_and_its_parts_agree() -> None:
+    anatomy = patient(1)
+    axis = np.arange(0, 4, 0.125)
+    z, y, x = axis + anatomy.level, axis - 20, axis - 25
+    wide = anatomy.tubes(np.full(3, -40.0), np.full(3, 20.0))
+    close = anatomy.tubes(np.array([x[0], y[0], z[0]]), np.array([x[-1], y[-1], z[-1]]))
+    whole = anatomy.hounsfield(wide, z, y, x, 0.125)
+    part = anatomy.hounsfield(close, z[8:16], y[4:20], x[16:], 0.125)
+    np.testing.assert_allclose(part, whole[8:16, 4:20, 16:], atol=3)
+
+
+def test_fissure_is_a_thin_bright_sheet() -> None:
+    anatomy = patient(1)
+    y = np.linspace(-40, 40, 16001)
+    distance = fissure_distance(anatomy.chest, np.zeros(1), y, np.full(1, anatomy.level))
+    on_sheet = y[np.argmin(np.abs(distance))]
+    axis = np.arange(-0.4, 0.4, 0.02)
+    z = np.array([anatomy.level])
+    tubes = anatomy.tubes(np.full(3, -60.0), np.full(3, 60.0))
+    values = anatomy.hounsfield(tubes, z, on_sheet + axis, np.zeros(1), 0.02)[0, :, 0]
+    assert values.max() > 0
+    assert np.count_nonzero(values > -200) * 0.02 < 0.5
+
+
+def test_micro_specimen_lies_in_lung_with_airway_and_vessels() -> None:
+    extent = np.array([32.0, 32.0, 1.0])
+    for seed in (11, 12, 31):
+        anatomy = patient(seed)
+        centre = anatomy.micro_centre(extent)
+        axes = [c + np.linspace(-e / 2, e / 2, 9) for c, e in zip(centre, extent, strict=True)]
+        assert anatomy.depth(axes[2], axes[1], axes[0]).max() < -1
+        tubes = anatomy.tubes(centre - extent / 2, centre + extent / 2)
+        assert 0.6 < tubes.lumen.end_radii.max() < 2.0
+        assert len(tubes.vessels.starts) > 200
+
+
+def test_a_specimen_larger_than_the_lung_is_refused() -> None:
+    with pytest.raises(UserError, match=r"120 x 120 x 1 mm does not fit .*32 x 32 x 1 mm fits"):
+        patient(1).micro_centre(np.array([120.0, 120.0, 1.0]))

@@ -1,0 +1,66 @@
+"""Order of a stack's files by their numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.tiff_stack import order_by_number, tiff_files
+from util.errors import UserError
+
+
+def ordered(*names: str) -> list[str]:
+    files = [Path("stack") / name for name in names]
+    return [path.name for path in order_by_number(files, Path("stack"))]
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        ["s8.tif", "s9.tif", "s10.tif", "s11.tif"],
+        ["3155_D_4_bc_0000.tif", "3155_D_4_bc_0001.tif", "3155_D_4_bc_0002.tif"],
+        ["a0.tif", "a5.tif", "a10.tif", "a15.tif"],
+        ["rec 1 at 0.5mm.tif", "rec 2 at 1.0mm.tif", "rec 3 at 1.5mm.tif"],
+        ["d20240101_t1.tif", "d20240103_t2.tif", "d20240109_t3.tif"],
+        ["only.tif"],
+    ],
+)
+def test_natural_order(expected: list[str]) -> None:
+    assert ordered(*reversed(expected)) == expected
+
+
+@pytest.mark.parametrize("missing", range(1, 6))
+def test_missing_number(missing: int) -> None:
+    names = [f"r{number:03d}.tif" for number in range(7) if number != missing]
+    expected = (
+        rf"TIFF folder stack: slice number {missing} is missing between "
+        rf"r{missing - 1:03d}\.tif and r{missing + 1:03d}\.tif"
+    )
+    with pytest.raises(UserError, match=expected):
+        ordered(*names)
+
+
+def test_missing_number_in_a_stack_with_a_step() -> None:
+    with pytest.raises(UserError, match="slice number 20 is missing"):
+        ordered("a0.tif", "a10.tif", "a30.tif", "a40.tif")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("left1.tif", "left2.tif", "right1.tif"), "names of different kinds"),
+        (("a1_1.tif", "a1_2.tif", "a2_1.tif", "a2_2.tif"), "no number in the names"),
+        (("a1.tif", "a01.tif"), "no number in the names"),
+    ],
+)
+def test_names_that_give_no_order(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ordered(*names)
+
+
+def test_files_of_a_folder(tmp_path: Path) -> None:
+    for name in ("s10.tif", "s9.TIFF", "s9_mask.tif", ".s8.tif", "log.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "sub.tif").mkdir()
+    assert [path.name for path in tiff_files(tmp_path)] == ["s9.TIFF", "s10.tif"]

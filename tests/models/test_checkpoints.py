@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from training_helpers import tiny_model
+
+from models.checkpoints import (
+    checkpoint_path,
+    last_experiment,
+    load_checkpoint,
+    load_generator,
+    load_original_weights,
+    prune_checkpoints,
+    remember_experiment,
+    save_checkpoint,
+)
+from models.networks import DownsamplingGenerator, SRGenerator
+from models.training_state import Position, save_training_state
+from util.errors import UserError
+
+
+def saved(path: Path) -> Path:
+    model = tiny_model()
+    windows = {"normalization": "window"}
+    save_training_state([path], model, model.options, Position(1), windows, ["aa", "bb"])
+    return path
+
+
+def test_a_checkpoint_brings_all_that_testing_needs(tmp_path: Path) -> None:
+    loaded = load_generator(saved(tmp_path / "latest.pt"))
+    assert loaded.generator.scale == 2
+    assert loaded.generator.architecture["ngf"] == 4
+    assert loaded.windows == {"normalization": "window"}
+    assert loaded.training_digests == {"aa", "bb"}
+    assert loaded.step == 0
+    assert not loaded.generator.training
+    assert not (tmp_path / "latest.pt.partial").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_bare_weights_of_the_original_code_load_as_they_are(tmp_path: Path, prefix: str) -> None:
+    generator = SRGenerator(3, ngf=8)
+    weights = {prefix + key: value for key, value in generator.state_dict().items()}
+    path = tmp_path / "latest_net_G_A.pth"
+    torch.save(weights, path)
+    loaded = load_generator(path)
+    assert loaded.generator.architecture == generator.architecture
+    assert loaded.windows is None and loaded.step is None
+    for key, value in generator.state_dict().items():
+        assert torch.equal(loaded.generator.state_dict()[key], value)
+
+
+def test_the_four_original_files_are_found_together(tmp_path: Path) -> None:
+    model = tiny_model()
+    assert load_original_weights(tmp_path, "latest") is None
+    for name, network in model.networks.items():
+        torch.save(network.state_dict(), tmp_path / f"latest_net_{name}.pth")
+    weights = load_original_weights(tmp_path, "latest")
+    assert weights is not None
+    tiny_model("--seed", "3").load_networks(weights)
+
+
+def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no checkpoint .*train first: bash run\.sh"):
+        load_generator(tmp_path / "latest.pt")
+    whole = saved(tmp_path / "epoch_5.pt")
+    with pytest.raises(UserError, match=r"no checkpoint .*there is epoch_5\.pt"):
+        load_generator(tmp_path / "latest.pt")
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(whole.read_bytes()[:4000])
+    with pytest.raises(UserError, match=r"cut\.pt cannot be read as a checkpoint"):
+        load_generator(cut)
+    text = tmp_path / "text.pt"
+    text.write_text("no weights here")
+    with pytest.raises(UserError, match=r"text\.pt"):
+        load_generator(text)
+    other = tmp_path / "latest_net_G_B.pth"
+    torch.save(DownsamplingGenerator(1, 4, 2).state_dict(), other)
+    with pytest.raises(UserError, match="does not hold an SR generator"):
+        load_generator(other)
+    with pytest.raises(UserError, match="no training state"):
+        load_checkpoint(other)
+
+
+def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "pickle.pth"
+    torch.save({"network": SRGenerator(1, 4, 1)}, path)
+    with pytest.raises(UserError, match="could run code"):
+        load_generator(path)
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latest.pt"
+    save_checkpoint(path, {})
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "version": 99}, path)
+    with pytest.raises(UserError, match="version 99, this code knows up to 1"):
+        load_checkpoint(path)
+
+
+def test_names_of_checkpoints(tmp_path: Path) -> None:
+    assert checkpoint_path(tmp_path, "latest", 0).name == "latest.pt"
+    assert checkpoint_path(tmp_path, "12", 0).name == "epoch_12.pt"
+    assert checkpoint_path(tmp_path, "12", 700).name == "iter_700.pt"
+
+
+def test_pruning_keeps_the_newest_by_number(tmp_path: Path) -> None:
+    names = ["latest", "epoch_5", "epoch_10", "epoch_100", "iter_9", "iter_10", "iter_200"]
+    for name in names:
+        (tmp_path / f"{name}.pt").touch()
+    (tmp_path / "epoch_notes.pt").touch()
+    prune_checkpoints(tmp_path, 0)
+    assert len(list(tmp_path.iterdir())) == 8
+    prune_checkpoints(tmp_path, 2)
+    assert sorted(p.stem for p in tmp_path.iterdir()) == [
+        "epoch_10", "epoch_100", "epoch_notes", "iter_10", "iter_200", "latest",
+    ]  # fmt: skip
+
+
+def test_the_last_experiment_is_remembered(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing has been trained yet .*bash run\.sh"):
+        last_experiment(tmp_path)
+    remember_experiment(tmp_path, "first")
+    remember_experiment(tmp_path, "second")
+    assert last_experiment(tmp_path) == "second"

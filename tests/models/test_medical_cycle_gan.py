@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from training_helpers import tiny_batch, tiny_model
+
+from models.medical_cycle_gan import LOSSES, residual_blocks
+from models.networks import SRGenerator
+
+
+def test_a_step_reports_every_loss_and_moves_every_network() -> None:
+    model = tiny_model()
+    before = {
+        name: [p.clone() for p in network.parameters()] for name, network in model.networks.items()
+    }
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    assert set(model.losses) == set(LOSSES)
+    for name, network in model.networks.items():
+        changed = [
+            not torch.equal(old, new)
+            for old, new in zip(before[name], network.parameters(), strict=True)
+        ]
+        assert any(changed), name
+    parts = sum(float(model.losses[name]) for name in LOSSES if name not in ("G", "D_A", "D_B"))
+    assert float(model.losses["G"]) == pytest.approx(parts, rel=1e-5)
+
+
+def test_generator_step_leaves_no_gradient_in_the_discriminators() -> None:
+    model = tiny_model()
+    model.set_input(tiny_batch())
+    model.forward()
+    model._freeze_discriminators(True)
+    model.generator_loss().backward()
+    assert all(p.grad is None for p in model.D_A.parameters())
+    assert any(p.grad is not None for p in model.G_A.parameters())
+
+
+def test_every_weight_flag_scales_its_loss() -> None:
+    flags = {
+        "lambda_G_A": "G_A",
+        "lambda_G_B": "G_B",
+        "lambda_A": "cycle_A",
+        "lambda_B": "cycle_B",
+        "lambda_identity": "idt_A",
+        "lambda_downsample_loss": "downsample",
+        "lambda_upsample_loss": "upsample",
+        "lambda_clinical_ssim": "clinical_ssim",
+        "lambda_micro_ssim": "micro_ssim",
+    }
+    for flag, name in flags.items():
+        values = []
+        for weight in ("0.1", "0.3"):
+            model = tiny_model(f"--{flag}", weight)
+            model.set_input(tiny_batch())
+            model.forward()
+            model.generator_loss()
+            values.append(float(model.losses[name]))
+        assert values[1] == pytest.approx(3 * values[0], rel=1e-5), flag
+
+
+def test_identity_passes_are_left_out_at_weight_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("--lambda_identity", "0")
+    calls = []
+    original = SRGenerator.forward
+
+    def counted(self: SRGenerator, clinical: torch.Tensor) -> torch.Tensor:
+        calls.append(clinical.shape)
+        return original(self, clinical)
+
+    monkeypatch.setattr(SRGenerator, "forward", counted)
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    assert len(calls) == 2
+    assert float(model.losses["idt_A"]) == 0
+
+
+@pytest.mark.parametrize("mode", ["vanilla", "wgangp"])
+def test_other_gan_modes_train(mode: str) -> None:
+    model = tiny_model("--gan_mode", mode)
+    model.set_input(tiny_batch())
+    for _ in range(2):
+        model.optimize_parameters()
+    assert all(bool(torch.isfinite(loss)) for loss in model.losses.values())
+
+
+def test_bf16_stays_near_fp32() -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        model = tiny_model("--precision", precision)
+        model.set_input(tiny_batch())
+        model.optimize_parameters()
+        losses.append(float(model.losses["G"]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
+
+
+def test_the_4x_model_enlarges_by_nearest_in_idt_b() -> None:
+    assert tiny_model().identity_mode == "bilinear"
+    small = ("--model", "medical_cycle_ganx4", "--sampling_times", "2")
+    assert tiny_model(*small).identity_mode == "nearest"
+
+
+def test_state_goes_on_bitwise() -> None:
+    first, second = tiny_model("--pool_size", "3"), tiny_model("--pool_size", "3", "--seed", "5")
+    for step in range(3):
+        first.set_input(tiny_batch(step))
+        first.optimize_parameters()
+    first.end_epoch(1.0)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))  # as a file would hand it over
+    for step in range(3, 6):
+        for model in (first, second):
+            model.set_input(tiny_batch(step))
+            model.optimize_parameters()
+        assert {k: float(v) for k, v in first.losses.items()} == {
+            k: float(v) for k, v in second.losses.items()
+        }
+    for name, network in first.networks.items():
+        for key, weight in network.state_dict().items():
+            assert torch.equal(weight, second.networks[name].state_dict()[key])
+    assert first.learning_rate == second.learning_rate
+
+
+def test_pictures_have_the_right_relative_size() -> None:
+    model = tiny_model()
+    model.set_input(tiny_batch())
+    model.forward()
+    shapes = {role: tuple(picture.shape) for role, picture in model.pictures().items()}
+    small, large = (32, 32), (64, 64)
+    assert shapes == {
+        "real_A": small, "fake_B": large, "rec_A": small,
+        "real_B": large, "fake_A": small, "rec_B": large,
+    }  # fmt: skip
+
+
+def test_block_count_is_read_off_the_generator_name() -> None:
+    assert residual_blocks("sr_resnet_9blocks") == 9
+    assert residual_blocks("resnet_6blocks") == 6
+    assert sum("conv_block.1.weight" in k for k in tiny_model().G_A.state_dict()) == 9
+    six = tiny_model("--clinical2micronetG", "sr_resnet_6blocks")
+    assert sum("conv_block.1.weight" in k for k in six.G_A.state_dict()) == 6

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.networks import (
+    DownsamplingGenerator,
+    PatchDiscriminator,
+    SRGenerator,
+    count_parameters,
+    initialise,
+    make_discriminator,
+    make_norm,
+    recognise_generator,
+)
+
+
+def test_published_parameter_counts() -> None:
+    assert count_parameters(SRGenerator(3)) == 802_222
+    assert count_parameters(DownsamplingGenerator(3)) == 12_936_769
+    assert count_parameters(PatchDiscriminator()) == 2_762_689
+
+
+@pytest.mark.parametrize("sampling_times", [1, 2, 3, 4])
+def test_generators_scale_by_two_to_the_n(sampling_times: int) -> None:
+    scale = 2**sampling_times
+    clinical = torch.zeros(2, 1, 8, 12)
+    enlarged = SRGenerator(sampling_times, ngf=16, blocks=1)(clinical)
+    assert enlarged.shape == (2, 1, 8 * scale, 12 * scale)
+    shrunk = DownsamplingGenerator(sampling_times, ngf=2, blocks=1)(enlarged)
+    assert shrunk.shape == clinical.shape
+    assert float(enlarged.abs().max()) <= 1 and float(shrunk.abs().max()) <= 1
+
+
+def test_state_dict_keys_follow_the_published_layout() -> None:
+    keys = list(SRGenerator(3, ngf=8).state_dict())
+    assert keys[:5] == [
+        "model.1.weight",
+        "model.1.bias",
+        "model.3.weight",
+        "model.4.conv_block.1.weight",
+        "model.4.conv_block.1.bias",
+    ]
+    assert keys[-3:] == ["model.28.weight", "model.30.weight", "model.30.bias"]
+    assert "model.35.weight" in DownsamplingGenerator(3, ngf=8).state_dict()
+    assert list(PatchDiscriminator(8).state_dict())[-2:] == ["model.11.weight", "model.11.bias"]
+
+
+def test_discriminator_maps_of_the_published_patch_sizes() -> None:
+    discriminator = PatchDiscriminator(4)
+    assert discriminator(torch.zeros(1, 1, 32, 32)).shape == (1, 1, 2, 2)
+    assert discriminator(torch.zeros(1, 1, 256, 256)).shape == (1, 1, 30, 30)
+    assert make_discriminator("pixel", 4, 3, "none")(torch.zeros(1, 1, 9, 9)).shape == (1, 1, 9, 9)
+    deeper = make_discriminator("n_layers", 4, 4, "instance")
+    assert count_parameters(deeper) > count_parameters(discriminator)
+
+
+def test_discriminator_sees_70_pixels() -> None:
+    # Without norm nothing but the receptive field carries an influence.
+    discriminator = PatchDiscriminator(2, norm="none")
+    image = torch.zeros(1, 1, 128, 128, requires_grad=True)
+    discriminator(image)[0, 0, 7, 7].backward()
+    assert image.grad is not None
+    rows = image.grad[0, 0].abs().sum(1).nonzero().flatten()
+    assert int(rows[-1] - rows[0]) + 1 == 70
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize(("sampling_times", "ngf", "blocks"), [(1, 4, 6), (2, 8, 9), (3, 16, 6)])
+def test_architecture_is_recognised_by_shapes(
+    sampling_times: int, ngf: int, blocks: int, norm: str
+) -> None:
+    generator = SRGenerator(sampling_times, ngf, blocks, norm)
+    found = recognise_generator(generator.state_dict())
+    expected = dict(generator.architecture)
+    if norm == "none":  # leaves the same keys as instance norm
+        expected["norm"] = "instance"
+    assert found == expected
+    SRGenerator(**found).load_state_dict(generator.state_dict())  # type: ignore[arg-type]
+
+
+def test_other_weights_are_not_taken_for_a_generator() -> None:
+    with pytest.raises(ValueError, match="not the weights of an SR generator"):
+        recognise_generator(PatchDiscriminator(4).state_dict())
+    with pytest.raises(ValueError, match="not those of an SR generator"):
+        recognise_generator(DownsamplingGenerator(2, 4, 2).state_dict())
+
+
+def test_published_initialisation() -> None:
+    torch.manual_seed(0)
+    generator = DownsamplingGenerator(2, ngf=16, blocks=2)
+    initialise(generator)
+    weights = torch.cat([p.flatten() for p in generator.parameters() if p.dim() == 4])
+    assert float(weights.mean()) == pytest.approx(0, abs=1e-3)
+    assert float(weights.std()) == pytest.approx(0.02, rel=0.02)
+    assert all(float(p.abs().max()) == 0 for n, p in generator.named_parameters() if "bias" in n)
+
+
+@pytest.mark.parametrize("init_type", ["xavier", "kaiming", "orthogonal"])
+def test_other_initialisations_differ(init_type: str) -> None:
+    generator = SRGenerator(1, ngf=4, blocks=1)
+    before = generator.state_dict()["model.1.weight"].clone()
+    initialise(generator, init_type, 0.5)
+    assert not torch.equal(before, generator.state_dict()["model.1.weight"])
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="norm is 'layer'"):
+        make_norm("layer", 4)
+    with pytest.raises(ValueError, match="netD is 'deep'"):
+        make_discriminator("deep", 4, 3, "none")
+    with pytest.raises(ValueError, match="init_type is 'zeros'"):
+        initialise(SRGenerator(1, 4, 1), "zeros")
+    with pytest.raises(ValueError, match="multiple of the scale 8"):
+        SRGenerator(3, ngf=12)

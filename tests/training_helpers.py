@@ -1,0 +1,59 @@
+"""Small models and volumes that several tests need."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.writers import write_volume
+from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
+from options import TrainOptions
+
+TINY = ("--ngf", "4", "--ndf", "2", "--sampling_times", "1", "--batch_size", "2")
+
+
+def tiny_options(*words: str) -> Namespace:
+    options, _ = TrainOptions().parse([*TINY, *words], lambda: 0)
+    return options
+
+
+def tiny_model(*words: str) -> MedicalCycleGANModel:
+    options = tiny_options(*words)
+    torch.manual_seed(options.seed)
+    return MODELS[options.model](options, [torch.device("cpu")])
+
+
+def tiny_batch(seed: int = 0, count: int = 2) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "clinical": torch.rand(count, 1, 32, 32, generator=generator) * 2 - 1,
+        "micro": torch.rand(count, 1, 64, 64, generator=generator) * 2 - 1,
+    }
+
+
+def write_case(folder: Path, name: str, size: tuple[int, int, int], seed: int = 0) -> Path:
+    """A smooth random CT-like volume with its mask (all lung but a rim) beside it."""
+    x, y, z = size
+    rng = np.random.default_rng(seed)
+    array = rng.normal(-800, 60, (z, y, x)).astype(np.int16)
+    array[:, :2] = 40
+    mask = np.zeros((z, y, x), dtype=np.int16)
+    mask[:, 2:-2, 2:-2] = 1
+    affine = np.diag([-0.7, -0.7, 1.25, 1.0])
+    affine[:3, 3] = (100.0, 90.0, -30.0)
+    path = folder / f"{name}.nii.gz"
+    write_volume(path, array, affine)
+    write_volume(folder / f"{name}_mask.nii.gz", mask, affine)
+    return path
+
+
+def write_micro(folder: Path, name: str, size: tuple[int, int, int], seed: int = 7) -> Path:
+    x, y, z = size
+    rng = np.random.default_rng(seed)
+    array = rng.integers(100, 9000, (z, y, x)).astype(np.int16)
+    path = folder / f"{name}.nii"
+    write_volume(path, array, np.diag([0.05, 0.05, 0.05, 1.0]))
+    return path
