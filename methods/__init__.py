@@ -1,0 +1,1 @@
+"""The test methods of medicaltest.py: where data and models meet."""

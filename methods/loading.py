@@ -1,0 +1,133 @@
+"""What every test method starts with: the model, its windows and the input volumes."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data.discovery import find_volumes
+from data.phantom import generate_phantom
+from data.training_data import report_phantom
+from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy, parse_windows
+from models.checkpoints import (
+    LoadedGenerator,
+    checkpoint_path,
+    last_experiment,
+    load_generator,
+)
+from models.super_resolver import SuperResolver
+from options.base_options import PHANTOM_FOLDER
+from util.devices import choose_devices
+from util.errors import UserError
+
+
+@dataclass(frozen=True)
+class TestModel:
+    """A generator ready to run, with its checkpoint's facts and the windows to use."""
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    loaded: LoadedGenerator
+    resolver: SuperResolver
+    windows: WindowPolicy
+
+    @property
+    def scale(self) -> int:
+        """In-plane enlargement 2^n."""
+        return self.resolver.scale
+
+
+def load_model(options: Namespace) -> TestModel:
+    """Load the model that the options name, by default the one trained last.
+
+    Raises:
+        UserError: no such model, a scale it was not trained for, or windows that are missing.
+    """
+    if options.checkpoint:
+        path = Path(options.checkpoint)
+    else:
+        root = Path(options.checkpoints_dir)
+        folder = root / (options.name or last_experiment(root))
+        path = checkpoint_path(folder, options.epoch, options.load_iter)
+    loaded = load_generator(path)
+    scale = loaded.generator.scale
+    if options.sampling_times is not None and 2**options.sampling_times != scale:
+        raise UserError(
+            f"{path} enlarges {scale} times, got --sampling_times {options.sampling_times} "
+            f"({2**options.sampling_times} times): leave it out or give another checkpoint"
+        )
+    device = choose_devices(options.gpu_ids)[0]
+    resolver = SuperResolver(loaded.generator, device, options.precision, options.patch_size)
+    windows = choose_test_windows(loaded, options)
+    step = "bare weights" if loaded.step is None else f"step {loaded.step}"
+    print(f"model {path} ({step}), {scale}x, on {device}, {windows.normalization} normalization")
+    return TestModel(loaded, resolver, windows)
+
+
+def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPolicy:
+    """The checkpoint's windows, with what the command line overrides.
+
+    Bare weights bring none: the original code, which writes such files, scaled each volume by its
+    own range, so that is the default for them.
+    """
+    if loaded.windows is not None:
+        policy = WindowPolicy.from_dict(loaded.windows)
+    else:
+        # The micro window is only a placeholder: minmax never looks at it.
+        normalization = "window" if options.windows else "minmax"
+        policy = WindowPolicy(normalization, CLINICAL_WINDOW, IntensityWindow(0.0, 15000.0))
+        print(f"{loaded.origin} states no intensity windows: using {normalization} normalization")
+    for domain, window in parse_windows(options.windows or []).items():
+        if window is None:
+            raise UserError(
+                f"--windows {domain}=auto measures training volumes; give {domain}=LOW:HIGH here"
+            )
+        policy = replace(policy, **{domain: window})
+    if options.normalization:
+        policy = replace(policy, normalization=options.normalization)
+    return policy
+
+
+def input_paths(options: Namespace, scale: int, domain: str) -> list[Path]:
+    """Volumes to work on: --input, else the phantom's held-back volume of `domain`."""
+    if options.input:
+        return find_volumes(options.input)
+    folder = Path(PHANTOM_FOLDER) / f"x{scale}"
+    phantom = generate_phantom(folder, scale, report_phantom(print))
+    chosen = phantom.clinical_test if domain == "clinical" else phantom.micro_test
+    print(f"no --input given: using the phantom's held-back volume in {chosen}")
+    return find_volumes([str(chosen)])
+
+
+def result_folders(paths: list[Path], names: list[str], results_dir: str) -> list[Path]:
+    """Folder of each case's results: `results_dir` itself for one case, else one folder a case.
+
+    Args:
+        paths: input volumes, for the message.
+        names: their case names.
+        results_dir: as the user gave it.
+
+    Raises:
+        UserError: two inputs have the same case name, so that one would replace the other.
+    """
+    root = Path(results_dir)
+    if len(names) == 1:
+        return [root]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            first = paths[names.index(name)]
+            raise UserError(
+                f"{paths[index]} and {first} are both case {name}: rename one or run them apart"
+            )
+    return [root / name for name in names]
+
+
+def refuse_existing(paths: list[Path], overwrite: bool) -> None:
+    """Refuse, before any work, to write over results that are there."""
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise UserError(
+            f"{there[0]} exists already: --overwrite replaces it, --results_dir FOLDER writes "
+            "elsewhere"
+        )

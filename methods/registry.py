@@ -1,0 +1,15 @@
+"""The registry of test methods, by the name of --method."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+
+from methods.restoration import clinical_restoration, micro_restoration
+from methods.super_resolution import super_resolution
+
+TEST_METHODS: dict[str, Callable[[Namespace], None]] = {
+    "smallpatchtest": super_resolution,
+    "microCTsmallpatchtest": micro_restoration,
+    "wholevolumetest": clinical_restoration,
+}
