@@ -125,8 +125,9 @@ def train(options: argparse.Namespace) -> int:
                         save("latest", *numbered)
                     if stop.requested is not None:
                         save("latest")
+                        batches.close()
                         print(
-                            f"\nstopped after step {position.step} (epoch {epoch}); go on with: "
+                            f"stopped after step {position.step} (epoch {epoch}); go on with: "
                             f"python train.py --name {options.name} --continue_train",
                             file=sys.stderr,
                         )

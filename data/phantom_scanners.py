@@ -42,9 +42,13 @@ class MicroScanner:
         sigma = self.psf_fwhm * FWHM_TO_SIGMA / self.voxel
         return sigma, sigma, sigma
 
+    def units(self, hounsfield: np.ndarray) -> np.ndarray:
+        """Stored values of HU, without noise: a line through air and water. Any shape."""
+        return self.air + (hounsfield + 1000) * ((self.water - self.air) / 1000)
+
     def acquire(self, hounsfield: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Add noise and store: HU (z, y, x) -> uint16."""
-        values = self.air + (hounsfield + 1000) * ((self.water - self.air) / 1000)
+        values = self.units(hounsfield)
         if self.noise > 0:
             sigma = self.noise_fwhm * FWHM_TO_SIGMA
             values = values + self.noise * unit_noise(values.shape, generator, (sigma,) * 3, None)

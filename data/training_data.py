@@ -12,6 +12,7 @@ import numpy as np
 from data.discovery import find_volumes
 from data.lung_mask import load_lung_mask
 from data.phantom import generate_phantom
+from data.phantom_scanners import MicroScanner
 from data.readers import read_volume
 from data.volume import Volume, parse_slices
 from data.windows import (
@@ -145,6 +146,16 @@ def slice_digests(volumes: Sequence[Volume]) -> list[str]:
     return sorted({digest for volume in volumes for digest in volume.slice_digests() if digest})
 
 
+def phantom_windows() -> list[str]:
+    """Windows that give the same tissue the same network value in both of the phantom's domains.
+
+    Its micro scanner's units are a known line in HU, so no percentiles are needed: an SR image
+    then has the right HU, where percentiles would stretch soft tissue to the window's high end.
+    """
+    low, high = MicroScanner().units(np.array([CLINICAL_WINDOW.low, CLINICAL_WINDOW.high]))
+    return [f"micro={low}:{high}"]
+
+
 def report_phantom(say: Callable[[str], None]) -> Callable[[int, int, str], None]:
     """Progress of `generate_phantom` as lines for `say`."""
     return lambda done, count, name: say(f"phantom: made {name} ({done} of {count})")
@@ -188,6 +199,7 @@ def open_training_data(
         phantom = generate_phantom(phantom_folder, scale, report_phantom(say))
         clinical_words = [str(phantom.clinical)]
         micro_words = [str(phantom.micro)] if unpaired else []
+        window_words = window_words or phantom_windows()
     elif not clinical_words or (unpaired and not micro_words):
         missing, flag = ("micro-CT", "micro") if clinical_words else ("clinical CT", "clinical")
         raise UserError(

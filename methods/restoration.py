@@ -32,7 +32,7 @@ from util.files import write_json, write_text
 from util.metrics import psnr, ssim
 from util.pictures import best_inset, comparison_picture
 from util.progress import progress
-from util.resampling import enlarge
+from util.resampling import area_average, enlarge
 from util.run_record import write_run_record
 
 BASELINES = {"nearest": 0, "linear": 1, "cubic": 3}  # orders of util.resampling.enlarge
@@ -46,7 +46,9 @@ Score = dict[str, float | int | str]
 def micro_restoration(options: Namespace) -> None:
     """microCTsmallpatchtest: HR micro-CT, shrunk by 2^n, restored (the published evaluation)."""
     # The lung mask belongs to clinical CT; micro-CT is scored everywhere.
-    restore_and_score(Namespace(**{**vars(options), "region": "all"}), "micro")
+    restore_and_score(
+        Namespace(**{**vars(options), "region": "all", "norm_scope": "slice"}), "micro"
+    )
 
 
 def clinical_restoration(options: Namespace) -> None:
@@ -68,9 +70,16 @@ def restore_and_score(options: Namespace, domain: Domain) -> None:
     for (volume, mask), folder in zip(cases, folders, strict=True):
         window = model.windows.window_for(volume, domain)
         scores = restore_volume(
-            volume, mask, model.resolver, window, options.degradation, folder, domain,
-            options.overwrite,
-        )  # fmt: skip
+            volume,
+            mask,
+            model.resolver,
+            window,
+            options.degradation,
+            folder,
+            domain,
+            lung_statistics=options.norm_scope == "lung",
+            overwrite=options.overwrite,
+        )
         summary = summarise(scores)
         write_scores(folder / f"{domain}_scores.csv", scores)
         write_json(folder / f"{domain}_scores.json", {"total": summary, "slices": scores})
@@ -123,6 +132,7 @@ def restore_volume(
     degradation: Degradation,
     folder: Path,
     domain: Domain,
+    lung_statistics: bool = False,
     overwrite: bool = False,
 ) -> list[Score]:
     """Shrink, restore and score one volume; holds one slice at a time.
@@ -138,6 +148,7 @@ def restore_volume(
         degradation: how to shrink, see `data.degradation.shrink`.
         folder: for micro_HR, micro_LR, micro_SR (or clinical_...) and the picture.
         domain: first word of the file names.
+        lung_statistics: whether norm statistics come from the mask instead of the whole slice.
         overwrite: whether they may replace existing ones.
 
     Returns:
@@ -166,12 +177,13 @@ def restore_volume(
             high = window.to_unit(physical)
             padded = np.pad(high, ((0, -rows % scale), (0, -columns % scale)), mode="edge")
             low = shrink(padded, scale, degradation).clip(-1.0, 1.0)
-            restored = {"SR": resolver.upscale_slice(low)}
+            section = None if mask is None else mask[index]
+            scope = low_mask(section, scale) if lung_statistics and section is not None else None
+            restored = {"SR": resolver.upscale_slice(low, scope)}
             restored |= {name: enlarge(low, scale, order) for name, order in BASELINES.items()}
             restored = {
                 name: image[:rows, :columns].clip(-1.0, 1.0) for name, image in restored.items()
             }
-            section = None if mask is None else mask[index]
             if section is None or section.any():
                 scores += score_slice(index, restored, high, section)
             high_writer.append(physical)
@@ -192,6 +204,14 @@ def restore_volume(
                     f"{volume.name}, slice {index} of {slices}, {degradation} degradation",
                 )
     return scores
+
+
+def low_mask(mask: np.ndarray, scale: int) -> np.ndarray | None:
+    """Mask (rows, columns) on the shrunk grid: blocks with any lung; None where there is none."""
+    rows, columns = mask.shape
+    padded = np.pad(mask != 0, ((0, -rows % scale), (0, -columns % scale)))
+    shrunk = area_average(padded, scale) > 0
+    return shrunk if shrunk.any() else None
 
 
 def stored_type(volume: Volume) -> DTypeLike:

@@ -47,7 +47,15 @@ def super_resolution(options: Namespace) -> None:
     for (volume, mask), folder in zip(cases, folders, strict=True):
         started = time.monotonic()
         window = model.windows.window_for(volume, "clinical")
-        upscale_volume(volume, mask, model.resolver, window, folder, options.overwrite)
+        upscale_volume(
+            volume,
+            mask,
+            model.resolver,
+            window,
+            folder,
+            lung_statistics=options.norm_scope == "lung",
+            overwrite=options.overwrite,
+        )
         record_case(folder, options, model, volume, window, time.monotonic() - started)
         print(f"wrote {folder / 'SR.nii.gz'}; {folder / 'preview.png'} shows a slice of it")
 
@@ -70,6 +78,7 @@ def upscale_volume(
     resolver: SuperResolver,
     window: IntensityWindow,
     folder: Path,
+    lung_statistics: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write the super-resolved volume and its companions; holds one slice at a time.
@@ -80,6 +89,7 @@ def upscale_volume(
         resolver: enlarges a slice in [-1, 1].
         window: HU to [-1, 1].
         folder: for the outputs.
+        lung_statistics: whether norm statistics come from the lung instead of the whole slice.
         overwrite: whether they may replace existing ones.
     """
     scale = resolver.scale
@@ -102,7 +112,9 @@ def upscale_volume(
             interpolated = enlarge(image, scale, order=3)
             result = interpolated
             if section is None or section.any():
-                enlarged = window.to_physical(resolver.upscale_slice(window.to_unit(image)))
+                scope = section if lung_statistics else None
+                unit = resolver.upscale_slice(window.to_unit(image), scope)
+                enlarged = window.to_physical(unit)
                 result = compose_slice(enlarged, interpolated, window, section)
             clinical_writer.append(image)
             writer.append(result)

@@ -29,7 +29,7 @@ from models.networks import (
     initialise,
     make_discriminator,
 )
-from models.schedulers import make_scheduler, step_scheduler
+from models.schedulers import change_rate, make_scheduler, step_scheduler
 
 NETWORKS = ("G_A", "G_B", "D_A", "D_B")
 MULTI_MODALITY = ("downsample", "upsample", "clinical_ssim", "micro_ssim")
@@ -45,6 +45,7 @@ LOSSES = (
     *MULTI_MODALITY,
     "G",
 )
+ADAM_BETA2 = 0.999
 IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
 
 
@@ -89,7 +90,7 @@ class MedicalCycleGANModel:
         self.pool_A = ImagePool(options.pool_size, seed=options.seed)
         self.pool_B = ImagePool(options.pool_size, seed=options.seed + 1)
         self.gan_loss = GANLoss(options.gan_mode)
-        betas = (options.beta1, 0.999)
+        betas = (options.beta1, ADAM_BETA2)
         self.optimizers = {
             "G": torch.optim.Adam(
                 [*self.G_A.parameters(), *self.G_B.parameters()], lr=options.lr, betas=betas
@@ -120,6 +121,11 @@ class MedicalCycleGANModel:
     def learning_rate(self) -> float:
         """Learning rate of the generators in this epoch."""
         return float(self.optimizers["G"].param_groups[0]["lr"])
+
+    def change_learning_rate(self, before: float, now: float) -> None:
+        """Go on at the same point of the schedule as if it had started at `now`, not `before`."""
+        for name, optimizer in self.optimizers.items():
+            change_rate(optimizer, self.schedulers[name], before, now)
 
     def set_input(self, batch: Mapping[str, Tensor]) -> None:
         """Take a batch {"clinical": (N, 1, p, p), "micro": (N, 1, p * scale, p * scale)}."""
@@ -220,7 +226,12 @@ class MedicalCycleGANModel:
             step_scheduler(scheduler, generator_loss)
 
     def pictures(self) -> dict[str, Tensor]:
-        """First image of the last batch in every role: (H, W) in [-1, 1] on the CPU."""
+        """First image of the last batch in every role: (H, W) in [-1, 1] on the CPU.
+
+        Empty before the first batch, as when a run goes on where an epoch's last step was done.
+        """
+        if not hasattr(self, "rec_B"):
+            return {}
         roles = ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
         return {role: getattr(self, role)[0, 0].detach().float().cpu() for role in roles}
 
@@ -242,6 +253,8 @@ class MedicalCycleGANModel:
         self.load_networks(state["networks"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            for group in optimizer.param_groups:
+                group["betas"] = (self.options.beta1, ADAM_BETA2)
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
         self.pool_A.load_state_dict(state["pools"]["A"], self.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch.optim import Optimizer, lr_scheduler
 
 Scheduler = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
@@ -32,7 +34,11 @@ def make_scheduler(
     if policy == "step":
         return lr_scheduler.LambdaLR(optimizer, lambda e: 0.1 ** ((e + passed) // every))
     if policy == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=niter + niter_decay)
+        # In closed form like the others, so that a resumed run may be given another length.
+        length = niter + niter_decay
+        return lr_scheduler.LambdaLR(
+            optimizer, lambda e: 0.5 * (1.0 + math.cos(math.pi * (e + passed) / length))
+        )
     if policy == "constant":
         return lr_scheduler.LambdaLR(optimizer, lambda e: 1.0)
     if policy == "plateau":
@@ -48,3 +54,13 @@ def step_scheduler(scheduler: Scheduler, generator_loss: float) -> None:
         scheduler.step(generator_loss)
     else:
         scheduler.step()
+
+
+def change_rate(optimizer: Optimizer, scheduler: Scheduler, before: float, now: float) -> None:
+    """Go on with start value `now` of the learning rate instead of `before`, as decayed so far."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * now / before if before > 0 else now
+        if "initial_lr" in group:
+            group["initial_lr"] = now
+    if isinstance(scheduler, lr_scheduler.LambdaLR):
+        scheduler.base_lrs = [now] * len(optimizer.param_groups)

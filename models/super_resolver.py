@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models.networks import SRGenerator
+from models.norm_scope import scope_norms
 
 SMALLEST_EDGE = 4  # reflection padding by 3 needs one pixel more
 
@@ -15,8 +16,9 @@ class SuperResolver:
     """Applies G_A once to each slice: whole by default, or in tiles as published.
 
     Instance norm takes its statistics from what it is given. On the whole slice they are the
-    slice's, so nothing depends on a grid of tiles; with `tile_size` each tile has its own, as in
-    the published test, and intensities and seams depend on the tile.
+    slice's, or those of a mask's pixels (see models/norm_scope.py), so nothing depends on a grid
+    of tiles; with `tile_size` each tile has its own, as in the published test, and intensities and
+    seams depend on the tile.
 
     Args:
         generator: G_A, on the CPU.
@@ -32,23 +34,26 @@ class SuperResolver:
         precision: str = "fp32",
         tile_size: int | None = None,
     ) -> None:
+        self.norm_scope = scope_norms(generator)
         self.generator = generator.to(device).eval()
         self.scale = generator.scale
         self.device = device
         self.precision = precision
         self.tile_size = tile_size
 
-    def upscale_slice(self, image: np.ndarray) -> np.ndarray:
+    def upscale_slice(self, image: np.ndarray, scope: np.ndarray | None = None) -> np.ndarray:
         """Enlarge one slice.
 
         Args:
             image: float32 (rows, columns) in [-1, 1], of any size.
+            scope: mask (rows, columns), not empty, whose pixels give the norm statistics; None
+                takes them all. Tiles keep their own statistics whatever the scope.
 
         Returns:
             float32 (rows * scale, columns * scale) in [-1, 1].
         """
         if self.tile_size is None:
-            return self._run(image)
+            return self._run(image, scope)
         rows, columns = image.shape
         scale = self.scale
         enlarged = np.empty((rows * scale, columns * scale), dtype=np.float32)
@@ -64,11 +69,14 @@ class SuperResolver:
         return enlarged
 
     @torch.inference_mode()
-    def _run(self, image: np.ndarray) -> np.ndarray:
+    def _run(self, image: np.ndarray, scope: np.ndarray | None = None) -> np.ndarray:
         rows, columns = image.shape
         tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
         below, right = max(0, SMALLEST_EDGE - rows), max(0, SMALLEST_EDGE - columns)
         tensor = F.pad(tensor.to(self.device), (0, right, 0, below), mode="replicate")
+        if scope is not None:
+            scope = np.pad(scope != 0, ((0, below), (0, right)))
+        self.norm_scope.set_mask(scope, self.device)
         with torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
         ):

@@ -21,7 +21,7 @@ from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError
 from util.seeds import random_states, restore_random_states
 
-# A resumed run must agree on these, since they shape the weights or the order of items.
+# A resumed run must agree on these, since they shape the weights or the scheduler's state.
 FIXED_OPTIONS = (
     "model",
     "sampling_times",
@@ -32,6 +32,7 @@ FIXED_OPTIONS = (
     "netD",
     "n_layers_D",
     "norm",
+    "lr_policy",
 )
 
 
@@ -165,10 +166,12 @@ def start_or_resume(
                 "or start another experiment with --name"
             )
     model.load_state_dict(state)
+    if options.lr != state["options"]["lr"]:
+        model.change_learning_rate(state["options"]["lr"], options.lr)
     restore_random_states(state["random"])
     return Position.from_state(state["position"]), state["windows"]
 
 
 def _second_line(error: RuntimeError) -> str:
     """torch names the first wrong key in the second line of its message."""
-    return (str(error).splitlines() + [""])[1].strip() or str(error)
+    return [*str(error).splitlines(), ""][1].strip() or str(error)

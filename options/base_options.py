@@ -151,7 +151,7 @@ class BaseOptions:
         """Refuse values that are wrong whatever the script (exit code 2 with the fix)."""
         spacing = options.micro_spacing
         if spacing is not None:
-            if len(spacing) not in (1, 3) or min(spacing) <= 0:
+            if len(spacing) not in (1, 3) or not all(0 < edge < float("inf") for edge in spacing):
                 parser.error(
                     f"--micro_spacing is {spacing}, expected one positive number or three (x y z)"
                 )
@@ -161,6 +161,17 @@ class BaseOptions:
         words = options.gpu_ids.split(",")
         if options.gpu_ids not in ("all", "-1") and not all(word.isdigit() for word in words):
             parser.error(f"--gpu_ids is {options.gpu_ids!r}, expected all, -1 or numbers as in 0,1")
+
+
+def join_slices(arguments: Sequence[str]) -> list[str]:
+    """Join `--slices -10:` into one word, since argparse takes `-10:` for a flag."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] == "--slices":
+            joined[-1] = f"--slices={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def format_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:

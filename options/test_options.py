@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from options.base_options import BaseOptions, given_names, positive_int
+from options.base_options import BaseOptions, given_names, join_slices, positive_int
 
 METHODS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest")
 
@@ -62,6 +62,12 @@ class TestOptions(BaseOptions):
             "the lung mask, where the networks were not trained; wholevolumetest scores the lung",
         )
         group.add_argument(
+            "--norm_scope",
+            choices=("slice", "lung"),
+            help="pixels that instance norm takes its statistics from: the whole slice, or its "
+            "lung (default with --region lung: the networks were trained on lung alone)",
+        )
+        group.add_argument(
             "--patch_size",
             type=positive_int,
             help="tile edge in low-resolution pixels, as published (each tile with its own "
@@ -75,11 +81,13 @@ class TestOptions(BaseOptions):
 
     def parse(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
         """Parse a command line; exits with code 2 on wrong values, naming the fix."""
+        arguments = join_slices(arguments)
         parser = self.build()
         options = parser.parse_args(arguments)
         refuse_idle_options(parser, options, given_names(parser, arguments))
         self.check(parser, options)
         options.region = options.region or "lung"
+        options.norm_scope = options.norm_scope or ("lung" if options.region == "lung" else "slice")
         return options, parser
 
     def check(self, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -99,6 +107,7 @@ class TestOptions(BaseOptions):
 # Option -> methods on which it acts; elsewhere it would have no effect.
 METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "region": ("smallpatchtest", "wholevolumetest"),
+    "norm_scope": ("smallpatchtest", "wholevolumetest"),
     "maskdatafolder": ("smallpatchtest", "wholevolumetest"),
     "degradation": ("microCTsmallpatchtest", "wholevolumetest"),
     "allow_training_data": ("microCTsmallpatchtest", "wholevolumetest"),
@@ -114,3 +123,9 @@ def refuse_idle_options(
             parser.error(f"--{name} has no effect with --method {options.method}: leave it out")
     if options.region == "all" and "maskdatafolder" in given:
         parser.error("--maskdatafolder has no effect with --region all: leave one of them out")
+    if options.windows and options.normalization == "minmax":
+        parser.error("--windows has no effect with --normalization minmax: leave one of them out")
+    if options.norm_scope == "lung" and options.region == "all":
+        parser.error("--norm_scope lung needs the lung mask, which --region all leaves out")
+    if options.norm_scope and options.patch_size:
+        parser.error("--norm_scope has no effect with --patch_size: a tile has its own statistics")

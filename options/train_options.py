@@ -12,11 +12,18 @@ from options.base_options import (
     BaseOptions,
     fraction,
     given_names,
+    join_slices,
     non_negative_float,
     positive_int,
     whole_number,
 )
 from options.presets import PRESET_HELP, PRESETS, X4_DEFAULTS
+from options.train_checks import (
+    check_patches,
+    refuse_idle_options,
+    refuse_restart,
+    refuse_start_options,
+)
 
 BLOCK_CHOICES = ("6blocks", "9blocks")
 
@@ -309,14 +316,18 @@ class TrainOptions(BaseOptions):
             The options and their parser (for printing what differs from the defaults). Exits
             with code 2 on contradictory values, naming the fix.
         """
+        arguments = join_slices(arguments)
         parser = self.build()
         options = parser.parse_args(arguments)
         given = given_names(parser, arguments)
+        refuse_restart(parser, options, given)
         stored = stored_options(parser, options) if options.continue_train else None
         if stored is not None:
             for name, value in stored.items():
                 if name in vars(options) and name not in given | PER_CALL_OPTIONS:
                     setattr(options, name, value)
+            refuse_start_options(parser, options, given, stored)
+            refuse_idle_options(parser, options, given)
             self.check(parser, options)
             return options, parser
         if options.preset == "auto":
@@ -400,63 +411,3 @@ def stored_options(
 PER_CALL_OPTIONS = frozenset(
     {"continue_train", "overwrite", "epoch", "load_iter", "checkpoints_dir", "gpu_ids", "debug"}
 )
-
-# Option -> (option it depends on, value it needs there): without that it would have no effect.
-DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
-    "n_layers_D": ("netD", "n_layers"),
-    "lr_decay_iters": ("lr_policy", "step"),
-    "micro_mix": ("dataset_mode", "unpaired"),
-    "epoch": ("continue_train", True),
-    "load_iter": ("continue_train", True),
-}
-
-
-def refuse_idle_options(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
-) -> None:
-    """Refuse options that were given but would have no effect, naming what they need."""
-    for name, (other, value) in DEPENDENT_OPTIONS.items():
-        if name in given and getattr(options, other) != value:
-            needed = f"--{other}" if value is True else f"--{other} {value}"
-            parser.error(f"--{name} has no effect without {needed}: add it or leave --{name} out")
-
-
-def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, scale: int) -> None:
-    """Fill in the patch sizes and refuse those that the networks cannot take."""
-    if options.clinical_patch_size is None:
-        if options.micro_patch_size is not None:
-            options.clinical_patch_size = max(1, options.micro_patch_size // scale)
-        else:
-            options.clinical_patch_size = 48 if options.dataset_mode == "public_2D" else 32
-            # G_B on a clinical patch needs four pixels after shrinking, which 16x moves up.
-            options.clinical_patch_size = max(options.clinical_patch_size, 4 * scale)
-    patch = options.clinical_patch_size
-    if options.micro_patch_size is None:
-        options.micro_patch_size = patch * scale
-    if options.micro_patch_size != patch * scale:
-        parser.error(
-            f"--micro_patch_size is {options.micro_patch_size}, expected clinical_patch_size * "
-            f"2^sampling_times = {patch} * {scale} = {patch * scale}"
-        )
-    smallest = smallest_patch(options, scale)
-    multiple = max(4, scale)
-    if patch < smallest or patch % multiple:
-        fix = max(smallest, -(-patch // multiple) * multiple)
-        fix = -(-fix // multiple) * multiple
-        parser.error(
-            f"--clinical_patch_size is {patch}, expected a multiple of {multiple} of at least "
-            f"{smallest} for the generators' padding and the discriminators at {scale}x: take {fix}"
-        )
-
-
-def smallest_patch(options: argparse.Namespace, scale: int) -> int:
-    """Smallest clinical patch edge, in pixels, that every network of a step can take.
-
-    G_B pads its last layer by 3 pixels, so 4 must be left: of the patch itself when it shrinks a
-    micro patch, and of patch / scale when the identity loss shrinks a clinical patch. A
-    discriminator halves `layers` times and then loses one pixel twice; its last norm needs 2x2.
-    """
-    layers = options.n_layers_D if options.netD == "n_layers" else 3
-    discriminator = 1 if options.netD == "pixel" else 3 * 2**layers
-    generator = 4 * scale if options.lambda_identity > 0 else 4
-    return max(discriminator, generator)

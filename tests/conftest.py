@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 SHARED = ROOT.parent / "shared"
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers that each take all cores slow each other down many times over.
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keep every test's unpacked volumes and masks out of the user's own cache folder."""
     monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 

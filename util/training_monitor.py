@@ -64,7 +64,7 @@ class TrainingMonitor:
             self.panels.show_images({name: unit_to_grey(p.numpy()) for name, p in pictures.items()})
 
     def write_page(self, epoch: int, step: int, pictures: Mapping[str, torch.Tensor]) -> None:
-        """Add a row of pictures to the HTML page."""
-        if self.page is not None:
+        """Add a row of pictures to the HTML page; none where there are no pictures yet."""
+        if self.page is not None and pictures:
             grey = {name: unit_to_grey(picture.numpy()) for name, picture in pictures.items()}
             self.page.add(epoch, step, grey)

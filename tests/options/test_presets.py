@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from option_helpers import option_names, train_options
+
+from options import TrainOptions
+from options.presets import DEMO, PRESETS, PUBLISHED, PUBLISHED_EXACT, X4_DEFAULTS
+
+
+def test_presets_hold_options_only() -> None:
+    for values in (*PRESETS.values(), X4_DEFAULTS):
+        assert values.keys() <= option_names(TrainOptions)
+
+
+def test_the_published_preset_is_the_paper_and_the_parsers_default() -> None:
+    """docs/method.md: 64 channels, batches of 4, lr 1e-5, 100 + 100 epochs, 2,000 patches."""
+    assert {
+        "ngf": 64,
+        "ndf": 64,
+        "batch_size": 4,
+        "batch_num": 2000,
+        "niter": 100,
+        "niter_decay": 100,
+        "lr": 1e-5,
+    }.items() <= PUBLISHED.items()
+    parser = TrainOptions().build()
+    for name, value in PUBLISHED.items():
+        assert parser.get_default(name) == value, name
+
+
+def test_published_values_that_are_in_no_preset() -> None:
+    options = train_options("--preset", "published")
+    expected = {
+        "sampling_times": 3,
+        "clinical_patch_size": 32,
+        "micro_patch_size": 256,
+        "beta1": 0.5,
+        "pool_size": 50,
+        "gan_mode": "lsgan",
+        "norm": "instance",
+        "init_type": "normal",
+        "init_gain": 0.02,
+        "micro_mix": 0.25,
+        "lambda_identity": 0.2,
+        "lr_policy": "linear",
+    }
+    assert {name: getattr(options, name) for name in expected} == expected
+    weights = ("G_A", "G_B", "A", "B", "downsample_loss", "upsample_loss")
+    weights += ("clinical_ssim", "micro_ssim")
+    assert all(getattr(options, f"lambda_{name}") == 1.0 for name in weights)
+
+
+def test_published_exact_restores_every_published_fault() -> None:
+    faithful = PUBLISHED_EXACT.items() - PUBLISHED.items()
+    parser = TrainOptions().build()
+    for name, value in faithful:
+        assert parser.get_default(name) != value, f"{name} is no deviation"
+    assert {name for name, _ in faithful} == {
+        "normalization",
+        "lr_policy",
+        "degradation",
+        "serial_batches",
+        "fixed_patches",
+        "ssim_data_range",
+    }
+
+
+def test_the_demo_is_smaller_in_everything_that_costs_time() -> None:
+    for name in ("ngf", "ndf", "batch_size", "batch_num", "niter", "niter_decay"):
+        smaller, published = DEMO.get(name, PUBLISHED[name]), PUBLISHED[name]
+        assert isinstance(smaller, int) and isinstance(published, int)
+        assert smaller <= published
+    assert DEMO != PUBLISHED
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("words", ["", "--model medical_cycle_ganx4", "--sampling_times 1"])
+def test_every_preset_is_taken_as_it_stands(preset: str, words: str) -> None:
+    options = train_options("--preset", preset, *words.split())
+    for name, value in PRESETS[preset].items():
+        if name not in X4_DEFAULTS:
+            assert getattr(options, name) == value, name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_flag_wins_over_its_preset(preset: str) -> None:
+    assert train_options("--preset", preset, "--lr", "0.125", "--batch_size", "3").lr == 0.125

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+from option_helpers import (
+    evaluation_options,
+    option_names,
+    options_read_in,
+    refusal,
+    sources,
+)
+
+from options import TestOptions
+from options.test_options import METHOD_OPTIONS, METHODS
+
+KNOWN_NAMES = (
+    "method input checkpoint results_dir overwrite sampling_times normalization region patch_size "
+    "allow_training_data slices windows degradation maskdatafolder name epoch load_iter gpu_ids "
+    "precision checkpoints_dir debug"
+).split()
+
+
+@pytest.mark.parametrize("name", KNOWN_NAMES)
+def test_known_names_are_there(name: str) -> None:
+    assert name in option_names(TestOptions)
+
+
+def test_no_option_is_without_effect() -> None:
+    """Each is read by the code behind medicaltest.py; --debug from the words (util/errors.py)."""
+    read = options_read_in(sources("medicaltest.py", "methods", "util"))
+    assert option_names(TestOptions) - read == {"debug"}
+
+
+def test_defaults() -> None:
+    options = evaluation_options()
+    assert options.method == "smallpatchtest"
+    assert options.region == "lung" and options.results_dir == "results"
+    assert options.patch_size is None and not options.overwrite
+    assert options.input is None and options.checkpoint is None and options.name is None
+
+
+def test_several_inputs_are_a_list() -> None:
+    assert evaluation_options("--input", "a.nii", "b c.nii").input == ["a.nii", "b c.nii"]
+
+
+@pytest.mark.parametrize("words", [("--slices", "-10:"), ("--slices=-10:",), ("--slices", "-9:-3")])
+def test_slices_from_the_end_are_no_flag(words: tuple[str, ...]) -> None:
+    assert evaluation_options(*words).slices == words[-1].removeprefix("--slices=")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--checkpoint a.pt --name b", "both choose the model: give one of them"),
+        ("--checkpoint a.pt --epoch 3", "leave out --checkpoint"),
+        ("--checkpoint a.pt --load_iter 3", "leave out --checkpoint"),
+        ("--patch_size 3", "expected at least 4 for the generator's padding of 3"),
+        ("--patch_size 0", "expected a whole number of at least 1"),
+        ("--method sharpen", "invalid choice: 'sharpen'"),
+        ("--sampling_times 5", "invalid choice: 5"),
+        ("--region all --maskdatafolder m", "leave one of them out"),
+        ("--method microCTsmallpatchtest --region all", "--region has no effect with --method"),
+        ("--method microCTsmallpatchtest --maskdatafolder m", "--maskdatafolder has no effect"),
+        ("--method smallpatchtest --degradation zoom", "--degradation has no effect"),
+        ("--allow_training_data", "--allow_training_data has no effect with --method small"),
+        ("--normalization minmax --windows micro=0:9", "--windows has no effect with"),
+    ],
+)
+def test_contradictions_are_refused_with_the_fix(
+    capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    assert message in refusal(capsys, "medicaltest.py", *words.split())
+
+
+def test_flags_are_taken_where_they_act() -> None:
+    for name, methods in METHOD_OPTIONS.items():
+        assert name in option_names(TestOptions)
+        assert set(methods) < set(METHODS), f"{name} acts everywhere: the entry is idle"
+    words = ("--method", "wholevolumetest", "--region", "all", "--degradation", "zoom")
+    assert evaluation_options(*words, "--allow_training_data").degradation == "zoom"
