@@ -33,7 +33,8 @@ def refusal(capsys: pytest.CaptureFixture[str], program: str, *words: str) -> st
         (train_options if program == "train.py" else evaluation_options)(*words)
     assert leaving.value.code == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.endswith(f"(see {program} --help)\n"), err
+    assert out == ""
+    assert err.endswith(f"(see {program} --help)\n"), err
     assert err.count("\n") == 1, f"more than one line: {err}"
     return err
 

@@ -8,11 +8,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writers import write_volume
+from models.checkpoints import remember_experiment
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
+from models.training_state import Position, save_training_state
 from options import TrainOptions
 
-TINY = ("--ngf", "4", "--ndf", "2", "--sampling_times", "1", "--batch_size", "2")
+TINY = (
+    "--ngf",
+    "4",
+    "--ndf",
+    "2",
+    "--sampling_times",
+    "1",
+    "--batch_size",
+    "2",
+    "--lambda_identity",
+    "0.2",
+)
 
 
 def tiny_options(*words: str) -> Namespace:
@@ -56,4 +70,15 @@ def write_micro(folder: Path, name: str, size: tuple[int, int, int], seed: int =
     array = rng.integers(100, 9000, (z, y, x)).astype(np.int16)
     path = folder / f"{name}.nii"
     write_volume(path, array, np.diag([0.05, 0.05, 0.05, 1.0]))
+    return path
+
+
+def write_checkpoint(folder: Path, name: str, *words: str, seed: int = 0) -> Path:
+    """A model of random weights in `folder`/`name`, as train.py leaves it after five steps."""
+    model = tiny_model("--seed", str(seed), *words)
+    path = folder / name / "latest.pt"
+    windows = WindowPolicy("window", CLINICAL_WINDOW, IntensityWindow(0, 10000)).as_dict()
+    position = Position(1, offset=5, step=5)
+    save_training_state([path], model, model.options, position, windows, [])
+    remember_experiment(folder, name)
     return path

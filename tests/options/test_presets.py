@@ -45,8 +45,8 @@ def test_published_values_that_are_in_no_preset() -> None:
         "lr_policy": "linear",
     }
     assert {name: getattr(options, name) for name in expected} == expected
-    weights = ("G_A", "G_B", "A", "B", "downsample_loss", "upsample_loss")
-    weights += ("clinical_ssim", "micro_ssim")
+    weights = ["G_A", "G_B", "A", "B", "downsample_loss", "upsample_loss"]
+    weights += ["clinical_ssim", "micro_ssim"]
     assert all(getattr(options, f"lambda_{name}") == 1.0 for name in weights)
 
 
@@ -68,7 +68,8 @@ def test_published_exact_restores_every_published_fault() -> None:
 def test_the_demo_is_smaller_in_everything_that_costs_time() -> None:
     for name in ("ngf", "ndf", "batch_size", "batch_num", "niter", "niter_decay"):
         smaller, published = DEMO.get(name, PUBLISHED[name]), PUBLISHED[name]
-        assert isinstance(smaller, int) and isinstance(published, int)
+        assert isinstance(smaller, int)
+        assert isinstance(published, int)
         assert smaller <= published
     assert DEMO != PUBLISHED
 

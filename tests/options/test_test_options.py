@@ -16,10 +16,10 @@ KNOWN_NAMES = (
     "method input checkpoint results_dir overwrite sampling_times normalization region patch_size "
     "allow_training_data slices windows degradation maskdatafolder name epoch load_iter gpu_ids "
     "precision checkpoints_dir debug"
-).split()
+)
 
 
-@pytest.mark.parametrize("name", KNOWN_NAMES)
+@pytest.mark.parametrize("name", KNOWN_NAMES.split())
 def test_known_names_are_there(name: str) -> None:
     assert name in option_names(TestOptions)
 
@@ -33,9 +33,13 @@ def test_no_option_is_without_effect() -> None:
 def test_defaults() -> None:
     options = evaluation_options()
     assert options.method == "smallpatchtest"
-    assert options.region == "lung" and options.results_dir == "results"
-    assert options.patch_size is None and not options.overwrite
-    assert options.input is None and options.checkpoint is None and options.name is None
+    assert options.region == "lung"
+    assert options.results_dir == "results"
+    assert options.patch_size is None
+    assert not options.overwrite
+    assert options.input is None
+    assert options.checkpoint is None
+    assert options.name is None
 
 
 def test_several_inputs_are_a_list() -> None:

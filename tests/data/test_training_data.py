@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from training_helpers import write_case, write_micro
+
+import data.training_data
+from data.lung_mask import load_lung_mask
+from data.phantom import PhantomPaths
+from data.readers import read_volume
+from data.training_data import (
+    TrainingData,
+    choose_windows,
+    lung_share,
+    open_training_data,
+    open_volumes,
+    open_with_lung_mask,
+    slice_digests,
+)
+from data.volume import Volume
+from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
+from data.writers import write_volume
+from util.errors import UserError
+
+
+def open_data(tmp_path: Path, **changes: Any) -> TrainingData:
+    arguments: dict[str, Any] = {
+        "dataset_mode": "unpaired",
+        "clinical_words": [],
+        "micro_words": [],
+        "phantom_folder": tmp_path / "phantom" / "x2",
+        "scale": 2,
+        "cache_dir": None,
+        "mask_folder": None,
+        "spacing": None,
+        "slices": None,
+        "normalization": "window",
+        "window_words": None,
+        "stored_windows": None,
+        "say": lambda line: None,
+    }
+    return open_training_data(**{**arguments, **changes})
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """A clinical volume with its mask and a micro volume."""
+    clinical = write_case(tmp_path / "clinical", "ct", (20, 16, 4))
+    micro = write_micro(tmp_path / "micro", "specimen", (40, 36, 3))
+    return str(clinical), str(micro)
+
+
+def test_volumes_come_with_masks_windows_and_digests(
+    tmp_path: Path, files: tuple[str, str]
+) -> None:
+    found = open_data(tmp_path, clinical_words=[files[0]], micro_words=[files[1]])
+    (volume, mask), (micro,) = found.clinical[0], found.micro
+    assert volume.size == (20, 16, 4)
+    assert micro.size == (40, 36, 3)
+    assert mask is not None
+    expected = np.zeros((4, 16, 20), dtype=bool)
+    expected[:, 2:-2, 2:-2] = True
+    np.testing.assert_array_equal(mask != 0, expected)
+    assert found.windows.clinical == CLINICAL_WINDOW
+    values = np.concatenate([micro.read_slice(index).ravel() for index in range(3)])
+    low, high = np.percentile(values, [0.1, 99.9])
+    assert found.windows.micro.low == pytest.approx(low)
+    assert found.windows.micro.high == pytest.approx(high)
+    assert found.digests == sorted(set(volume.slice_digests()) | set(micro.slice_digests()))
+    assert len(found.digests) == 7
+    assert found.sources == {"clinical": [files[0]], "micro": [files[1]]}
+
+
+def test_folders_hold_several_volumes(tmp_path: Path, files: tuple[str, str]) -> None:
+    write_case(tmp_path / "clinical", "second", (24, 16, 2), seed=3)
+    found = open_data(
+        tmp_path,
+        clinical_words=[str(tmp_path / "clinical")],
+        micro_words=[str(tmp_path / "micro" / "*.nii")],
+    )
+    assert [volume.name for volume, _ in found.clinical] == ["ct", "second"]
+    assert [mask.shape for _, mask in found.clinical if mask is not None] == [
+        (4, 16, 20),
+        (2, 16, 24),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("clinical", r"no micro-CT: give --micro_folder"), ("micro", r"no clinical CT: give --clin")],
+)
+def test_unpaired_training_needs_both_domains(
+    tmp_path: Path, files: tuple[str, str], given: str, message: str
+) -> None:
+    words = {f"{given}_words": [files[given == "micro"]]}
+    with pytest.raises(UserError, match=message):
+        open_data(tmp_path, **words)
+
+
+def test_the_public_setting_needs_clinical_ct_alone(tmp_path: Path, files: tuple[str, str]) -> None:
+    found = open_data(tmp_path, dataset_mode="public_2D", clinical_words=[files[0]])
+    assert found.micro == []
+    # The high-resolution domain is clinical CT, too, and so is its window.
+    assert found.windows.micro == found.windows.clinical == CLINICAL_WINDOW
+    assert len(found.digests) == 4
+
+
+@pytest.mark.parametrize("mode", ["unpaired", "public_2D"])
+def test_without_any_path_the_phantom_is_made(
+    tmp_path: Path, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    asked: list[tuple[Path, int]] = []
+    lines: list[str] = []
+
+    def generate(folder: Path, scale: int, progress: Any) -> PhantomPaths:
+        asked.append((folder, scale))
+        progress(1, 6, "ct.nii")
+        return PhantomPaths(folder, tmp_path / "clinical", tmp_path / "micro", tmp_path, tmp_path)
+
+    monkeypatch.setattr(data.training_data, "generate_phantom", generate)
+    found = open_data(tmp_path, dataset_mode=mode, say=lines.append)
+    assert asked == [(tmp_path / "phantom" / "x2", 2)]
+    assert lines[0].startswith("no data given: training on the digital lung phantom in ")
+    assert lines[1] == "phantom: made ct.nii (1 of 6)"
+    assert len(found.clinical) == 1
+    assert len(found.micro) == (1 if mode == "unpaired" else 0)
+
+
+def test_slices_select_from_every_volume_and_its_mask(
+    tmp_path: Path, files: tuple[str, str]
+) -> None:
+    clinical, micro = files
+    found = open_data(tmp_path, clinical_words=[clinical], micro_words=[micro], slices="1:3")
+    volume, mask = found.clinical[0]
+    whole = read_volume(clinical)
+    assert mask is not None
+    assert volume.num_slices == len(mask) == found.micro[0].num_slices == 2
+    np.testing.assert_array_equal(volume.read_slice(0), whole.read_slice(1))
+    # Only what training may see counts as seen.
+    assert found.digests == sorted(
+        whole.slice_digests()[1:3] + read_volume(micro).slice_digests()[1:3]
+    )
+    with pytest.raises(UserError, match="holds no slice of a volume of 3"):
+        open_data(tmp_path, clinical_words=[clinical], micro_words=[micro], slices="3:")
+
+
+def test_a_computed_mask_does_not_depend_on_the_slices_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_case(tmp_path, "ct", (20, 16, 4))
+    sizes = []
+    load = load_lung_mask
+
+    def watched(volume: Volume, *rest: Any) -> np.ndarray:
+        sizes.append(volume.num_slices)
+        return load(volume, *rest)
+
+    monkeypatch.setattr(data.training_data, "load_lung_mask", watched)
+    volume, mask = open_with_lung_mask(path, None, None, slices="-1:")
+    assert sizes == [4]
+    assert mask is not None
+    assert (volume.num_slices, mask.shape) == (1, (1, 16, 20))
+
+
+def test_masks_may_lie_in_a_folder_of_their_own(tmp_path: Path, files: tuple[str, str]) -> None:
+    mask = np.zeros((4, 16, 20), dtype=np.int16)
+    mask[2] = 1
+    folder = tmp_path / "masks"
+    write_volume(folder / "ct_mask.nii.gz", mask, read_volume(files[0]).affine)
+    found = open_data(
+        tmp_path, clinical_words=[files[0]], micro_words=[files[1]], mask_folder=folder
+    )
+    assert found.clinical[0][1] is not None
+    np.testing.assert_array_equal(found.clinical[0][1] != 0, mask != 0)
+    assert "25 % lung" in found.describe()
+
+
+def test_stored_windows_win_over_measured_ones(tmp_path: Path, files: tuple[str, str]) -> None:
+    stored = WindowPolicy("minmax", IntensityWindow(-5, 5), IntensityWindow(0, 1))
+    found = open_data(
+        tmp_path, clinical_words=[files[0]], micro_words=[files[1]],
+        stored_windows=stored.as_dict(), window_words=["clinical=-900:300"],
+    )  # fmt: skip
+    assert found.windows == stored
+
+
+def test_windows_by_flag(tmp_path: Path, files: tuple[str, str]) -> None:
+    micro = [read_volume(files[1])]
+    policy = choose_windows("window", ["clinical=-900:300", "micro=0:255"], micro)
+    assert policy.clinical == IntensityWindow(-900, 300)
+    assert policy.micro == IntensityWindow(0, 255)
+    measured = choose_windows("window", ["micro=auto"], micro)
+    assert measured == choose_windows("window", None, micro)
+    assert choose_windows("minmax", None, micro).normalization == "minmax"
+    assert choose_windows("window", ["clinical=0:1"], []).micro == IntensityWindow(0, 1)
+
+
+def test_description_has_size_spacing_lung_share_and_windows(
+    tmp_path: Path, files: tuple[str, str]
+) -> None:
+    words = {"clinical_words": [files[0]], "micro_words": [files[1]]}
+    lines = open_data(tmp_path, **words, window_words=["micro=0:9000"]).describe().splitlines()
+    assert lines == [
+        f"clinical {files[0]}: 20x16x4 voxels of 0.7x0.7x1.25 mm, 60 % lung",
+        f"micro    {files[1]}: 40x36x3 voxels of 0.05x0.05x0.05 mm",
+        "windows  clinical [-1000, 500] HU, micro [0, 9000]",
+    ]
+    published = open_data(tmp_path, **words, normalization="minmax").describe()
+    assert published.endswith("windows  each volume's own range (as published)")
+
+
+def test_an_assumed_voxel_size_is_called_so(tmp_path: Path) -> None:
+    volume = Volume(np.zeros((1, 2, 2), np.int16), np.eye(4), "stack", spacing_known=False)
+    policy = WindowPolicy("window", CLINICAL_WINDOW, CLINICAL_WINDOW)
+    assert "1x1x1 mm (assumed" in TrainingData([(volume, None)], [], policy, []).describe()
+
+
+def test_digests_leave_out_constant_and_repeated_slices() -> None:
+    array = np.arange(4 * 6, dtype=np.int16).reshape(4, 2, 3)
+    array[1] = array[0]
+    array[2] = 7
+    volume = Volume(array, np.eye(4), "memory")
+    digests = slice_digests([volume, volume])
+    assert len(digests) == 2
+    assert all(len(digest) == 16 for digest in digests)
+
+
+def test_lung_share_counts_any_non_zero_voxel() -> None:
+    mask = np.zeros((2, 5, 5), dtype=np.uint8)
+    mask[0, :2] = 3
+    assert lung_share(mask) == pytest.approx(10 / 50)
+
+
+def test_open_volumes_takes_the_spacing_of_tiff(tmp_path: Path) -> None:
+    import tifffile
+
+    tifffile.imwrite(
+        tmp_path / "micro.tif",
+        np.arange(5 * 12 * 10, dtype=np.uint16).reshape(5, 12, 10),
+        photometric="minisblack",
+    )
+    (volume,) = open_volumes([str(tmp_path)], None, (0.02, 0.02, 0.04), ":2")
+    assert volume.spacing == pytest.approx((0.02, 0.02, 0.04))
+    assert volume.size == (10, 12, 2)

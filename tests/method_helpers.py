@@ -1,0 +1,130 @@
+"""A stand-in for the super-resolver, and volumes with any geometry, for the test methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from data.geometry import corners
+from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
+from data.writers import write_volume
+from methods.loading import TestModel
+from models.checkpoints import LoadedGenerator
+from models.networks import SRGenerator
+from models.super_resolver import SuperResolver
+from util.resampling import enlarge
+
+SPACING = (0.7, 0.5, 1.25)
+MICRO_WINDOW = IntensityWindow(0, 10000)
+POLICY = WindowPolicy("window", CLINICAL_WINDOW, MICRO_WINDOW)
+
+
+class IdentityResolver:
+    """Enlarges by repeated pixels, so that its area average is the input; counts its calls.
+
+    Args:
+        scale: 2^n.
+        fail_at: number of the call, from 0, that raises MemoryError.
+        shift: added to every value, to tell the result from an interpolation.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, scale: int = 2, fail_at: int | None = None, shift: float = 0.0) -> None:
+        self.scale = scale
+        self.fail_at = fail_at
+        self.shift = shift
+        self.inputs: list[np.ndarray] = []
+        self.scopes: list[np.ndarray | None] = []
+
+    def upscale_slice(self, image: np.ndarray, scope: np.ndarray | None = None) -> np.ndarray:
+        if len(self.inputs) == self.fail_at:
+            raise MemoryError("out of memory")
+        self.inputs.append(image)
+        self.scopes.append(scope)
+        return enlarge(image, self.scale, order=0) + np.float32(self.shift)
+
+
+def as_resolver(stub: IdentityResolver) -> SuperResolver:
+    return cast(SuperResolver, stub)
+
+
+def stub_model(stub: IdentityResolver, digests: frozenset[str] = frozenset()) -> TestModel:
+    """What `load_model` would return, with the stand-in for the network."""
+    generator = SRGenerator(1, ngf=2, blocks=1)
+    loaded = LoadedGenerator(generator, POLICY.as_dict(), digests, Path("stub.pt"), 7, {})
+    return TestModel(loaded, as_resolver(stub), POLICY)
+
+
+def affines() -> dict[str, np.ndarray]:
+    """Anisotropic, rotated and mirrored geometries, all far from the origin."""
+    plain = np.diag([*SPACING, 1.0])
+    lps = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
+    flipped = np.diag([SPACING[0], -SPACING[1], -SPACING[2], 1.0])
+    rotated = np.eye(4)
+    rotated[:3, :3] = Rotation.from_euler("xyz", (20, -35, 100), degrees=True).as_matrix() * SPACING
+    mirrored = rotated @ np.diag([-1.0, 1.0, 1.0, 1.0])
+    # An oblique gantry: slices in another order of the world's axes, the third one downwards.
+    swapped = np.array(
+        [[0, 0, SPACING[2], 0], [-SPACING[0], 0, 0, 0], [0, SPACING[1], 0, 0], [0, 0, 0, 1.0]]
+    )
+    found = {
+        "anisotropic": plain,
+        "lps": lps,
+        "flipped": flipped,
+        "rotated": rotated,
+        "mirrored": mirrored,
+        "swapped": swapped,
+    }
+    for number, affine in enumerate(found.values()):
+        affine[:3, 3] = (-120.5 + number, 310.25, -45.0 * number)
+    return found
+
+
+def soft_volume(size: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """int16 (z, y, x) that stays within the clinical window, cubic overshoot included."""
+    x, y, z = size
+    return np.random.default_rng(seed).integers(-700, 100, (z, y, x)).astype(np.int16)
+
+
+def write_ct(
+    path: Path, array: np.ndarray, affine: np.ndarray, mask: np.ndarray | None = None
+) -> Path:
+    """Write a CT, and its lung mask beside it (everywhere, where none is given)."""
+    write_volume(path, array, affine)
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    shown = np.ones_like(array) if mask is None else mask
+    write_volume(path.with_name(f"{stem}_mask.nii.gz"), shown.astype(np.int16), affine)
+    return path
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, Any]:
+    """Voxels as (z, y, x), and the image."""
+    image: Any = nib.load(path)
+    return np.asarray(image.dataobj).transpose(2, 1, 0), image
+
+
+def corner_distance(first: Any, second: Any) -> float:
+    """Largest distance in mm between the corners of two images, by sform and by qform."""
+    return max(
+        float(np.abs(corners(a, first.shape) - corners(b, second.shape)).max())
+        for a in (first.get_sform(), first.get_qform())
+        for b in (second.get_sform(), second.get_qform())
+    )
+
+
+def block_means(array: np.ndarray, scale: int) -> np.ndarray:
+    """Area average of every slice (z, y, x)."""
+    z, y, x = array.shape
+    blocks = array.reshape(z, y // scale, scale, x // scale, scale).astype(np.float64)
+    return blocks.mean(axis=(2, 4))
+
+
+def quick_picture(path: Path, *rest: object) -> None:
+    """In place of `comparison_picture`, whose drawing takes longer than a whole tiny run."""
+    path.write_bytes(b"a picture")

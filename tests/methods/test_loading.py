@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from method_helpers import POLICY
+from option_helpers import evaluation_options
+from training_helpers import write_case, write_checkpoint
+
+import methods.loading
+from data.phantom import PhantomPaths
+from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
+from methods.loading import (
+    choose_test_windows,
+    input_paths,
+    load_model,
+    refuse_existing,
+    result_folders,
+)
+from models.checkpoints import LoadedGenerator
+from models.networks import SRGenerator
+from util.errors import UserError
+
+
+def loaded(windows: WindowPolicy | None) -> LoadedGenerator:
+    stored = None if windows is None else windows.as_dict()
+    return LoadedGenerator(SRGenerator(1, 2, 1), stored, frozenset(), Path("net.pt"), 3, {})
+
+
+def options_in(folder: Path, *words: str) -> Namespace:
+    return evaluation_options("--gpu_ids", "-1", "--checkpoints_dir", str(folder), *words)
+
+
+def test_the_last_trained_model_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path, "first", seed=1)
+    write_checkpoint(tmp_path, "second", seed=2)
+    model = load_model(options_in(tmp_path))
+    assert model.loaded.origin == tmp_path / "second" / "latest.pt"
+    assert model.scale == 2
+    assert model.windows == POLICY
+    said = capsys.readouterr().out
+    assert said == f"model {model.loaded.origin} (step 5), 2x, on cpu, window normalization\n"
+    by_name = load_model(options_in(tmp_path, "--name", "first"))
+    assert by_name.loaded.origin == tmp_path / "first" / "latest.pt"
+
+
+def test_a_kept_checkpoint_is_taken_by_epoch_or_step(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, "run")
+    for name in ("epoch_3", "iter_40"):
+        path.with_name(f"{name}.pt").write_bytes(path.read_bytes())
+    assert load_model(options_in(tmp_path, "--epoch", "3")).loaded.origin.name == "epoch_3.pt"
+    assert load_model(options_in(tmp_path, "--load_iter", "40")).loaded.origin.name == "iter_40.pt"
+    with pytest.raises(UserError, match=r"no checkpoint .*epoch_4\.pt: there is epoch_3\.pt"):
+        load_model(options_in(tmp_path, "--epoch", "4"))
+
+
+def test_a_checkpoint_by_its_path(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, "run")
+    model = load_model(options_in(tmp_path / "elsewhere", "--checkpoint", str(path)))
+    assert model.loaded.origin == path
+
+
+def test_patch_size_and_precision_reach_the_resolver(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "run")
+    resolver = load_model(options_in(tmp_path, "--patch_size", "9")).resolver
+    assert (resolver.tile_size, resolver.precision) == (9, "fp32")
+    resolver = load_model(options_in(tmp_path, "--precision", "bf16")).resolver
+    assert (resolver.tile_size, resolver.precision) == (None, "bf16")
+
+
+def test_a_scale_that_was_not_trained_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "run")
+    assert load_model(options_in(tmp_path, "--sampling_times", "1")).scale == 2
+    with pytest.raises(UserError, match=r"enlarges 2 times, got --sampling_times 3 \(8 times\): "):
+        load_model(options_in(tmp_path, "--sampling_times", "3"))
+
+
+def test_nothing_trained_yet(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing has been trained yet in .*bash run\.sh"):
+        load_model(options_in(tmp_path))
+
+
+# ---- windows ----
+
+
+def test_windows_come_with_the_checkpoint() -> None:
+    assert choose_test_windows(loaded(POLICY), evaluation_options()) == POLICY
+
+
+def test_windows_by_flag_replace_their_domain_alone() -> None:
+    options = evaluation_options("--windows", "clinical=-900:300")
+    policy = choose_test_windows(loaded(POLICY), options)
+    assert policy.clinical == IntensityWindow(-900, 300)
+    assert policy.micro == POLICY.micro
+    options = evaluation_options("--windows", "micro=0:255")
+    policy = choose_test_windows(loaded(POLICY), options)
+    assert (policy.clinical, policy.micro) == (POLICY.clinical, IntensityWindow(0, 255))
+
+
+def test_automatic_windows_belong_to_training() -> None:
+    with pytest.raises(UserError, match=r"give micro=LOW:HIGH here"):
+        choose_test_windows(loaded(POLICY), evaluation_options("--windows", "micro=auto"))
+
+
+def test_normalization_can_be_overridden() -> None:
+    options = evaluation_options("--normalization", "minmax")
+    assert choose_test_windows(loaded(POLICY), options).normalization == "minmax"
+
+
+def test_windows_without_effect_are_refused() -> None:
+    minmax = WindowPolicy("minmax", CLINICAL_WINDOW, CLINICAL_WINDOW)
+    words = ("--windows", "clinical=0:1")
+    with pytest.raises(UserError, match="--windows has no effect: leave it out or give --norm"):
+        choose_test_windows(loaded(minmax), evaluation_options(*words))
+    options = evaluation_options(*words, "--normalization", "window")
+    assert choose_test_windows(loaded(minmax), options).clinical == IntensityWindow(0, 1)
+
+
+def test_bare_weights_are_normalised_as_the_code_that_wrote_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert choose_test_windows(loaded(None), evaluation_options()).normalization == "minmax"
+    note = "net.pt states no intensity windows: using minmax normalization\n"
+    assert capsys.readouterr().out == note
+    options = evaluation_options("--windows", "clinical=-900:300")
+    policy = choose_test_windows(loaded(None), options)
+    assert (policy.normalization, policy.clinical) == ("window", IntensityWindow(-900, 300))
+
+
+# ---- inputs and results ----
+
+
+@pytest.mark.parametrize("domain", ["clinical", "micro"])
+def test_without_input_the_held_back_phantom_is_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    domain: str,
+) -> None:
+    held_back = {
+        name: write_case(tmp_path / f"{name}_test", name, (8, 8, 1)).parent
+        for name in ("clinical", "micro")
+    }
+    write_case(tmp_path / "trained_on", "seen", (8, 8, 1))
+
+    def generate(folder: Path, scale: int, progress: Any) -> PhantomPaths:
+        assert folder == Path("datasets/phantom/x4")
+        seen = tmp_path / "trained_on"
+        return PhantomPaths(folder, seen, seen, held_back["clinical"], held_back["micro"])
+
+    monkeypatch.setattr(methods.loading, "generate_phantom", generate)
+    (path,) = input_paths(evaluation_options(), 4, domain)
+    assert path == held_back[domain] / f"{domain}.nii.gz"
+    assert "no --input given: using the phantom's held-back volume" in capsys.readouterr().out
+
+
+def test_input_names_volumes(tmp_path: Path) -> None:
+    first = write_case(tmp_path, "a", (8, 8, 1))
+    second = write_case(tmp_path, "b", (8, 8, 1))
+    options = evaluation_options("--input", str(tmp_path))
+    assert input_paths(options, 2, "clinical") == [first, second]
+
+
+def test_several_cases_get_a_folder_each() -> None:
+    paths = [Path("x/a.nii"), Path("y/b.nii.gz")]
+    assert result_folders(paths[:1], ["a"], "out") == [Path("out")]
+    assert result_folders(paths, ["a", "b"], "out") == [Path("out/a"), Path("out/b")]
+
+
+def test_two_inputs_of_one_case_name_are_refused() -> None:
+    paths = [Path("x/a.nii"), Path("y/b.nii"), Path("z/a.nii.gz")]
+    message = r"z/a\.nii\.gz and x/a\.nii are both case a: rename one or run them apart"
+    with pytest.raises(UserError, match=message):
+        result_folders(paths, ["a", "b", "a"], "out")
+
+
+def test_results_are_not_replaced_without_a_word(tmp_path: Path) -> None:
+    there, absent = tmp_path / "SR.nii.gz", tmp_path / "preview.png"
+    refuse_existing([there, absent], overwrite=False)
+    there.touch()
+    with pytest.raises(UserError, match=r"SR\.nii\.gz exists already: --overwrite replaces it"):
+        refuse_existing([absent, there], overwrite=False)
+    refuse_existing([absent, there], overwrite=True)
+
+
+def test_the_resolver_runs_where_it_is_asked_to(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "run")
+    assert load_model(options_in(tmp_path)).resolver.device == torch.device("cpu")
+    count = torch.cuda.device_count()
+    options = options_in(tmp_path)
+    options.gpu_ids = str(count)
+    with pytest.raises(UserError, match=f"--gpu_ids names GPU {count}"):
+        load_model(options)

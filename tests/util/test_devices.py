@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import util.devices
+from util.devices import choose_devices, count_gpus
+from util.errors import UserError
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util.devices, "count_gpus", lambda: 2)
+
+
+def test_all_takes_every_gpu(two_gpus: None) -> None:
+    assert choose_devices("all") == [torch.device("cuda:0"), torch.device("cuda:1")]
+
+
+def test_all_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util.devices, "count_gpus", lambda: 0)
+    assert choose_devices("all") == [torch.device("cpu")]
+
+
+def test_minus_one_is_the_cpu_and_asks_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> int:
+        raise AssertionError("GPUs were counted")
+
+    monkeypatch.setattr(util.devices, "count_gpus", asked)
+    assert choose_devices("-1") == [torch.device("cpu")]
+
+
+@pytest.mark.parametrize(("words", "indices"), [("1", [1]), ("0,1", [0, 1]), ("1,0", [1, 0])])
+def test_gpus_by_number_in_the_order_given(two_gpus: None, words: str, indices: list[int]) -> None:
+    assert choose_devices(words) == [torch.device("cuda", index) for index in indices]
+
+
+def test_a_gpu_that_is_not_there_is_refused(two_gpus: None) -> None:
+    message = "names GPU 2, found 2: give numbers below 2, or -1 for the CPU"
+    with pytest.raises(UserError, match=message):
+        choose_devices("0,2")
+
+
+def test_gpus_are_counted_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count_gpus() == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert count_gpus() == 3
+
+
+def test_importing_the_module_does_not_load_torch() -> None:
+    code = "import sys, util.devices; sys.exit('torch' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, run_command_line
+
+
+def test_the_commands_own_code_is_returned() -> None:
+    assert run_command_line(lambda words: len(words), ["a", "b", "c"]) == 3
+    assert run_command_line(lambda words: None, []) == 0
+
+
+def test_a_user_error_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(words: list[str]) -> int:
+        raise UserError(f"{words[0]} is wrong: give another")
+
+    assert run_command_line(main, ["x.nii"]) == EXIT_USER_ERROR == 2
+    assert capsys.readouterr() == ("", "error: x.nii is wrong: give another\n")
+
+
+def test_debug_shows_the_traceback_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(words: list[str]) -> int:
+        try:
+            raise OSError("disk")
+        except OSError as error:
+            raise UserError("cannot read") from error
+
+    assert run_command_line(main, ["--debug"]) == EXIT_USER_ERROR
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "OSError: disk" in err
+    assert err.endswith("error: cannot read\n")
+
+
+def test_ctrl_c_ends_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    assert run_command_line(main, []) == EXIT_INTERRUPTED == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("fault", [ValueError("bug"), SystemExit(5)])
+def test_faults_of_the_program_pass_through(fault: BaseException) -> None:
+    def main(words: list[str]) -> int:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        run_command_line(main, [])
