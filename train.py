@@ -7,6 +7,7 @@ mathematics of a step is in models/medical_cycle_gan.py.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,9 +38,13 @@ def train(options: argparse.Namespace) -> int:
 
     from data.datasets import DATASETS
     from data.sampler import EpochSampler
-    from models.checkpoints import checkpoint_path, prune_checkpoints, remember_experiment
+    from models.checkpoints import (
+        clear_checkpoints,
+        prune_checkpoints,
+        remember_experiment,
+    )
     from models.medical_cycle_gan import LOSSES, MODELS
-    from models.networks import count_parameters
+    from models.networks import all_finite, count_parameters
     from models.training_state import save_training_state, start_or_resume
     from util.files import write_json, write_text
     from util.interrupt import StopRequest, ignore_interrupts
@@ -64,6 +69,11 @@ def train(options: argparse.Namespace) -> int:
         )
     data = open_data(options, stored_windows)
     dataset = DATASETS[options.dataset_mode](data, patch_settings(options))
+    if position.offset > len(dataset):
+        raise UserError(
+            f"{folder} goes on after {position.offset} patches of its epoch, but an epoch now has "
+            f"{len(dataset)}: leave out what shortened it (--batch_num, --max_dataset_size)"
+        )
     sampler = EpochSampler(len(dataset), options.seed, shuffle=not options.serial_batches)
     loader = DataLoader(
         dataset,
@@ -83,6 +93,8 @@ def train(options: argparse.Namespace) -> int:
         + f" parameters; {len(dataset)} patches and {steps_an_epoch} steps an epoch, "
         f"{last_epoch} epochs"
     )
+    if not options.continue_train:
+        clear_checkpoints(folder)
     write_text(folder / "options.txt", format_options(TrainOptions().build(), options) + "\n")
     write_json(folder / "options.json", vars(options))
     monitor = TrainingMonitor(folder, LOSSES, options, position.step)
@@ -91,6 +103,12 @@ def train(options: argparse.Namespace) -> int:
     def save(*names: str) -> None:
         """Write checkpoints under `names`; refuses to keep a step that was not finite."""
         monitor.flush()
+        for name, network in model.networks.items():
+            if not all_finite(network):
+                raise UserError(
+                    f"weights of {name} are not finite after step {position.step}: go on with a "
+                    f"lower learning rate, or without mixed precision; {last_good(folder)}"
+                )
         save_training_state(
             [folder / f"{name}.pt" for name in names],
             model,
@@ -128,7 +146,7 @@ def train(options: argparse.Namespace) -> int:
                         batches.close()
                         print(
                             f"stopped after step {position.step} (epoch {epoch}); go on with: "
-                            f"python train.py --name {options.name} --continue_train",
+                            f"{resume_command(options)}",
                             file=sys.stderr,
                         )
                         return EXIT_INTERRUPTED
@@ -139,9 +157,7 @@ def train(options: argparse.Namespace) -> int:
                 is_kept = epoch % options.save_epoch_freq == 0 or epoch == last_epoch
                 save("latest", *([f"epoch_{epoch}"] if is_kept else []))
     except NonFiniteLossError as error:
-        latest = checkpoint_path(folder, "latest", 0)
-        good = f"last good checkpoint: {latest}" if latest.is_file() else "no checkpoint before it"
-        raise UserError(f"{error}; {good}") from error
+        raise UserError(f"{error}; {last_good(folder)}") from error
     write_run_record(
         folder / "run.json",
         vars(options),
@@ -153,6 +169,22 @@ def train(options: argparse.Namespace) -> int:
     )
     print(f"trained: {folder / 'latest.pt'}; try it with: bash test.sh")
     return 0
+
+
+def last_good(folder: Path) -> str:
+    """Names the checkpoint that a run which diverged can go on from."""
+    from models.checkpoints import checkpoint_path
+
+    latest = checkpoint_path(folder, "latest", 0)
+    return f"last good checkpoint: {latest}" if latest.is_file() else "no checkpoint before it"
+
+
+def resume_command(options: argparse.Namespace) -> str:
+    """The command line that goes on with this run."""
+    words = ["bash", "run.sh", "--continue_train", "--name", options.name]
+    if options.checkpoints_dir != TrainOptions().build().get_default("checkpoints_dir"):
+        words += ["--checkpoints_dir", options.checkpoints_dir]
+    return shlex.join(words)
 
 
 def open_data(

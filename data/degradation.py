@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from util.errors import UserError
+from util.resampling import area_average
 
 Degradation = Literal["area", "zoom"]
 DEGRADATIONS: tuple[Degradation, ...] = ("area", "zoom")
@@ -38,8 +39,7 @@ def shrink(image: np.ndarray, scale: int, method: Degradation = "area") -> np.nd
             f"give sizes that are multiples of {scale}"
         )
     if method == "area":
-        blocks = image.reshape(rows // scale, scale, columns // scale, scale)
-        return blocks.mean(axis=(1, 3), dtype=np.float32)
+        return area_average(image, scale)
     if method == "zoom":
         return ndimage.zoom(image, 1.0 / scale, order=3).astype(np.float32, copy=False)
     raise UserError(f"degradation {method!r} is not known: give one of {', '.join(DEGRADATIONS)}")

@@ -9,7 +9,13 @@ from pathlib import Path
 from data.discovery import find_volumes
 from data.phantom import generate_phantom
 from data.training_data import report_phantom
-from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy, parse_windows
+from data.windows import (
+    CLINICAL_WINDOW,
+    IntensityWindow,
+    Normalization,
+    WindowPolicy,
+    parse_windows,
+)
 from models.checkpoints import (
     LoadedGenerator,
     checkpoint_path,
@@ -75,7 +81,7 @@ def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPo
         policy = WindowPolicy.from_dict(loaded.windows)
     else:
         # The micro window is only a placeholder: minmax never looks at it.
-        normalization = "window" if options.windows else "minmax"
+        normalization: Normalization = "window" if options.windows else "minmax"
         policy = WindowPolicy(normalization, CLINICAL_WINDOW, IntensityWindow(0.0, 15000.0))
         print(f"{loaded.origin} states no intensity windows: using {normalization} normalization")
     for domain, window in parse_windows(options.windows or []).items():
@@ -83,9 +89,17 @@ def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPo
             raise UserError(
                 f"--windows {domain}=auto measures training volumes; give {domain}=LOW:HIGH here"
             )
-        policy = replace(policy, **{domain: window})
+        if domain == "clinical":
+            policy = replace(policy, clinical=window)
+        else:
+            policy = replace(policy, micro=window)
     if options.normalization:
         policy = replace(policy, normalization=options.normalization)
+    if options.windows and policy.normalization == "minmax":
+        raise UserError(
+            f"{loaded.origin} was trained with minmax normalization, where --windows has no "
+            "effect: leave it out or give --normalization window as well"
+        )
     return policy
 
 

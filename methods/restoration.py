@@ -61,6 +61,12 @@ def restore_and_score(options: Namespace, domain: Domain) -> None:
     model = load_model(options)
     paths = input_paths(options, model.scale, domain)
     cases = [open_case(path, options) for path in paths]
+    for volume, mask in cases:
+        if mask is not None and not any(section.any() for section in mask):
+            raise UserError(
+                f"{volume.source}: no slice shows lung, so nothing would be scored: give other "
+                "--slices or --region all"
+            )
     if not options.allow_training_data:
         for volume, _ in cases:
             refuse_training_data(volume, model)
@@ -166,6 +172,7 @@ def restore_volume(
     dtype = stored_type(volume)
     shown = preview_slice(volume, mask)
     scores: list[Score] = []
+    panels: list[tuple[str, np.ndarray]] = []
 
     def writer(role: str) -> NiftiSliceWriter:
         path = folder / f"{domain}_{role}.nii.gz"
@@ -196,13 +203,14 @@ def restore_volume(
                     ("super-resolution", restored["SR"]),
                     ("truth", high),
                 ]
-                comparison_picture(
-                    folder / f"{domain}_preview.png",
-                    panels,
-                    (-1.0, 1.0),
-                    best_inset(high),
-                    f"{volume.name}, slice {index} of {slices}, {degradation} degradation",
-                )
+    # Only now, so that a broken run leaves no picture that looks like a result.
+    comparison_picture(
+        folder / f"{domain}_preview.png",
+        panels,
+        (-1.0, 1.0),
+        best_inset(panels[-1][1]),
+        f"{volume.name}, slice {shown} of {slices}, {degradation} degradation",
+    )
     return scores
 
 
@@ -247,13 +255,7 @@ def score_slice(
 
 
 def summarise(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
-    """Total scores by method: PSNR of the pooled squared error, mean SSIM over the slices.
-
-    Raises:
-        UserError: nothing was scored (no slice shows lung).
-    """
-    if not scores:
-        raise UserError("no slice shows lung, so nothing was scored: give --region all")
+    """Total scores by method: PSNR of the pooled squared error, mean SSIM over the slices."""
     summary = {}
     for method in METHODS:
         rows = [row for row in scores if row["method"] == method]

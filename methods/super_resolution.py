@@ -95,6 +95,7 @@ def upscale_volume(
     scale = resolver.scale
     columns, rows, slices = volume.size
     shown = preview_slice(volume, mask)
+    preview: dict[str, np.ndarray] = {}
     with (
         NiftiSliceWriter(
             folder / "clinical.nii.gz", volume.size, volume.affine, overwrite
@@ -119,7 +120,11 @@ def upscale_volume(
             clinical_writer.append(image)
             writer.append(result)
             if index == shown:
-                draw_preview(folder / "preview.png", volume, index, image, result, window, scale)
+                preview = {"image": image, "result": result}
+    # Only now, so that a broken run leaves no picture that looks like a result.
+    draw_preview(
+        folder / "preview.png", volume, shown, preview["image"], preview["result"], window, scale
+    )
 
 
 def preview_slice(volume: Volume, mask: np.ndarray | None) -> int:

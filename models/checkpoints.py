@@ -168,6 +168,13 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
             numbered[number].unlink()
 
 
+def clear_checkpoints(folder: Path) -> None:
+    """Delete an earlier run's checkpoints, so that none is taken for one of the run to come."""
+    for pattern in ("latest.pt", "epoch_*.pt", "iter_*.pt"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
 def remember_experiment(checkpoints_dir: Path, name: str) -> None:
     """Note which experiment was trained last, for tests that name none."""
     write_text(checkpoints_dir / LAST_FILE, name + "\n")

@@ -25,7 +25,11 @@ VISDOM = (
     'visdom==0.3.0 ; python_version >= "3.12"',
 )
 # visdom's own requirements, which pip cannot see without building it.
-VISDOM_NEEDS = ("jsonpatch", "networkx", "requests", "six", "tornado", "websocket-client")
+# networkx 3.5 gave up Python 3.10, which an index without that fact does not tell pip.
+VISDOM_NEEDS = ("jsonpatch", "networkx<3.5", "requests", "six", "tornado", "websocket-client")
+
+# Releases that gave up a Python without the index saying so: name -> Python -> version instead.
+OVERRIDES = {"tifffile": {"3.10": "2025.5.10"}}
 
 
 def wanted() -> list[str]:
@@ -70,7 +74,8 @@ def main() -> None:
     versions: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for python in PYTHONS:
         for name, version in resolve(python).items():
-            versions[name][version].append(python)
+            chosen = OVERRIDES.get(name, {}).get(python, version)
+            versions[name][chosen].append(python)
     lines = ["# Written by scripts/make_lock.py; installed by scripts/env.sh."]
     for name in sorted(versions):
         lines += [f"{name}=={v}{marker(pythons)}" for v, pythons in versions[name].items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from argparse import Namespace
 from pathlib import Path
 
@@ -82,3 +83,26 @@ def write_checkpoint(folder: Path, name: str, *words: str, seed: int = 0) -> Pat
     save_training_state([path], model, model.options, position, windows, [])
     remember_experiment(folder, name)
     return path
+
+
+# Steps of some ten milliseconds: 1x1 discriminators let the patches be 8 pixels small.
+TINY_RUN = (
+    "--preset", "demo", "--gpu_ids", "-1", "--num_threads", "0", "--sampling_times", "1",
+    "--ngf", "4", "--ndf", "2", "--netD", "pixel", "--clinical_patch_size", "8",
+    "--clinical2micronetG", "sr_resnet_6blocks", "--micro2clinicalnetG", "resnet_6blocks",
+    "--batch_size", "2", "--batch_num", "5", "--lr", "1e-3", "--niter", "2", "--niter_decay", "1",
+)  # fmt: skip
+TINY_STEPS = 9  # three epochs of three steps, the last of each with one patch
+
+
+def write_training_data(folder: Path) -> tuple[str, ...]:
+    """Write a clinical and a micro volume; returns the words that name them."""
+    clinical = write_case(folder / "clinical", "ct", (24, 20, 3))
+    micro = write_micro(folder / "micro", "specimen", (40, 36, 3))
+    return ("--all_clinical_paths", str(clinical), "--all_micro_paths", str(micro))
+
+
+def loss_rows(folder: Path) -> list[dict[str, str]]:
+    """Rows of a run's loss_log.csv."""
+    with (folder / "loss_log.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))

@@ -14,6 +14,15 @@ class UserError(Exception):
     """Something a user can mend: the message says what was got, what was expected, what to do."""
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine or its GPU had no memory left (told without importing torch)."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
 def run_command_line(main: Callable[[list[str]], int | None], arguments: list[str]) -> int:
     """Run `main` and turn a `UserError` into one line on standard error.
 
@@ -23,7 +32,8 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
             the traceback of a `UserError` as well.
 
     Returns:
-        Exit code: what `main` returned, 2 for a user error, 130 when interrupted by Ctrl-C.
+        Exit code: what `main` returned, 2 for a user error or when memory ran out, 130 when
+        interrupted by Ctrl-C.
         Any other exception is a fault of the program and passes through with its traceback.
     """
     try:
@@ -32,6 +42,18 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if "--debug" in arguments:
+            traceback.print_exc()
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        print(
+            f"error: out of memory ({reason}): train with a smaller --batch_size or --ngf, test "
+            "with --patch_size 256 or --precision bf16",
+            file=sys.stderr,
+        )
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -54,6 +54,10 @@ class TrainingPage:
         self._warned = False
         self._rows = _read_rows(self.folder / "rows.json")
 
+    def truncate_after(self, iterations: int) -> None:
+        """Forget rows past `iterations`, left by a run that was cut off or by an earlier one."""
+        self._rows = [row for row in self._rows if row["iterations"] <= iterations]
+
     def add(self, epoch: int, iterations: int, images: Mapping[str, NDArray[np.uint8]]) -> None:
         """Save pictures and rewrite the page.
 

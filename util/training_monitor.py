@@ -23,7 +23,8 @@ class TrainingMonitor:
         folder: of the experiment; gets loss_log.csv and web/index.html.
         names: of the losses.
         options: the display options.
-        step: steps done so far; rows of later ones, left by a run that was cut off, are dropped.
+        step: steps done so far; rows of later ones, left by a run that was cut off or by an
+            earlier one, are dropped.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], options: Namespace, step: int) -> None:
@@ -32,6 +33,7 @@ class TrainingMonitor:
         self.page = None
         if not options.no_html:
             self.page = TrainingPage(folder / "web", options.name, PAGE_PICTURE_WIDTH)
+            self.page.truncate_after(step)
         self.panels = VisdomPanels(
             options.display_server,
             options.display_port,

@@ -1,0 +1,160 @@
+"""Who may import whom, and other rules that hold over the whole source."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("options", "data", "models", "util", "methods")
+SCRIPTS = ("train.py", "medicaltest.py")
+
+# Layer -> layers of the project that it may import, besides itself.
+MAY_IMPORT: dict[str, set[str]] = {
+    "options": set(),
+    "util": set(),
+    "data": {"util"},
+    "models": {"util"},
+    "methods": {"data", "models", "util", "options"},
+}
+
+
+def files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, first part of the module's name) of every import in a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            assert node.module is not None
+            yield node.lineno, node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_import_only_what_they_may(layer: str) -> None:
+    allowed = MAY_IMPORT[layer] | {layer}
+    forbidden = (set(LAYERS) - allowed) | {"train", "medicaltest", "tests", "scripts", "benchmarks"}
+    found = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in files(layer)
+        for line, module in imports(path)
+        if module in forbidden
+    ]
+    assert files(layer)
+    assert found == []
+
+
+def test_options_import_the_standard_library_alone() -> None:
+    allowed = sys.stdlib_module_names | {"options"}
+    modules = {module for path in files("options") for _, module in imports(path)}
+    assert modules - allowed == set()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_import_nothing_slow_at_their_top(script: str) -> None:
+    tree = ast.parse((ROOT / script).read_text(encoding="utf-8"))
+    names = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name) or ""
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    roots = {name.split(".")[0] for name in names}
+    assert roots - sys.stdlib_module_names <= {"options", "util"}
+
+
+def test_every_package_that_is_imported_is_required() -> None:
+    """And every one that is required is imported."""
+    requirements = {
+        re.split(r"[<>=!~ ;\[]", line)[0].lower()
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    }
+    names = {"PIL": "pillow", "skimage": "scikit-image", "SimpleITK": "simpleitk"}
+    found = {
+        names.get(module, module).lower()
+        for path in [*files(*LAYERS), *(ROOT / script for script in SCRIPTS)]
+        for _, module in imports(path)
+        if module not in sys.stdlib_module_names and module not in LAYERS
+    }
+    assert found - requirements == set()
+    # torchvision comes with torch and imagecodecs is what tifffile decodes with.
+    assert requirements - found <= {"torchvision", "imagecodecs"}
+
+
+def test_the_scan_sees_imports_wherever_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "code.py"
+    path.write_text("import a.b, c\ndef f():\n    from d.e import g\n", encoding="utf-8")
+    assert sorted(imports(path)) == [(1, "a"), (1, "c"), (3, "d")]
+
+
+def test_no_file_is_long() -> None:
+    """A file over about 300 lines is two rooms."""
+    long = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in [*files(*LAYERS), *(ROOT / script for script in SCRIPTS)]
+    }
+    assert {name: lines for name, lines in long.items() if lines > 310} == {}
+
+
+def tracked_files() -> list[Path]:
+    """What git would keep, or all text files where this is no repository."""
+    answer = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    names = answer.stdout.splitlines()
+    return [ROOT / name for name in names] or [*files(*LAYERS, "tests"), *ROOT.glob("*.*")]
+
+
+def test_no_path_of_one_machine_stands_anywhere() -> None:
+    # Put together here, so that this file does not find itself.
+    pattern = re.compile("|".join(["/" + "home/", "/" + "Users/", "/" + "work/", r"[A-Z]:\\\\Us"]))
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in tracked_files()
+        if path.is_file() and path.suffix in {".py", ".sh", ".md", ".toml", ".yml", ".txt", ".lock"}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert found == []
+
+
+def test_no_user_error_is_an_assertion() -> None:
+    """`python -O` drops assertions, and an AssertionError names no remedy."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in [*files(*LAYERS), *(ROOT / script for script in SCRIPTS)]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+    assert found == []
+
+
+def test_checkpoints_are_never_unpickled_freely() -> None:
+    calls = [
+        (path, node)
+        for path in [*files(*LAYERS, "scripts", "benchmarks"), *(ROOT / s for s in SCRIPTS)]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load")
+    ]
+    assert calls
+    for path, node in calls:
+        assert "weights_only=True" in ast.unparse(node), f"{path}:{node.lineno}"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by base name, since the folders are no packages."""
+    names = Counter(path.name for path in files("tests"))
+    assert [name for name, count in names.items() if count > 1] == []
+    assert "__init__.py" not in names
