@@ -37,6 +37,7 @@ class TestModel:
     loaded: LoadedGenerator
     resolver: SuperResolver
     windows: WindowPolicy
+    lung_statistics: bool
 
     @property
     def scale(self) -> int:
@@ -67,8 +68,25 @@ def load_model(options: Namespace) -> TestModel:
     resolver = SuperResolver(loaded.generator, device, options.precision, options.patch_size)
     windows = choose_test_windows(loaded, options)
     step = "bare weights" if loaded.step is None else f"step {loaded.step}"
-    print(f"model {path} ({step}), {scale}x, on {device}, {windows.normalization} normalization")
-    return TestModel(loaded, resolver, windows)
+    from_lung = lung_statistics(loaded, options)
+    print(
+        f"model {path} ({step}), {scale}x, on {device}, {windows.normalization} normalization, "
+        f"norm statistics from {'the lung' if from_lung else 'whole slices or tiles'}"
+    )
+    return TestModel(loaded, resolver, windows, from_lung)
+
+
+def lung_statistics(loaded: LoadedGenerator, options: Namespace) -> bool:
+    """Whether norm statistics are to come from the lung instead of the whole slice.
+
+    As the network knows them from training: patches of unpaired training lie wholly inside the
+    lung, those of the public setting show all of the chest (docs/results.md has both measured).
+    Bare weights do not say, so they run as published, on all that they are given.
+    """
+    if options.norm_scope:
+        return bool(options.norm_scope == "lung")
+    inside = loaded.options.get("dataset_mode") == "unpaired"
+    return inside and options.region == "lung" and options.patch_size is None
 
 
 def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPolicy:

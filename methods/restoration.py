@@ -46,9 +46,7 @@ Score = dict[str, float | int | str]
 def micro_restoration(options: Namespace) -> None:
     """microCTsmallpatchtest: HR micro-CT, shrunk by 2^n, restored (the published evaluation)."""
     # The lung mask belongs to clinical CT; micro-CT is scored everywhere.
-    restore_and_score(
-        Namespace(**{**vars(options), "region": "all", "norm_scope": "slice"}), "micro"
-    )
+    restore_and_score(Namespace(**{**vars(options), "region": "all"}), "micro")
 
 
 def clinical_restoration(options: Namespace) -> None:
@@ -83,7 +81,7 @@ def restore_and_score(options: Namespace, domain: Domain) -> None:
             options.degradation,
             folder,
             domain,
-            lung_statistics=options.norm_scope == "lung",
+            lung_statistics=model.lung_statistics,
             overwrite=options.overwrite,
         )
         summary = summarise(scores)
@@ -99,6 +97,7 @@ def restore_and_score(options: Namespace, domain: Domain) -> None:
             checkpoint=str(model.loaded.origin),
             checkpoint_step=model.loaded.step,
             window=window.as_dict(),
+            norm_scope="lung" if model.lung_statistics else "slice",
             data_range=DATA_RANGE,
             scored="lung mask" if mask is not None else "whole slices",
             scores=summary,

@@ -53,7 +53,7 @@ def super_resolution(options: Namespace) -> None:
             model.resolver,
             window,
             folder,
-            lung_statistics=options.norm_scope == "lung",
+            lung_statistics=model.lung_statistics,
             overwrite=options.overwrite,
         )
         record_case(folder, options, model, volume, window, time.monotonic() - started)
@@ -176,6 +176,7 @@ def record_case(
         "checkpoint_step": model.loaded.step,
         "window": window.as_dict(),
         "scale": model.scale,
+        "norm_scope": "lung" if model.lung_statistics else "slice",
         "seconds": round(seconds, 3),
         "seconds_per_slice": round(seconds / volume.num_slices, 4),
     }

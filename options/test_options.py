@@ -65,7 +65,7 @@ class TestOptions(BaseOptions):
             "--norm_scope",
             choices=("slice", "lung"),
             help="pixels that instance norm takes its statistics from: the whole slice, or its "
-            "lung (default with --region lung: the networks were trained on lung alone)",
+            "lung; default: lung for models trained on patches inside the lung, else slice",
         )
         group.add_argument(
             "--patch_size",
@@ -87,7 +87,6 @@ class TestOptions(BaseOptions):
         refuse_idle_options(parser, options, given_names(parser, arguments))
         self.check(parser, options)
         options.region = options.region or "lung"
-        options.norm_scope = options.norm_scope or ("lung" if options.region == "lung" else "slice")
         return options, parser
 
     def check(self, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

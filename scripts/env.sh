@@ -5,7 +5,7 @@
 # stamp .venv/.complete is written last and holds the lock's checksum, so that a half-finished
 # installation or a changed lock is noticed and repaired.
 #
-# Arguments: the requirement files that must be fulfilled.
+# Arguments: the requirement files that must be fulfilled, as named in the project's folder.
 
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -21,7 +21,7 @@ is_python() {
 fulfils() {
     local python="$1"
     shift
-    "$python" "$PROJECT/scripts/check_requirements.py" "$@" 2>/dev/null
+    (cd "$PROJECT" && "$python" scripts/check_requirements.py "$@") >/dev/null 2>&1
 }
 
 find_python() {

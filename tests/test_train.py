@@ -159,7 +159,7 @@ def test_a_model_is_not_replaced_without_a_word(data: tuple[str, ...]) -> None:
 
 def test_overwrite_leaves_nothing_of_the_earlier_run(data: tuple[str, ...]) -> None:
     folder = run(data, "--niter", "3", "--save_epoch_freq", "1", "--save_by_iter",
-                 "--save_latest_freq", "2", "--keep", "0")  # fmt: skip
+                 "--save_latest_freq", "2", "--keep", "0", "--update_html_freq", "1")  # fmt: skip
     words = ("--niter", "1", "--niter_decay", "0", "--max_dataset_size", "4", "--keep", "1")
     run(data, *words, "--overwrite")
     # Not the old epoch 4, which has a greater number than any new one.

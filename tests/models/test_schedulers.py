@@ -26,9 +26,10 @@ def test_linear_really_decays_to_zero() -> None:
     assert published[99] == 1 and 0 < published[199] < 0.01
 
 
-def test_a_later_first_epoch_joins_the_schedule() -> None:
-    whole = rates("linear", 8, 4, 4)
-    assert rates("linear", 3, 4, 4, first_epoch=6) == pytest.approx(whole[5:])
+@pytest.mark.parametrize("policy", ["linear", "cosine", "step"])
+def test_a_later_first_epoch_joins_the_schedule(policy: str) -> None:
+    whole = rates(policy, 8, 4, 4)
+    assert rates(policy, 3, 4, 4, first_epoch=6) == pytest.approx(whole[5:])
 
 
 def test_other_policies() -> None:

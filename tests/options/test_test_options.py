@@ -67,6 +67,9 @@ def test_slices_from_the_end_are_no_flag(words: tuple[str, ...]) -> None:
         ("--method smallpatchtest --degradation zoom", "--degradation has no effect"),
         ("--allow_training_data", "--allow_training_data has no effect with --method small"),
         ("--normalization minmax --windows micro=0:9", "--windows has no effect with"),
+        ("--norm_scope lung --region all", "needs the lung mask, which --region all leaves out"),
+        ("--norm_scope slice --patch_size 32", "--norm_scope has no effect with --patch_size"),
+        ("--method microCTsmallpatchtest --norm_scope lung", "--norm_scope has no effect with"),
     ],
 )
 def test_contradictions_are_refused_with_the_fix(

@@ -40,6 +40,33 @@ def test_ctrl_c_ends_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == "interrupted\n"
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as torch.cuda's, which is known by its name so that torch need not be loaded."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more lines"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    ],
+)
+def test_out_of_memory_is_one_line_that_names_what_helps(
+    capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def main(words: list[str]) -> int:
+        raise error
+
+    assert run_command_line(main, []) == EXIT_USER_ERROR
+    err = capsys.readouterr().err
+    assert err.startswith("error: out of memory (")
+    assert "smaller --batch_size" in err
+    assert err.count("\n") == 1
+    assert run_command_line(main, ["--debug"]) == EXIT_USER_ERROR
+    assert "Traceback" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("fault", [ValueError("bug"), SystemExit(5)])
 def test_faults_of_the_program_pass_through(fault: BaseException) -> None:
     def main(words: list[str]) -> int:
