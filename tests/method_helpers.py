@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from data.geometry import corners
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writers import write_volume
-from methods.loading import TestModel
+from methods.loading import TestModel, lung_statistics
 from models.checkpoints import LoadedGenerator
 from models.networks import SRGenerator
 from models.super_resolver import SuperResolver
@@ -54,11 +55,14 @@ def as_resolver(stub: IdentityResolver) -> SuperResolver:
     return cast(SuperResolver, stub)
 
 
-def stub_model(stub: IdentityResolver, digests: frozenset[str] = frozenset()) -> TestModel:
-    """What `load_model` would return, with the stand-in for the network."""
+def stub_model(
+    stub: IdentityResolver, options: Namespace, digests: frozenset[str] = frozenset()
+) -> TestModel:
+    """What `load_model` would return for a model of unpaired training, with the stand-in."""
     generator = SRGenerator(1, ngf=2, blocks=1)
-    loaded = LoadedGenerator(generator, POLICY.as_dict(), digests, Path("stub.pt"), 7, {})
-    return TestModel(loaded, as_resolver(stub), POLICY)
+    trained = {"dataset_mode": "unpaired"}
+    loaded = LoadedGenerator(generator, POLICY.as_dict(), digests, Path("stub.pt"), 7, trained)
+    return TestModel(loaded, as_resolver(stub), POLICY, lung_statistics(loaded, options))
 
 
 def affines() -> dict[str, np.ndarray]:

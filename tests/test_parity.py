@@ -18,6 +18,7 @@ from torch import nn
 from models.medical_cycle_gan import LOSSES, MODELS, NETWORKS, MedicalCycleGANModel
 from models.networks import recognise_generator
 from options import TrainOptions
+import itertools
 
 HERE = Path(__file__).resolve().parent
 FORWARD_TOLERANCE = 1e-4  # absolute
@@ -74,8 +75,13 @@ BATCH = ("clinical", "micro")
 
 
 @pytest.fixture(scope="module", params=list(parity_files()), ids=lambda path: path.stem)
-def golden(request: pytest.FixtureRequest) -> Golden:
-    return Golden(request.param)
+def golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
+    # Adam turns rounding into steps where a gradient all but vanishes, and the order of summation
+    # depends on the threads: with one instead of two the 4x file's third step is 1.3e-4 off.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield Golden(request.param)
+    torch.set_num_threads(threads)
 
 
 def test_a_parity_file_lies_beside_this_test() -> None:
@@ -101,7 +107,7 @@ def zero_gradient_biases(model: MedicalCycleGANModel) -> set[tuple[str, str]]:
     for name, network in model.networks.items():
         for path, module in network.named_modules():
             if isinstance(module, nn.Sequential):
-                for index, (layer, following) in enumerate(zip(module, module[1:], strict=False)):
+                for index, (layer, following) in enumerate(itertools.pairwise(module)):
                     is_conv = isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
                     if is_conv and isinstance(following, nn.InstanceNorm2d):
                         found.add((name, f"{path}.{index}.bias"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from methods.loading import (
     choose_test_windows,
     input_paths,
     load_model,
+    lung_statistics,
     refuse_existing,
     result_folders,
 )
@@ -44,9 +46,31 @@ def test_the_last_trained_model_is_taken(
     assert model.scale == 2
     assert model.windows == POLICY
     said = capsys.readouterr().out
-    assert said == f"model {model.loaded.origin} (step 5), 2x, on cpu, window normalization\n"
+    assert said == (
+        f"model {model.loaded.origin} (step 5), 2x, on cpu, window normalization, "
+        "norm statistics from the lung\n"
+    )
     by_name = load_model(options_in(tmp_path, "--name", "first"))
     assert by_name.loaded.origin == tmp_path / "first" / "latest.pt"
+
+
+@pytest.mark.parametrize(
+    ("trained", "words", "from_lung"),
+    [
+        ("unpaired", (), True),
+        ("unpaired", ("--norm_scope", "slice"), False),
+        ("unpaired", ("--region", "all"), False),
+        ("unpaired", ("--patch_size", "32"), False),
+        ("public_2D", (), False),
+        ("public_2D", ("--norm_scope", "lung"), True),
+        (None, (), False),
+    ],
+)
+def test_norm_statistics_are_those_of_the_training_patches(
+    trained: str | None, words: tuple[str, ...], from_lung: bool
+) -> None:
+    known = replace(loaded(POLICY), options={} if trained is None else {"dataset_mode": trained})
+    assert lung_statistics(known, evaluation_options(*words)) is from_lung
 
 
 def test_a_kept_checkpoint_is_taken_by_epoch_or_step(tmp_path: Path) -> None:

@@ -67,8 +67,7 @@ def use(
     stub: IdentityResolver, monkeypatch: pytest.MonkeyPatch, seen: frozenset[str] = frozenset()
 ) -> None:
     """Let `stub` stand in for a model that was trained on the slices `seen`."""
-    model = stub_model(stub, seen)
-    monkeypatch.setattr(methods.restoration, "load_model", lambda options: model)
+    monkeypatch.setattr(methods.restoration, "load_model", lambda o: stub_model(stub, o, seen))
     # Drawing takes longer than all else; one test below draws.
     monkeypatch.setattr(methods.restoration, "comparison_picture", quick_picture)
 
@@ -428,7 +427,7 @@ def test_uint16_micro_ct_keeps_its_values(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "micro.nii"
     write_volume(path, array, np.eye(4), dtype=np.uint16)
     stub = IdentityResolver()
-    model = stub_model(stub)
+    model = stub_model(stub, evaluation_options("--region", "all"))
     policy = WindowPolicy("window", CLINICAL_WINDOW, replace(MICRO_WINDOW, high=65535.0))
     monkeypatch.setattr(
         methods.restoration, "load_model", lambda options: replace(model, windows=policy)

@@ -40,7 +40,7 @@ SIZE = (14, 12, 3)
 def resolver(monkeypatch: pytest.MonkeyPatch) -> IdentityResolver:
     """The stand-in that every run of this test uses in place of a trained network."""
     stub = IdentityResolver()
-    monkeypatch.setattr(methods.super_resolution, "load_model", lambda options: stub_model(stub))
+    monkeypatch.setattr(methods.super_resolution, "load_model", lambda o: stub_model(stub, o))
     # Drawing takes longer than all else; one test below draws.
     monkeypatch.setattr(methods.super_resolution, "comparison_picture", quick_picture)
     return stub
@@ -175,7 +175,7 @@ def test_minmax_takes_each_volumes_own_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = IdentityResolver()
-    model = stub_model(stub)
+    model = stub_model(stub, evaluation_options())
     policy = replace(model.windows, normalization="minmax")
     monkeypatch.setattr(
         methods.super_resolution, "load_model", lambda options: replace(model, windows=policy)

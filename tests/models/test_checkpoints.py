@@ -47,7 +47,8 @@ def test_bare_weights_of_the_original_code_load_as_they_are(tmp_path: Path, pref
     torch.save(weights, path)
     loaded = load_generator(path)
     assert loaded.generator.architecture == generator.architecture
-    assert loaded.windows is None and loaded.step is None
+    assert loaded.windows is None
+    assert loaded.step is None
     for key, value in generator.state_dict().items():
         assert torch.equal(loaded.generator.state_dict()[key], value)
 

@@ -29,7 +29,8 @@ def test_generators_scale_by_two_to_the_n(sampling_times: int) -> None:
     assert enlarged.shape == (2, 1, 8 * scale, 12 * scale)
     shrunk = DownsamplingGenerator(sampling_times, ngf=2, blocks=1)(enlarged)
     assert shrunk.shape == clinical.shape
-    assert float(enlarged.abs().max()) <= 1 and float(shrunk.abs().max()) <= 1
+    assert float(enlarged.abs().max()) <= 1
+    assert float(shrunk.abs().max()) <= 1
 
 
 def test_state_dict_keys_follow_the_published_layout() -> None:

@@ -23,7 +23,8 @@ def image(rows: int, columns: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(16, 16), (33, 47), (1, 1), (3, 50)])
 def test_any_size_is_enlarged_whole(generator: SRGenerator, size: tuple[int, int]) -> None:
     result = SuperResolver(generator, CPU).upscale_slice(image(*size))
-    assert result.shape == (size[0] * 4, size[1] * 4) and result.dtype == np.float32
+    assert result.shape == (size[0] * 4, size[1] * 4)
+    assert result.dtype == np.float32
 
 
 def test_whole_slice_equals_the_generator_and_runs_it_once(

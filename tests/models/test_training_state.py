@@ -66,7 +66,9 @@ def test_original_weights_start_at_the_epoch_count(tmp_path: Path) -> None:
     model = tiny_model("--epoch_count", "2", "--niter", "3")
     model.options.continue_train = True
     position, windows = start_or_resume(tmp_path, model.options, model)
-    assert position.epoch == 2 and position.step == 0 and windows is None
+    assert position.epoch == 2
+    assert position.step == 0
+    assert windows is None
     weight = source.D_B.state_dict()["model.0.weight"]
     assert torch.equal(weight, model.D_B.state_dict()["model.0.weight"])
     narrow = tiny_model("--ngf", "8")
