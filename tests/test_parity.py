@@ -6,6 +6,7 @@ the folder ../shared/parity where it is present, and any that PARITY_FILES names
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,6 @@ from torch import nn
 from models.medical_cycle_gan import LOSSES, MODELS, NETWORKS, MedicalCycleGANModel
 from models.networks import recognise_generator
 from options import TrainOptions
-import itertools
 
 HERE = Path(__file__).resolve().parent
 FORWARD_TOLERANCE = 1e-4  # absolute

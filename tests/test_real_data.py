@@ -25,6 +25,10 @@ STEPS_4X = 500
 
 def load_nifti(path: Path) -> Any:
     """nibabel's image, whose stubs leave out most of what it has."""
+    return load(path)
+
+
+def load(path: Path) -> Any:
     return nib.load(path)
 
 
@@ -121,7 +125,7 @@ def test_4x_super_resolves_a_dicom_series(trained_4x: Path, shared_data: Path) -
     results = run_test(trained_4x, "dicom", "--input", str(series), "--slices", "11:12")
     enlarged = load_nifti(results / "SR.nii.gz")
     assert enlarged.shape == (2048, 2048, 1)
-    np.testing.assert_allclose(enlarged.header.get_zooms(), (0.703125 / 4, 0.703125 / 4, 2.5))
+    np.testing.assert_allclose(enlarged.header.get_zooms(), [0.703125 / 4, 0.703125 / 4, 2.5])
 
 
 def test_8x_trains_on_ct_and_fly(tmp_path: Path, shared_data: Path) -> None:
