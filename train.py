@@ -60,14 +60,16 @@ def train(options: argparse.Namespace) -> int:
     seed_everything(options.seed)
 
     model = MODELS[options.model](options, devices)
-    position, stored_windows = start_or_resume(folder, options, model)
+    start = start_or_resume(folder, options, model)
+    position = start.position
     last_epoch = options.niter + options.niter_decay
     if position.epoch > last_epoch:
         raise UserError(
             f"{folder} is trained to its last epoch {last_epoch} (niter + niter_decay): give a "
             "larger --niter to go on"
         )
-    data = open_data(options, stored_windows)
+    data = open_data(options, start.windows)
+    digests = sorted(start.digests.union(data.digests))
     dataset = DATASETS[options.dataset_mode](data, patch_settings(options))
     if position.offset > len(dataset):
         raise UserError(
@@ -115,7 +117,7 @@ def train(options: argparse.Namespace) -> int:
             options,
             position,
             data.windows.as_dict(),
-            data.digests,
+            digests,
         )
         prune_checkpoints(folder, options.keep)
         remember_experiment(Path(options.checkpoints_dir), options.name)

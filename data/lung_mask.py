@@ -78,7 +78,7 @@ def compute_lung_mask(volume: Volume) -> np.ndarray:
     if mask is None:
         raise UserError(
             f"no lung found in {volume.source} (air below {AIR_BELOW_HU:g} HU inside the body): "
-            "give a mask NAME_mask.nii.gz, or use --region all to take patches everywhere"
+            f"give a mask {volume.name}_mask.nii.gz beside it (or test with --region all)"
         )
     footprint = _disk(volume.spacing)
     for index in range(volume.num_slices):

@@ -14,6 +14,9 @@ from data.volume import Volume
 from data.windows import IntensityWindow
 from util.errors import UserError
 
+# Of [-1, 1]: 7.5 HU in the default window, below the noise of any clinical CT.
+CONSTANT_PATCH_NOISE = 0.01
+
 Item = dict[str, torch.Tensor]
 
 
@@ -113,6 +116,25 @@ def any_of(sources: Sequence[PatchSource], generator: np.random.Generator) -> Pa
 def low_resolution(patch: np.ndarray, scale: int, degradation: Degradation) -> np.ndarray:
     """Shrink a patch in [-1, 1] `scale` times; a cubic zoom's overshoot is clipped."""
     return shrink(patch, scale, degradation).clip(-1.0, 1.0)
+
+
+def enliven(patch: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Give a constant patch a little noise; any other one comes back as it is.
+
+    Instance norm divides a constant by the root of its eps, and so it does to the gradient, layer
+    after layer, until it overflows. Empty micro-CT and air below the window are such patches.
+
+    Args:
+        patch: float32 (rows, columns) in [-1, 1].
+        generator: of the item.
+
+    Returns:
+        float32 of the same shape in [-1, 1].
+    """
+    if patch.min() < patch.max():
+        return patch
+    noise = generator.normal(0.0, CONSTANT_PATCH_NOISE, patch.shape)
+    return (patch + noise.astype(np.float32)).clip(-1.0, 1.0)
 
 
 def to_tensor(patch: np.ndarray) -> torch.Tensor:

@@ -12,6 +12,7 @@ from data.patches import (
     PatchDataset,
     PatchSource,
     any_of,
+    enliven,
     epoch_length,
     low_resolution,
     to_tensor,
@@ -82,8 +83,10 @@ class PublicDataset(PatchDataset):
         self._noise_sigma = noise_sigma
 
     def make_item(self, epoch: int, index: int) -> Item:
-        low = self._low_patch(index, self.generator(epoch, index, _LOW))
-        high = self._high_patch(self.generator(epoch, index, _HIGH))
+        generator = self.generator(epoch, index, _LOW)
+        low = enliven(self._low_patch(index, generator), generator)
+        generator = self.generator(epoch, index, _HIGH)
+        high = enliven(self._high_patch(generator), generator)
         return {"clinical": to_tensor(low), "micro": to_tensor(high)}
 
     def _high_patch(self, generator: np.random.Generator) -> np.ndarray:

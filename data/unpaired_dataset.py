@@ -12,6 +12,7 @@ from data.patches import (
     PatchDataset,
     PatchSource,
     any_of,
+    enliven,
     epoch_length,
     low_resolution,
     to_tensor,
@@ -85,8 +86,10 @@ class UnpairedDataset(PatchDataset):
         self._serial = serial
 
     def make_item(self, epoch: int, index: int) -> Item:
-        clinical = self._clinical_patch(index, self.generator(epoch, index, _CLINICAL))
-        micro = self._micro_patch(index, self.generator(epoch, index, _MICRO))
+        generator = self.generator(epoch, index, _CLINICAL)
+        clinical = enliven(self._clinical_patch(index, generator), generator)
+        generator = self.generator(epoch, index, _MICRO)
+        micro = enliven(self._micro_patch(index, generator), generator)
         return {"clinical": to_tensor(clinical), "micro": to_tensor(micro)}
 
     def _clinical_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:

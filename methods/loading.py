@@ -102,6 +102,11 @@ def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPo
         normalization: Normalization = "window" if options.windows else "minmax"
         policy = WindowPolicy(normalization, CLINICAL_WINDOW, IntensityWindow(0.0, 15000.0))
         print(f"{loaded.origin} states no intensity windows: using {normalization} normalization")
+        given = parse_windows(options.windows or [])
+        if given and options.method == "microCTsmallpatchtest" and "micro" not in given:
+            raise UserError(
+                f"{loaded.origin} states no window for micro-CT: give --windows micro=LOW:HIGH"
+            )
     for domain, window in parse_windows(options.windows or []).items():
         if window is None:
             raise UserError(

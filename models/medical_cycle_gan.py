@@ -29,7 +29,7 @@ from models.networks import (
     initialise,
     make_discriminator,
 )
-from models.schedulers import change_rate, make_scheduler, step_scheduler
+from models.schedulers import make_scheduler, step_scheduler, take_up_rate
 
 NETWORKS = ("G_A", "G_B", "D_A", "D_B")
 MULTI_MODALITY = ("downsample", "upsample", "clinical_ssim", "micro_ssim")
@@ -122,10 +122,14 @@ class MedicalCycleGANModel:
         """Learning rate of the generators in this epoch."""
         return float(self.optimizers["G"].param_groups[0]["lr"])
 
-    def change_learning_rate(self, before: float, now: float) -> None:
-        """Go on at the same point of the schedule as if it had started at `now`, not `before`."""
+    def take_up_learning_rate(self, before: float) -> None:
+        """Go on at the saved point of the schedule with the options' own rate and epochs.
+
+        Args:
+            before: start value of the learning rate of the run so far.
+        """
         for name, optimizer in self.optimizers.items():
-            change_rate(optimizer, self.schedulers[name], before, now)
+            take_up_rate(optimizer, self.schedulers[name], before, self.options.lr)
 
     def set_input(self, batch: Mapping[str, Tensor]) -> None:
         """Take a batch {"clinical": (N, 1, p, p), "micro": (N, 1, p * scale, p * scale)}."""

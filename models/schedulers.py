@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 from torch.optim import Optimizer, lr_scheduler
 
@@ -53,14 +54,31 @@ def step_scheduler(scheduler: Scheduler, generator_loss: float) -> None:
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
         scheduler.step(generator_loss)
     else:
-        scheduler.step()
+        with warnings.catch_warnings():
+            # A run resumed at the very end of an epoch has taken no step yet; torch warns of it.
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            scheduler.step()
 
 
-def change_rate(optimizer: Optimizer, scheduler: Scheduler, before: float, now: float) -> None:
-    """Go on with start value `now` of the learning rate instead of `before`, as decayed so far."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * now / before if before > 0 else now
-        if "initial_lr" in group:
-            group["initial_lr"] = now
+def take_up_rate(optimizer: Optimizer, scheduler: Scheduler, before: float, now: float) -> None:
+    """Set the learning rate of a resumed run from its start value and place in the schedule.
+
+    Computed anew, not taken from the checkpoint, so that another start value or another number of
+    epochs acts at once: a finished linear run stands at rate 0, where an added epoch would learn
+    nothing. With unchanged options the rate is bitwise the one that was saved.
+
+    Args:
+        optimizer, scheduler: with their saved states loaded.
+        before: start value of the run so far.
+        now: start value to go on with.
+    """
     if isinstance(scheduler, lr_scheduler.LambdaLR):
         scheduler.base_lrs = [now] * len(optimizer.param_groups)
+        rates = [now * factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+    else:
+        # The plateau policy has no formula: keep what it has come to, relative to the start.
+        rates = [g["lr"] * now / before if before > 0 else now for g in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+        if "initial_lr" in group:
+            group["initial_lr"] = now

@@ -87,6 +87,22 @@ class Position:
         return cls(state["epoch"], state["offset"], state["step"], loss_sum, state["loss_count"])
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where and with what a run begins.
+
+    Attributes:
+        position: the first step to take.
+        windows: intensity windows of the run so far; None at a fresh start.
+        digests: slices that the run so far was trained on, which a resumed run with other data
+            must not forget.
+    """
+
+    position: Position
+    windows: Mapping[str, Any] | None = None
+    digests: frozenset[str] = frozenset()
+
+
 def save_training_state(
     paths: Sequence[Path],
     model: MedicalCycleGANModel,
@@ -121,16 +137,11 @@ def plain_option(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def start_or_resume(
-    folder: Path, options: Namespace, model: MedicalCycleGANModel
-) -> tuple[Position, Mapping[str, Any] | None]:
+def start_or_resume(folder: Path, options: Namespace, model: MedicalCycleGANModel) -> Start:
     """Where to start: at the beginning, or with --continue_train where a checkpoint stands.
 
     Weights that the original code saved (latest_net_G_A.pth and its three companions) are taken
     up as well; they bring no optimiser state, so training starts at --epoch_count.
-
-    Returns:
-        The position, and the stored intensity windows (None at a fresh start).
 
     Raises:
         UserError: a model is in the way of a fresh start, or nothing is there to go on from, or
@@ -144,7 +155,7 @@ def start_or_resume(
                 f"{folder} already holds a model: --continue_train goes on with it, --overwrite "
                 "replaces it, --name NAME starts another"
             )
-        return Position(options.epoch_count), None
+        return Start(Position(options.epoch_count))
     if not path.is_file():
         original = load_original_weights(folder, options.epoch)
         if original is not None:
@@ -156,7 +167,7 @@ def start_or_resume(
                     f"({_second_line(error)}): give the --ngf, --ndf and --model they were "
                     "trained with"
                 ) from error
-            return Position(options.epoch_count), None
+            return Start(Position(options.epoch_count))
     state = load_checkpoint(path)
     for name in FIXED_OPTIONS:
         was, now = state["options"].get(name), getattr(options, name)
@@ -166,10 +177,13 @@ def start_or_resume(
                 "or start another experiment with --name"
             )
     model.load_state_dict(state)
-    if options.lr != state["options"]["lr"]:
-        model.change_learning_rate(state["options"]["lr"], options.lr)
+    model.take_up_learning_rate(before=state["options"]["lr"])
     restore_random_states(state["random"])
-    return Position.from_state(state["position"]), state["windows"]
+    return Start(
+        Position.from_state(state["position"]),
+        state["windows"],
+        frozenset(state["training_digests"]),
+    )
 
 
 def _second_line(error: RuntimeError) -> str:

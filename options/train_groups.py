@@ -24,7 +24,8 @@ def add_run_group(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=MODEL_NAMES,
         default="medical_cycle_gan",
-        help="medical_cycle_gan (8x) or medical_cycle_ganx4 (4x, with its loss weights)",
+        help="medical_cycle_gan (8x) or medical_cycle_ganx4 (4x, with its loss weights; taken for "
+        "--dataset_mode public_2D unless --model or --sampling_times says otherwise)",
     )
     group.add_argument(
         "--suffix",

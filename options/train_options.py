@@ -75,6 +75,8 @@ class TrainOptions(BaseOptions):
             on_cpu = options.gpu_ids == "-1" or count_gpus() == 0
             options.preset = "demo" if on_cpu else "published"
         derived = dict(PRESETS[options.preset])
+        if options.dataset_mode == "public_2D" and not given & {"model", "sampling_times"}:
+            options.model = "medical_cycle_ganx4"  # the public setting is published at 4x
         if options.model == "medical_cycle_ganx4":
             derived.update(X4_DEFAULTS)
         for name, value in derived.items():

@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=2)
     arguments = parser.parse_args()
     words = ["--preset", "published", "--sampling_times", arguments.sampling_times]
+    if arguments.sampling_times == "2":
+        words += ["--model", "medical_cycle_ganx4"]  # its enlargement in idt_B is the published one
     words += ["--ngf", arguments.ngf, "--ndf", arguments.ngf, "--lr", "1e-4"]
     options, _ = TrainOptions().parse([*words, "--ssim_data_range", "1"], lambda: 0)
     torch.manual_seed(0)

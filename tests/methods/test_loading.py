@@ -220,3 +220,11 @@ def test_the_resolver_runs_where_it_is_asked_to(tmp_path: Path) -> None:
     options.gpu_ids = str(count)
     with pytest.raises(UserError, match=f"--gpu_ids names GPU {count}"):
         load_model(options)
+
+
+def test_bare_weights_need_the_window_of_the_domain_that_is_tested() -> None:
+    words = ("--method", "microCTsmallpatchtest", "--windows")
+    with pytest.raises(UserError, match="states no window for micro-CT: give --windows micro="):
+        choose_test_windows(loaded(None), evaluation_options(*words, "clinical=-900:400"))
+    policy = choose_test_windows(loaded(None), evaluation_options(*words, "micro=0:255"))
+    assert policy.micro == IntensityWindow(0, 255)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from training_helpers import tiny_batch, tiny_model
 
+from data.patches import enliven
+from data.sampling import item_generator
 from models.medical_cycle_gan import LOSSES, residual_blocks
 from models.networks import SRGenerator
 
@@ -141,3 +144,18 @@ def test_block_count_is_read_off_the_generator_name() -> None:
     assert sum("conv_block.1.weight" in k for k in tiny_model().G_A.state_dict()) == 9
     six = tiny_model("--clinical2micronetG", "sr_resnet_6blocks")
     assert sum("conv_block.1.weight" in k for k in six.G_A.state_dict()) == 6
+
+
+def test_noise_keeps_the_gradient_of_an_empty_patch_small() -> None:
+    """A constant patch stays constant in every layer, where its gradient explodes."""
+    empty = np.full((32, 32), -1.0, dtype=np.float32)
+    largest = {}
+    for name, patch in (("empty", empty), ("noisy", enliven(empty, item_generator(0)))):
+        model = tiny_model()
+        model.set_input({**tiny_batch(count=1), "clinical": torch.from_numpy(patch)[None, None]})
+        model.forward()
+        model.generator_loss().backward()
+        gradients = [p.grad for p in model.G_B.parameters() if p.grad is not None]
+        largest[name] = max(float(gradient.norm()) for gradient in gradients)
+    assert largest["noisy"] < 1e3
+    assert not largest["empty"] < 1e5  # also true of NaN

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.schedulers import make_scheduler, step_scheduler
+from models.schedulers import make_scheduler, step_scheduler, take_up_rate
 
 
 def rates(policy: str, epochs: int, niter: int, niter_decay: int, **settings: int) -> list[float]:
@@ -43,3 +43,20 @@ def test_other_policies() -> None:
     assert plateau[-1] == pytest.approx(0.2)
     with pytest.raises(ValueError, match="lr_policy is 'warm'"):
         rates("warm", 1, 1, 1)
+
+
+def test_a_finished_run_that_is_prolonged_learns_again() -> None:
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = make_scheduler(optimizer, "linear", 2, 2, 1, 1)
+    for _ in range(4):
+        optimizer.step()
+        step_scheduler(scheduler, 1.0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+    longer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    prolonged = make_scheduler(longer, "linear", 6, 2, 1, 1)
+    longer.load_state_dict(optimizer.state_dict())
+    prolonged.load_state_dict(scheduler.state_dict())
+    take_up_rate(longer, prolonged, 1.0, 1.0)
+    assert longer.param_groups[0]["lr"] == 1.0
+    take_up_rate(longer, prolonged, 1.0, 0.25)
+    assert longer.param_groups[0]["lr"] == 0.25

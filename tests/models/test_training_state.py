@@ -23,23 +23,25 @@ def test_position_counts_and_returns() -> None:
 
 def test_a_fresh_start_does_not_replace_a_model(tmp_path: Path) -> None:
     model = tiny_model()
-    assert start_or_resume(tmp_path, model.options, model)[0].epoch == 1
+    assert start_or_resume(tmp_path, model.options, model).position.epoch == 1
     save_training_state([tmp_path / "latest.pt"], model, model.options, Position(3), {}, [])
     with pytest.raises(UserError, match="already holds a model: --continue_train"):
         start_or_resume(tmp_path, model.options, model)
     again = tiny_model("--overwrite")
-    assert start_or_resume(tmp_path, again.options, again)[0].epoch == 1
+    assert start_or_resume(tmp_path, again.options, again).position.epoch == 1
 
 
 def test_resume_takes_up_weights_windows_and_position(tmp_path: Path) -> None:
     model = tiny_model()
     position = Position(3, offset=4, step=11)
     windows = {"normalization": "window", "clinical": {"low": -1000.0, "high": 500.0}}
-    save_training_state([tmp_path / "latest.pt"], model, model.options, position, windows, [])
+    save_training_state([tmp_path / "latest.pt"], model, model.options, position, windows, ["aa"])
     drawn = torch.rand(3)
     other = tiny_model("--seed", "9")
     other.options.continue_train = True
-    found, stored = start_or_resume(tmp_path, other.options, other)
+    start = start_or_resume(tmp_path, other.options, other)
+    found, stored = start.position, start.windows
+    assert start.digests == {"aa"}
     assert (found.epoch, found.offset, found.step) == (3, 4, 11)
     assert stored == windows
     assert torch.equal(torch.rand(3), drawn)  # the random state is back, too
@@ -65,7 +67,8 @@ def test_original_weights_start_at_the_epoch_count(tmp_path: Path) -> None:
         torch.save(network.state_dict(), tmp_path / f"latest_net_{name}.pth")
     model = tiny_model("--epoch_count", "2", "--niter", "3")
     model.options.continue_train = True
-    position, windows = start_or_resume(tmp_path, model.options, model)
+    start = start_or_resume(tmp_path, model.options, model)
+    position, windows = start.position, start.windows
     assert position.epoch == 2
     assert position.step == 0
     assert windows is None
