@@ -47,7 +47,7 @@ DEMO: dict[str, object] = {
     "niter": 1,
     "niter_decay": 1,
     "lr": 5e-4,
-    "lambda_G_A": 0.2,
+    "lambda_G_A": 0.05,
     "lambda_identity": 0.0,
     "num_threads": 0,
     "print_freq": 10,
