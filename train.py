@@ -39,9 +39,9 @@ def train(options: argparse.Namespace) -> int:
     from data.datasets import DATASETS
     from data.sampler import EpochSampler
     from models.checkpoints import (
-        clear_checkpoints,
         prune_checkpoints,
         remember_experiment,
+        superseded_checkpoints,
     )
     from models.medical_cycle_gan import LOSSES, MODELS
     from models.networks import all_finite, count_parameters
@@ -95,12 +95,11 @@ def train(options: argparse.Namespace) -> int:
         + f" parameters; {len(dataset)} patches and {steps_an_epoch} steps an epoch, "
         f"{last_epoch} epochs"
     )
-    if not options.continue_train:
-        clear_checkpoints(folder)
+    fresh = not options.continue_train
+    superseded = superseded_checkpoints(folder, position.epoch, position.step, fresh)
     write_text(folder / "options.txt", format_options(TrainOptions().build(), options) + "\n")
     write_json(folder / "options.json", vars(options))
     monitor = TrainingMonitor(folder, LOSSES, options, position.step)
-    facts: dict[str, Any] = {"data": data.sources, "windows": data.windows.as_dict()}
 
     def save(*names: str) -> None:
         """Write checkpoints under `names`; refuses to keep a step that was not finite."""
@@ -119,9 +118,29 @@ def train(options: argparse.Namespace) -> int:
             data.windows.as_dict(),
             digests,
         )
+        written = {folder / f"{name}.pt" for name in names}
+        while superseded:  # only now, so that a run which fails before its first save loses nothing
+            path = superseded.pop()
+            if path not in written:
+                path.unlink(missing_ok=True)
         prune_checkpoints(folder, options.keep)
         remember_experiment(Path(options.checkpoints_dir), options.name)
 
+    def record(status: str) -> None:
+        """Write run.json."""
+        write_run_record(
+            folder / "run.json",
+            vars(options),
+            str(devices[0]),
+            status=status,
+            seed=options.seed,
+            steps=position.step,
+            data=data.sources,
+            windows=data.windows.as_dict(),
+            outputs=[str(folder / "latest.pt")],
+        )
+
+    record("started")
     try:
         with StopRequest() as stop:
             for epoch in range(position.epoch, last_epoch + 1):
@@ -145,6 +164,7 @@ def train(options: argparse.Namespace) -> int:
                         save("latest", *numbered)
                     if stop.requested is not None:
                         save("latest")
+                        record("stopped")
                         batches.close()
                         print(
                             f"stopped after step {position.step} (epoch {epoch}); go on with: "
@@ -160,15 +180,7 @@ def train(options: argparse.Namespace) -> int:
                 save("latest", *([f"epoch_{epoch}"] if is_kept else []))
     except NonFiniteLossError as error:
         raise UserError(f"{error}; {last_good(folder)}") from error
-    write_run_record(
-        folder / "run.json",
-        vars(options),
-        str(devices[0]),
-        seed=options.seed,
-        steps=position.step,
-        outputs=[str(folder / "latest.pt")],
-        **facts,
-    )
+    record("finished")
     print(f"trained: {folder / 'latest.pt'}; try it with: bash test.sh")
     return 0
 

@@ -133,6 +133,11 @@ def choose_windows(
     volumes, unless `words` (see `parse_windows`) say otherwise.
     """
     given = parse_windows(words or [])
+    if "clinical" in given and given["clinical"] is None:
+        raise UserError(
+            "window clinical=auto is not offered, since HU are calibrated: give clinical=LOW:HIGH "
+            "such as clinical=-1000:500"
+        )
     clinical = given.get("clinical") or CLINICAL_WINDOW
     micro_window = given.get("micro")
     if micro_window is None:

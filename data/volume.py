@@ -27,6 +27,7 @@ class Volume:
         source: path as the user knows it.
         slope, intercept: physical value (HU) = stored * slope + intercept.
         spacing_known: False where the file states no voxel size and 1 mm was assumed.
+        whole: the volume that `select_slices` took these slices from; None for a whole volume.
     """
 
     array: np.ndarray
@@ -35,6 +36,7 @@ class Volume:
     slope: float = 1.0
     intercept: float = 0.0
     spacing_known: bool = True
+    whole: Volume | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3 or np.shape(self.affine) != (4, 4):
@@ -93,7 +95,8 @@ class Volume:
             raise IndexError(f"slices {start}:{stop} of a volume of {self.num_slices}")
         affine = self.affine.copy()
         affine[:, 3] = self.affine @ (0.0, 0.0, float(start), 1.0)
-        return replace(self, array=self.array[start:stop], affine=affine)
+        whole = self.whole or self
+        return replace(self, array=self.array[start:stop], affine=affine, whole=whole)
 
     def slice_digests(self) -> list[str]:
         """A short fingerprint per slice, to find slices that were trained on.

@@ -112,7 +112,8 @@ class WindowPolicy:
         """
         if self.normalization == "window":
             return self.clinical if domain == "clinical" else self.micro
-        low, high = _value_range(volume)
+        # Of the whole volume, so that a slice's window does not depend on which ones were selected.
+        low, high = _value_range(volume.whole or volume)
         if domain == "micro":
             low, high = (float(v) for v in np.clip((low, high), *PUBLISHED_MICRO_RANGE))
         _refuse_constant(volume, low, high)

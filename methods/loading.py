@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.discovery import find_volumes
+from data.formats import case_name
 from data.phantom import generate_phantom
 from data.training_data import report_phantom
 from data.windows import (
@@ -102,12 +103,21 @@ def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPo
         normalization: Normalization = "window" if options.windows else "minmax"
         policy = WindowPolicy(normalization, CLINICAL_WINDOW, IntensityWindow(0.0, 15000.0))
         print(f"{loaded.origin} states no intensity windows: using {normalization} normalization")
-        given = parse_windows(options.windows or [])
-        if given and options.method == "microCTsmallpatchtest" and "micro" not in given:
+    tested = "micro" if options.method == "microCTsmallpatchtest" else "clinical"
+    given = parse_windows(options.windows or [])
+    for domain in given:
+        if domain != tested:
             raise UserError(
-                f"{loaded.origin} states no window for micro-CT: give --windows micro=LOW:HIGH"
+                f"--windows {domain}=... has no effect with --method {options.method}, which "
+                f"reads {tested} volumes: leave it out"
             )
-    for domain, window in parse_windows(options.windows or []).items():
+    # Bare weights and models of the public setting know nothing of micro-CT's units.
+    unknown = loaded.windows is None or loaded.options.get("dataset_mode") == "public_2D"
+    if tested == "micro" and unknown and not given and policy.normalization == "window":
+        raise UserError(
+            f"{loaded.origin} states no window for micro-CT: give --windows micro=LOW:HIGH"
+        )
+    for domain, window in given.items():
         if window is None:
             raise UserError(
                 f"--windows {domain}=auto measures training volumes; give {domain}=LOW:HIGH here"
@@ -137,18 +147,18 @@ def input_paths(options: Namespace, scale: int, domain: str) -> list[Path]:
     return find_volumes([str(chosen)])
 
 
-def result_folders(paths: list[Path], names: list[str], results_dir: str) -> list[Path]:
+def result_folders(paths: list[Path], results_dir: str) -> list[Path]:
     """Folder of each case's results: `results_dir` itself for one case, else one folder a case.
 
     Args:
-        paths: input volumes, for the message.
-        names: their case names.
+        paths: input volumes.
         results_dir: as the user gave it.
 
     Raises:
         UserError: two inputs have the same case name, so that one would replace the other.
     """
     root = Path(results_dir)
+    names = [case_name(path) for path in paths]
     if len(names) == 1:
         return [root]
     for index, name in enumerate(names):

@@ -58,6 +58,9 @@ def restore_and_score(options: Namespace, domain: Domain) -> None:
     """Run the evaluation on every input volume and write volumes, scores and pictures."""
     model = load_model(options)
     paths = input_paths(options, model.scale, domain)
+    folders = result_folders(paths, options.results_dir)
+    names = output_names(domain)
+    refuse_existing([folder / name for folder in folders for name in names], options.overwrite)
     cases = [open_case(path, options) for path in paths]
     for volume, mask in cases:
         if mask is not None and not any(section.any() for section in mask):
@@ -68,9 +71,6 @@ def restore_and_score(options: Namespace, domain: Domain) -> None:
     if not options.allow_training_data:
         for volume, _ in cases:
             refuse_training_data(volume, model)
-    folders = result_folders(paths, [volume.name for volume, _ in cases], options.results_dir)
-    names = output_names(domain)
-    refuse_existing([folder / name for folder in folders for name in names], options.overwrite)
     for (volume, mask), folder in zip(cases, folders, strict=True):
         window = model.windows.window_for(volume, domain)
         scores = restore_volume(
@@ -222,12 +222,12 @@ def low_mask(mask: np.ndarray, scale: int) -> np.ndarray | None:
 
 
 def stored_type(volume: Volume) -> DTypeLike:
-    """Type of the written volumes: HU-like integers stay integers, all else becomes float32."""
+    """Type of the written volumes: 8 and 16 bit integers stay so, all else becomes float32."""
     plain = volume.slope == 1.0 and volume.intercept == 0.0
     stored: np.dtype = volume.array.dtype
     if stored.kind in "iu" and stored.itemsize <= 2 and plain:
         return stored.newbyteorder("=")
-    return np.int16 if stored.kind in "iu" and volume.slope == 1.0 else np.float32
+    return np.float32
 
 
 def score_slice(

@@ -41,9 +41,9 @@ def super_resolution(options: Namespace) -> None:
     """
     model = load_model(options)
     paths = input_paths(options, model.scale, "clinical")
-    cases = [open_case(path, options) for path in paths]
-    folders = result_folders(paths, [volume.name for volume, _ in cases], options.results_dir)
+    folders = result_folders(paths, options.results_dir)
     refuse_existing([folder / name for folder in folders for name in OUTPUTS], options.overwrite)
+    cases = [open_case(path, options) for path in paths]
     for (volume, mask), folder in zip(cases, folders, strict=True):
         started = time.monotonic()
         window = model.windows.window_for(volume, "clinical")

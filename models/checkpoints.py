@@ -53,7 +53,11 @@ def checkpoint_path(folder: Path, epoch: str, load_iter: int) -> Path:
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) to `path` in one atomic step."""
     with atomic_path(path) as partial:
-        torch.save({"format": FORMAT, "version": VERSION, **state}, partial)
+        try:
+            torch.save({"format": FORMAT, "version": VERSION, **state}, partial)
+        except RuntimeError as error:
+            # So torch says that the disk is full; the earlier checkpoint of this name stays.
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def load_file(path: Path) -> Any:
@@ -64,8 +68,13 @@ def load_file(path: Path) -> Any:
             values.
     """
     if not path.is_file():
-        there = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
-        hint = f"there is {', '.join(there)}" if there else "train first: bash run.sh"
+        there = sorted(p.name for p in path.parent.glob("*.pt"))
+        named = sorted(p.parent.name for p in path.parent.parent.glob("*/latest.pt"))
+        hint = "train first: bash run.sh"
+        if there:
+            hint = f"there is {', '.join(there)}"
+        elif named:
+            hint = f"{path.parent.parent} holds the experiments {', '.join(named)}"
         raise UserError(f"no checkpoint {path}: {hint}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -117,16 +126,23 @@ def load_generator(path: Path) -> LoadedGenerator:
     state = load_file(path)
     if isinstance(state, dict) and state.get("format") == FORMAT:
         state = load_checkpoint(path)
-        generator = SRGenerator(**state["architecture"])
-        generator.load_state_dict(state["networks"]["G_A"])
-        loaded = LoadedGenerator(
-            generator,
-            state["windows"],
-            frozenset(state["training_digests"]),
-            path,
-            state["position"]["step"],
-            state["options"],
-        )
+        try:
+            generator = SRGenerator(**state["architecture"])
+            generator.load_state_dict(state["networks"]["G_A"])
+            loaded = LoadedGenerator(
+                generator,
+                state["windows"],
+                frozenset(state["training_digests"]),
+                path,
+                state["position"]["step"],
+                state["options"],
+            )
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{path} is a damaged checkpoint ({reason}): give another one, such as an "
+                "epoch_N.pt beside it"
+            ) from error
     else:
         try:
             weights = strip_parallel_prefix(state)
@@ -168,11 +184,26 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
             numbered[number].unlink()
 
 
-def clear_checkpoints(folder: Path) -> None:
-    """Delete an earlier run's checkpoints, so that none is taken for one of the run to come."""
-    for pattern in ("latest.pt", "epoch_*.pt", "iter_*.pt"):
-        for path in folder.glob(pattern):
-            path.unlink()
+def superseded_checkpoints(folder: Path, epoch: int, step: int, fresh: bool) -> list[Path]:
+    """Checkpoints of an earlier run that a run which begins here will make void.
+
+    A fresh start (--overwrite) replaces all of them. Going back to an earlier checkpoint leaves
+    those beyond it on an abandoned branch: pruning by number would keep them and delete the new
+    ones. Delete what is returned only once the new run has saved.
+
+    Args:
+        folder: of the experiment.
+        epoch, step: where the run begins; its next finished epoch is `epoch`.
+        fresh: whether it begins anew.
+    """
+    limits = {"epoch": epoch - 1, "iter": step}
+    void = [folder / "latest.pt"] if fresh else []
+    for kind, limit in limits.items():
+        for path in folder.glob(f"{kind}_*.pt"):
+            number = path.stem.removeprefix(f"{kind}_")
+            if number.isdigit() and (fresh or int(number) > limit):
+                void.append(path)
+    return void
 
 
 def remember_experiment(checkpoints_dir: Path, name: str) -> None:

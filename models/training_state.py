@@ -149,8 +149,7 @@ def start_or_resume(folder: Path, options: Namespace, model: MedicalCycleGANMode
     """
     path = checkpoint_path(folder, options.epoch, options.load_iter)
     if not options.continue_train:
-        held = checkpoint_path(folder, "latest", 0)
-        if held.is_file() and not options.overwrite:
+        if any(folder.glob("*.pt")) and not options.overwrite:
             raise UserError(
                 f"{folder} already holds a model: --continue_train goes on with it, --overwrite "
                 "replaces it, --name NAME starts another"

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 
 # Options that act at a fresh start only; the checkpoint brings what they made.
-START_OPTIONS = ("preset", "normalization", "windows", "init_type", "init_gain", "epoch_count")
+START_OPTIONS = (
+    "seed",
+    "preset",
+    "normalization",
+    "windows",
+    "init_type",
+    "init_gain",
+    "epoch_count",
+)
 
 # Option -> (option it depends on, value it needs there): without that it would have no effect.
 DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {

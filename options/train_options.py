@@ -145,7 +145,13 @@ def stored_options(
     path = root / options.name / "options.json"
     if not path.is_file():
         return None
-    stored: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        stored: dict[str, object] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        parser.error(
+            f"--continue_train: {path} cannot be read ({error}): move it away and give "
+            "every option anew"
+        )
     stored["name"] = options.name
     return stored
 

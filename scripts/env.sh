@@ -51,11 +51,12 @@ make_environment() {
     base="$(find_python)" || exit 2
     echo "installing the packages of requirements.lock into .venv with $("$base" --version)" \
         "(once; a minute or more)" >&2
-    rm -f "$stamp"
-    if ! is_python "$PROJECT/.venv/bin/python"; then
+    # Without a stamp an earlier installation died somewhere; what it left is not to be trusted.
+    if [ ! -e "$stamp" ] || ! is_python "$PROJECT/.venv/bin/python"; then
         "$base" -m venv --clear "$PROJECT/.venv" ||
             fail "cannot make .venv: install Python's venv module (Debian: python3-venv)"
     fi
+    rm -f "$stamp"
     local python="$PROJECT/.venv/bin/python"
     install_visdom "$python" ||
         fail "installing visdom failed (see above): check the network and run this again"

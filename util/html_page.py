@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,14 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
             for entry in images:
                 _ = entry["label"], entry["file"], entry["height"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the training page's {path} cannot be read ({error!r}), expected what an earlier "
-            "part of this run wrote: move the file away"
-        ) from error
+        # Nothing shown to the user may end training: the page begins anew, the old rows are kept.
+        aside = path.with_name(path.name + ".damaged")
+        with suppress(OSError):
+            path.replace(aside)
+        print(
+            f"the training page's {path} cannot be read ({error!r}): the page begins anew, the "
+            f"old file is kept as {aside.name}",
+            file=sys.stderr,
+        )
+        return []
     return list(rows)

@@ -106,7 +106,8 @@ def test_clinical_patches_lie_inside_the_mask() -> None:
     mask[2, 4:18, 9:30] = 1
     array = np.where(mask > 0, 500, -1000).astype(np.int16)
     dataset = make_dataset(clinical=[(make_volume(array, "ct.nii.gz"), mask)], micro_mix=0.0)
-    assert all((item["clinical"] == 1).all() for item in dataset)
+    # Constant patches carry a little noise, see data.patches.enliven.
+    assert all(item["clinical"].min() > 0.9 for item in dataset)
 
 
 def test_an_item_depends_on_seed_epoch_and_index_only() -> None:
@@ -192,7 +193,7 @@ def test_micro_mix_is_a_probability() -> None:
     share = np.mean([float(item["clinical"].mean()) > 0 for item in dataset])
     assert 0.2 < share < 0.3
     never = make_dataset(clinical=[(dark, None)], micro=[bright], micro_mix=0.0)
-    assert all((item["clinical"] == -1).all() for item in never)
+    assert all(item["clinical"].max() < -0.9 for item in never)
 
 
 def test_flips_are_independent_per_direction_and_domain() -> None:

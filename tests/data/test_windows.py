@@ -164,3 +164,12 @@ def test_window_words() -> None:
 def test_malformed_window_words_say_what_to_write(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_windows(words)
+
+
+def test_the_minmax_window_of_a_slice_does_not_depend_on_the_selection() -> None:
+    array = np.arange(24, dtype=np.int16).reshape(3, 2, 4)
+    volume = Volume(array, np.eye(4), "memory")
+    policy = WindowPolicy("minmax", CLINICAL_WINDOW, CLINICAL_WINDOW)
+    whole = policy.window_for(volume, "clinical")
+    part = volume.select_slices(1, 3).select_slices(0, 1)
+    assert policy.window_for(part, "clinical") == whole == IntensityWindow(0, 23)

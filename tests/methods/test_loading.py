@@ -121,14 +121,15 @@ def test_windows_by_flag_replace_their_domain_alone() -> None:
     policy = choose_test_windows(loaded(POLICY), options)
     assert policy.clinical == IntensityWindow(-900, 300)
     assert policy.micro == POLICY.micro
-    options = evaluation_options("--windows", "micro=0:255")
+    micro = ("--method", "microCTsmallpatchtest")
+    options = evaluation_options(*micro, "--windows", "micro=0:255")
     policy = choose_test_windows(loaded(POLICY), options)
     assert (policy.clinical, policy.micro) == (POLICY.clinical, IntensityWindow(0, 255))
 
 
 def test_automatic_windows_belong_to_training() -> None:
-    with pytest.raises(UserError, match=r"give micro=LOW:HIGH here"):
-        choose_test_windows(loaded(POLICY), evaluation_options("--windows", "micro=auto"))
+    with pytest.raises(UserError, match=r"give clinical=LOW:HIGH here"):
+        choose_test_windows(loaded(POLICY), evaluation_options("--windows", "clinical=auto"))
 
 
 def test_normalization_can_be_overridden() -> None:
@@ -192,15 +193,15 @@ def test_input_names_volumes(tmp_path: Path) -> None:
 
 def test_several_cases_get_a_folder_each() -> None:
     paths = [Path("x/a.nii"), Path("y/b.nii.gz")]
-    assert result_folders(paths[:1], ["a"], "out") == [Path("out")]
-    assert result_folders(paths, ["a", "b"], "out") == [Path("out/a"), Path("out/b")]
+    assert result_folders(paths[:1], "out") == [Path("out")]
+    assert result_folders(paths, "out") == [Path("out/a"), Path("out/b")]
 
 
 def test_two_inputs_of_one_case_name_are_refused() -> None:
     paths = [Path("x/a.nii"), Path("y/b.nii"), Path("z/a.nii.gz")]
     message = r"z/a\.nii\.gz and x/a\.nii are both case a: rename one or run them apart"
     with pytest.raises(UserError, match=message):
-        result_folders(paths, ["a", "b", "a"], "out")
+        result_folders(paths, "out")
 
 
 def test_results_are_not_replaced_without_a_word(tmp_path: Path) -> None:
@@ -222,9 +223,17 @@ def test_the_resolver_runs_where_it_is_asked_to(tmp_path: Path) -> None:
         load_model(options)
 
 
-def test_bare_weights_need_the_window_of_the_domain_that_is_tested() -> None:
-    words = ("--method", "microCTsmallpatchtest", "--windows")
+def test_a_window_of_the_domain_that_is_not_tested_is_refused() -> None:
+    micro = ("--method", "microCTsmallpatchtest")
+    for words in (("--windows", "micro=0:255"), (*micro, "--windows", "clinical=-900:400")):
+        with pytest.raises(UserError, match="has no effect with --method"):
+            choose_test_windows(loaded(None), evaluation_options(*words))
+    options = evaluation_options(*micro, "--windows", "micro=0:255")
+    assert choose_test_windows(loaded(None), options).micro == IntensityWindow(0, 255)
+
+
+def test_a_model_of_the_public_setting_knows_no_micro_window() -> None:
+    public = replace(loaded(POLICY), options={"dataset_mode": "public_2D"})
     with pytest.raises(UserError, match="states no window for micro-CT: give --windows micro="):
-        choose_test_windows(loaded(None), evaluation_options(*words, "clinical=-900:400"))
-    policy = choose_test_windows(loaded(None), evaluation_options(*words, "micro=0:255"))
-    assert policy.micro == IntensityWindow(0, 255)
+        choose_test_windows(public, evaluation_options("--method", "microCTsmallpatchtest"))
+    assert choose_test_windows(public, evaluation_options()).clinical == POLICY.clinical

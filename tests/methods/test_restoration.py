@@ -410,7 +410,7 @@ def test_several_inputs_are_scored_apart(tmp_path: Path, resolver: IdentityResol
         (np.uint8, 1.0, np.uint8),
         (np.int16, 1.0, np.int16),
         (">u2", 1.0, np.uint16),
-        (np.int32, 1.0, np.int16),
+        (np.int32, 1.0, np.float32),
         (np.uint8, 0.5, np.float32),
         (np.float32, 1.0, np.float32),
     ],

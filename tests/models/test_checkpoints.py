@@ -15,6 +15,7 @@ from models.checkpoints import (
     prune_checkpoints,
     remember_experiment,
     save_checkpoint,
+    superseded_checkpoints,
 )
 from models.networks import DownsamplingGenerator, SRGenerator
 from models.training_state import Position, save_training_state
@@ -65,7 +66,7 @@ def test_the_four_original_files_are_found_together(tmp_path: Path) -> None:
 
 def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no checkpoint .*train first: bash run\.sh"):
-        load_generator(tmp_path / "latest.pt")
+        load_generator(tmp_path / "checkpoints" / "run" / "latest.pt")
     whole = saved(tmp_path / "epoch_5.pt")
     with pytest.raises(UserError, match=r"no checkpoint .*there is epoch_5\.pt"):
         load_generator(tmp_path / "latest.pt")
@@ -126,3 +127,34 @@ def test_the_last_experiment_is_remembered(tmp_path: Path) -> None:
     remember_experiment(tmp_path, "first")
     remember_experiment(tmp_path, "second")
     assert last_experiment(tmp_path) == "second"
+
+
+def test_a_run_that_begins_earlier_voids_what_lies_beyond(tmp_path: Path) -> None:
+    for name in ("latest", "epoch_5", "epoch_10", "iter_40", "iter_90"):
+        (tmp_path / f"{name}.pt").touch()
+    back = superseded_checkpoints(tmp_path, epoch=6, step=50, fresh=False)
+    assert sorted(path.stem for path in back) == ["epoch_10", "iter_90"]
+    anew = superseded_checkpoints(tmp_path, epoch=1, step=0, fresh=True)
+    assert len(anew) == 5
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "latest.pt")
+    before = path.read_bytes()
+
+    def full(*arguments: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos 64 vs 0\nmore")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"cannot write .*latest\.pt: .*unexpected pos"):
+        save_checkpoint(path, {})
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_without_its_parts_is_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "latest.pt"
+    save_checkpoint(path, {"architecture": {"sampling_times": 1, "ngf": 4}, "networks": {}})
+    with pytest.raises(UserError, match="is a damaged checkpoint"):
+        load_generator(path)
