@@ -25,6 +25,15 @@ DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
     "load_iter": ("continue_train", True),
 }
 
+# Options that only show something, and what shows it.
+PANEL_OPTIONS = (
+    "display_freq",
+    "display_server",
+    "display_port",
+    "display_env",
+    "display_ncols",
+)
+
 
 def refuse_restart(
     parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
@@ -63,6 +72,14 @@ def refuse_idle_options(
         if name in given and getattr(options, other) != value:
             needed = f"--{other}" if value is True else f"--{other} {value}"
             parser.error(f"--{name} has no effect without {needed}: add it or leave --{name} out")
+    for name in PANEL_OPTIONS:
+        if name in given and options.display_id == 0:
+            parser.error(
+                f"--{name} is about visdom panels, which --display_id 1 turns on: add it or leave "
+                f"--{name} out"
+            )
+    if "update_html_freq" in given and options.no_html:
+        parser.error("--update_html_freq has no effect with --no_html: leave one of them out")
 
 
 def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, scale: int) -> None:
