@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
 from numpy.typing import DTypeLike
 
+from data.packing import GzipPacking, PlainPacking
+from data.partial_file import PartialFile
+from data.slice_stream import SliceStream
 from util.errors import UserError
+from util.files import plain
 
-GZIP_LEVEL = 1
 LARGEST_NIFTI1 = 32767
 SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
+JOURNAL_FORMAT = 1  # to be raised when other bytes are written for the same key
+BLOCK_VOXELS = 1 << 18  # converted at a time: stays in the processor's cache, 2.5 times as fast
 
 
 class NiftiSliceWriter:
     """Context manager that appends slices to a .nii or .nii.gz file.
 
-    The file grows as `NAME.partial` and gets its name when all slices are there; after an error
-    neither stays behind. Voxels are stored with slope 1 and intercept 0; sform and qform state
-    the same affine (the qform its nearest rotation, if the affine is sheared). Equal input gives
-    equal bytes.
+    The file grows as `NAME.partial` and gets its name when all slices are there. Without a
+    `resume_key` nothing stays behind after an error; with one, `NAME.partial` and its journal
+    `NAME.partial.journal` do, even after a kill, and a later writer may take them up.
+
+    Slices are packed and written on threads of the writer's own, in their order. Voxels are
+    stored with slope 1 and intercept 0; sform and qform state the same affine (the qform its
+    nearest rotation, if the affine is sheared). Equal input gives equal bytes, with any number
+    of threads and wherever the work was interrupted.
+
+    Attributes:
+        slices_written: slices accepted so far; on entering the block, those taken up.
 
     Args:
         path: ends in .nii or .nii.gz; its folder is made where it is missing.
@@ -33,9 +44,18 @@ class NiftiSliceWriter:
         affine: (4, 4), voxel index (x, y, z) -> mm, RAS+.
         overwrite: whether an existing file is replaced.
         dtype: stored type. Values are rounded and clipped to an integer type's range.
+        threads: slices packed at the same time; up to `threads` + 2 are held in memory. One
+            thread packs 260 MB/s of int16 CT noise, two 440 MB/s: 13 slices of 4096 x 4096 voxels
+            a second.
+        resume_key: what besides size, affine and dtype determines the voxels (input, weights,
+            options), as `util.files.plain` takes it.
+        resume: take up the partial file of an earlier run with an equal key, if there is one.
+            Otherwise, or where its bytes are not as its journal says, it is replaced.
 
     Raises:
-        UserError: the file exists already, has another ending, or the disk refuses it.
+        UserError: the file exists already, has another ending, the disk refuses it, or the
+            partial file was begun with another key.
+        ValueError: `resume` without a key, or fewer than one thread.
     """
 
     def __init__(
@@ -45,45 +65,54 @@ class NiftiSliceWriter:
         affine: np.ndarray,
         overwrite: bool = False,
         dtype: DTypeLike = np.int16,
+        threads: int = 2,
+        resume_key: Mapping[str, Any] | None = None,
+        resume: bool = False,
     ) -> None:
         self.path = Path(path)
         self.size = size
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.slices_written = 0
-        self._partial = self.path.with_name(self.path.name + ".partial")
         self._header = _header(size, affine, self.dtype)
-        self._file: BinaryIO | None = None
-        self._stream: BinaryIO | None = None
+        self._threads = threads
+        self._resume = resume
+        self._resumable = resume_key is not None
+        self._stream: SliceStream | None = None
+        if resume and not self._resumable:
+            raise ValueError(f"{self.path} cannot be resumed without a resume_key")
         if not self.path.name.lower().endswith((".nii", ".nii.gz")):
             raise UserError(f"output {self.path}: give a name that ends in .nii or .nii.gz")
         if self.path.exists() and not overwrite:
             raise UserError(
                 f"output {self.path} exists already: give another name, or allow overwriting"
             )
+        self._packing = GzipPacking() if self.path.suffix.lower() == ".gz" else PlainPacking()
+        key = None
+        if resume_key is not None:
+            geometry = {"size": size, "affine": affine, "dtype": self.dtype.str}
+            key = plain({"format": JOURNAL_FORMAT, **geometry, "run": resume_key})
+        self._file = PartialFile(self.path, self._packing, key)
 
     def __enter__(self) -> NiftiSliceWriter:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._stream = self._partial.open("wb")
-            if self.path.name.lower().endswith(".gz"):
-                # No name and no time in the gzip header: equal input, equal bytes.
-                self._stream = cast(
-                    BinaryIO, igzip.IGzipFile("", "wb", GZIP_LEVEL, self._file, mtime=0)
-                )
-            self._stream.write(self._header.binaryblock + b"\0\0\0\0")
-        except OSError as error:
+            self._stream = SliceStream(self._packing.pack, self._file.write, self._threads)
+            self._file.open(self._header.binaryblock + b"\0\0\0\0", self._resume)
+        except BaseException as error:
             self._abandon()
-            raise self._disk_error(error) from error
+            if isinstance(error, OSError):
+                raise self._disk_error(error) from error
+            raise
+        self.slices_written = self._file.slices
         return self
 
     def append(self, values: np.ndarray) -> None:
-        """Write the next slice.
+        """Take the next slice; returns before it is written, unless too many are waiting.
 
         Args:
-            values: (rows, columns) in physical units (HU).
+            values: (rows, columns) in physical units (HU); may be changed afterwards.
 
         Raises:
-            UserError: NaN or infinite values, or the disk refuses.
+            UserError: NaN or infinite values, or the disk refused this slice or an earlier one.
             ValueError: another shape, or more slices than promised.
         """
         columns, rows, slices = self.size
@@ -96,11 +125,35 @@ class NiftiSliceWriter:
             )
         stored = self._stored(np.asarray(values))
         try:
-            self._stream.write(stored.data)
+            self._stream.put(stored.data)
         except OSError as error:
             self._abandon()
             raise self._disk_error(error) from error
         self.slices_written += 1
+
+    def rewind(self, slices: int) -> None:
+        """Drop all slices but the first ones: two files of one run go on from the same slice.
+
+        Args:
+            slices: how many are kept.
+
+        Raises:
+            UserError: the disk refuses.
+            ValueError: more than there are, a negative number, or no `resume_key`.
+        """
+        if not self._resumable:
+            raise ValueError(f"{self.path} cannot be rewound without a resume_key")
+        if self._stream is None:
+            raise ValueError(f"{self.path} is not open: use the writer in a `with` block")
+        if not 0 <= slices <= self.slices_written:
+            raise ValueError(f"{self.path} holds {self.slices_written} slices, not {slices}")
+        try:
+            self._stream.drain()
+            self._file.rewind(slices)
+        except OSError as error:
+            self._abandon()
+            raise self._disk_error(error) from error
+        self.slices_written = slices
 
     def __exit__(
         self,
@@ -108,57 +161,49 @@ class NiftiSliceWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                self._finish()
+        except OSError as failure:
+            raise self._disk_error(failure) from failure
+        finally:
             self._abandon()
-            return
+
+    def _finish(self) -> None:
+        if self._stream is None:
+            raise ValueError(f"{self.path} is not open")
         if self.slices_written != self.size[2]:
-            self._abandon()
             raise ValueError(
                 f"{self.path} closed after {self.slices_written} of {self.size[2]} slices"
             )
-        try:
-            self._finish()
-        except OSError as failure:
-            self._abandon()
-            raise self._disk_error(failure) from failure
-
-    def _stored(self, values: np.ndarray) -> np.ndarray:
-        """Values in the stored type; numpy rounds halves to even."""
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise UserError(
-                f"slice {self.slices_written} for {self.path} holds NaN or infinite values: "
-                "the weights have diverged, use an earlier checkpoint"
-            )
-        if self.dtype.kind in "iu" and not np.can_cast(values.dtype, self.dtype):
-            limits = np.iinfo(self.dtype)
-            rounded = np.rint(values) if values.dtype.kind == "f" else values
-            values = np.clip(rounded, limits.min, limits.max)
-        return np.ascontiguousarray(values.astype(self.dtype, copy=False))
-
-    def _finish(self) -> None:
-        file, stream = self._file, self._stream
-        if file is None or stream is None:
-            raise ValueError(f"{self.path} is not open")
-        if stream is not file:
-            stream.close()  # writes the end of the gzip stream; `file` stays open
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        self._partial.replace(self.path)
-        self._file = self._stream = None
+        self._stream.drain()
+        self._file.finish()
 
     def _abandon(self) -> None:
-        """Close without finishing and remove what was written."""
-        file, stream = self._file, self._stream
-        self._file = self._stream = None
-        for opened in (stream, file):
-            if opened is not None:
-                try:
-                    opened.close()
-                except OSError:  # a full disk refuses the last bytes too; they are not wanted
-                    continue
-        if file is not None:
-            self._partial.unlink(missing_ok=True)
+        """Stop the threads and close the files; does nothing to a finished file."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+        self._file.abandon()
+
+    def _stored(self, values: np.ndarray) -> np.ndarray:
+        """A copy of the values in the stored type; numpy rounds halves to even."""
+        is_float = values.dtype.kind == "f"
+        clipped = self.dtype.kind in "iu" and not np.can_cast(values.dtype, self.dtype)
+        stored = np.empty(values.shape, self.dtype)
+        step = max(1, BLOCK_VOXELS // values.shape[1])
+        for start in range(0, len(values), step):
+            block = values[start : start + step]
+            if is_float and not np.isfinite(block).all():
+                raise UserError(
+                    f"slice {self.slices_written} for {self.path} holds NaN or infinite values: "
+                    "the weights have diverged, use an earlier checkpoint"
+                )
+            if clipped:
+                limits = np.iinfo(self.dtype)
+                block = np.clip(np.rint(block) if is_float else block, limits.min, limits.max)
+            stored[start : start + step] = block
+        return stored
 
     def _disk_error(self, error: OSError) -> UserError:
         return UserError(

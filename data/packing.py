@@ -1,0 +1,80 @@
+"""How the bytes of a growing file are stored: as they are, or as one gzip member in pieces.
+
+A gzip member made of independent pieces (pigz does the same) can be packed by several threads and
+taken up again after any piece, and its bytes depend on neither. Readers see a plain .gz file.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Protocol
+
+from isal import isal_zlib
+
+GZIP_LEVEL = 1
+RAW_DEFLATE = -15  # window bits: 32 KiB history, without a header or trailer of its own
+# RFC 1952: magic, deflate, no flags, no time, fastest method, unknown system.
+GZIP_HEADER = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x04\xff"
+LAST_BLOCK = b"\x03\x00"  # an empty final block of fixed codes, RFC 1951 section 3.2.6
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a file, ready to be written.
+
+    Attributes:
+        content: the bytes as stored.
+        raw_bytes: length before packing.
+        raw_crc: CRC-32 of the bytes before packing.
+    """
+
+    content: bytes | memoryview
+    raw_bytes: int
+    raw_crc: int
+
+
+class Packing(Protocol):
+    """Turns raw bytes into a file: `start`, any number of pieces, the end."""
+
+    start: bytes
+
+    def pack(self, raw: memoryview) -> Piece:
+        """Pack one piece without knowing those before it; safe to call from any thread."""
+
+    def end(self, raw_bytes: int, raw_crc: int) -> bytes:
+        """What follows the last piece, given length and CRC-32 of all raw bytes."""
+
+
+class PlainPacking:
+    """Stores bytes as they are."""
+
+    start = b""
+
+    def pack(self, raw: memoryview) -> Piece:
+        """The bytes themselves, without a copy."""
+        return Piece(raw, raw.nbytes, isal_zlib.crc32(raw))
+
+    def end(self, raw_bytes: int, raw_crc: int) -> bytes:
+        """Nothing."""
+        return b""
+
+
+class GzipPacking:
+    """One gzip member (RFC 1952): some readers stop after the first, so there is no second.
+
+    Each piece is a deflate stream of its own that a full flush ends at a byte border, so pieces
+    may stand one after the other. The fastest level is used: CT noise hardly shrinks any further.
+    """
+
+    start = GZIP_HEADER
+
+    def pack(self, raw: memoryview) -> Piece:
+        """Deflate one piece; isal gives Python's lock away meanwhile."""
+        deflater = isal_zlib.compressobj(level=GZIP_LEVEL, wbits=RAW_DEFLATE)
+        content = deflater.compress(raw) + deflater.flush(isal_zlib.Z_FULL_FLUSH)
+        return Piece(content, raw.nbytes, isal_zlib.crc32(raw))
+
+    def end(self, raw_bytes: int, raw_crc: int) -> bytes:
+        """Empty last block, CRC-32, and length modulo 2^32."""
+        return LAST_BLOCK + struct.pack("<II", raw_crc, raw_bytes & 0xFFFFFFFF)
