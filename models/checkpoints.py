@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.networks import SRGenerator, recognise_generator
 from util.errors import UserError
@@ -33,6 +34,7 @@ class LoadedGenerator:
         origin: path of the file.
         step: optimisation steps behind the weights; None in a bare state dict.
         options: training options as text-like values; empty in a bare state dict.
+        digest: fingerprint of the weights, see `weights_digest`.
     """
 
     generator: SRGenerator
@@ -41,6 +43,19 @@ class LoadedGenerator:
     origin: Path
     step: int | None
     options: Mapping[str, Any]
+    digest: str = ""
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of a network's state dict, 64 hex digits.
+
+    Depends on the weights alone, not on the file that they came in.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def checkpoint_path(folder: Path, epoch: str, load_iter: int) -> Path:
@@ -156,7 +171,7 @@ def load_generator(path: Path) -> LoadedGenerator:
             ) from error
         loaded = LoadedGenerator(generator, None, frozenset(), path, None, {})
     loaded.generator.eval().requires_grad_(False)
-    return loaded
+    return replace(loaded, digest=weights_digest(loaded.generator))
 
 
 def load_original_weights(folder: Path, epoch: str) -> dict[str, dict[str, Tensor]] | None:

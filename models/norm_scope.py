@@ -10,67 +10,36 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
 
 # As many pixels as the published training patch has: fewer give noisier statistics than trained on.
 FEWEST_PIXELS = 32 * 32
 
 
-class NormScope:
-    """The pixels that all instance norms of one network currently take their statistics from."""
+class PixelWeights:
+    """Weight of each pixel of a slice in the norm statistics, on the grid of any feature map.
 
-    def __init__(self) -> None:
-        self.mask: Tensor | None = None
+    Args:
+        mask: (N, 1, H, W) float32 on the input's grid: 1 inside the scope, 0 outside.
+    """
 
-    def set_mask(self, mask: np.ndarray | None, device: torch.device) -> None:
-        """Take statistics over `mask` (rows, columns) of the input grid; None: over everything."""
-        self.mask = None
-        if mask is not None:
-            chosen = at_least(mask != 0, FEWEST_PIXELS)
-            self.mask = torch.from_numpy(chosen.astype(np.float32)).to(device)[None, None]
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
 
-    def weights(self, height: int, width: int) -> Tensor | None:
-        """Share of each pixel of a feature map, (height * width, ), summing to 1."""
-        if self.mask is None:
-            return None
-        mask = F.interpolate(self.mask, size=(height, width), mode="nearest").flatten()
-        return mask / mask.sum()
-
-
-class ScopedInstanceNorm(nn.Module):
-    """Instance norm over the scope's pixels; without a mask the same as `nn.InstanceNorm2d`."""
-
-    def __init__(self, scope: NormScope, eps: float) -> None:
-        super().__init__()
-        self.scope = scope
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (1, C, H, W) to the same shape."""
-        weights = self.scope.weights(x.shape[2], x.shape[3])
-        if weights is None:
-            return F.instance_norm(x, eps=self.eps)
-        result = torch.empty_like(x)
-        # Channel by channel: the tail's feature maps are the largest tensors of all, and a second
-        # one of their size would double the peak memory.
-        for channel in range(x.shape[1]):
-            plane = x[0, channel].float()
-            centred = plane - torch.dot(plane.flatten(), weights)
-            variance = torch.dot(centred.flatten() ** 2, weights)
-            result[0, channel] = centred * torch.rsqrt(variance + self.eps)
-        return result
+    def rows(self, first: int, last: int, factor: int) -> Tensor:
+        """Rows first <= row < last on a grid `factor` times finer: (N, 1, last - first, W)."""
+        if factor == 1:
+            return self.mask[:, :, first:last]
+        above = first // factor
+        part = self.mask[:, :, above : -(-last // factor)]
+        finer = part.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        return finer[:, :, first - above * factor : last - above * factor]
 
 
-def scope_norms(network: nn.Module) -> NormScope:
-    """Replace every instance norm of `network` in place; returns the scope they share."""
-    scope = NormScope()
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.InstanceNorm2d):
-                setattr(module, name, ScopedInstanceNorm(scope, child.eps))
-    return scope
+def scope_weights(mask: np.ndarray, device: torch.device) -> PixelWeights:
+    """Weights of the pixels of `mask` (rows, columns): 1 where it is not 0."""
+    return PixelWeights(torch.from_numpy((mask != 0).astype(np.float32)).to(device)[None, None])
 
 
 def at_least(mask: np.ndarray, count: int) -> np.ndarray:

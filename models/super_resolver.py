@@ -1,30 +1,70 @@
-"""From a slice of any size to its 2^n enlargement by G_A alone."""
+"""From slices of any size to their 2^n enlargements by G_A alone."""
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from models.checkpoints import load_generator
+from models.device_copies import DeviceCopies, best_memory_format, exact_convolutions
+from models.memory_plan import (
+    OPENVINO_TRUNK_MAPS,
+    TRUNK_MAPS,
+    SliceMemory,
+    with_fewer_maps,
+)
+from models.moments import Moments, pooled
 from models.networks import SRGenerator
-from models.norm_scope import scope_norms
+from models.norm_scope import PixelWeights, scope_weights
+from models.openvino_trunk import OpenVinoTrunk, choose_backend
+from models.published_tiles import enlarge_in_tiles
+from models.slice_engine import NormSource, SliceEngine
+from models.slice_jobs import SliceJob, crop_job, grouped, receptive_radius
+from util.errors import UserError
+from util.intensity_window import IntensityWindow
+from util.memory import free_memory
+
+Result = TypeVar("Result")
+_Running = Callable[[], "list[np.ndarray | None]"]
 
 SMALLEST_EDGE = 4  # reflection padding by 3 needs one pixel more
+GROUP_PIXELS = 128 * 128  # of small slices in one call: enough work for each operation's start
+FREE_SHARE = 0.6  # of the free memory that one slice may take by default
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class SuperResolver:
-    """Applies G_A once to each slice: whole by default, or in tiles as published.
+    """Applies G_A once to each slice, whole, in bounded memory, without seams.
 
-    Instance norm takes its statistics from what it is given. On the whole slice they are the
-    slice's, or those of a mask's pixels (see models/norm_scope.py), so nothing depends on a grid
-    of tiles; with `tile_size` each tile has its own, as in the published test, and intensities and
-    seams depend on the tile.
+    Instance norm takes its statistics from the slice, from a mask's pixels (models/norm_scope.py)
+    or, after `use_statistics`, from a whole volume. With `tile_size` each tile has its own, as in
+    the published test, and intensities and seams depend on the tile.
 
     Args:
-        generator: G_A, on the CPU.
+        generator: G_A, in evaluation mode.
         device: where to compute.
-        precision: fp32 or bf16 (autocast).
+        precision: fp32, or bf16 for convolutions and feature maps (norms stay in fp32).
         tile_size: tile edge in input pixels, at least 4; None for the whole slice.
+        backend: torch, openvino (the trunk on a CPU), or auto: openvino where it can serve.
+        max_memory: bytes that a slice may take; None for a share of what is free.
+        compiled: compile the elementwise parts with torch.compile.
+        cache_dir: for compiled OpenVINO models; None keeps none.
+
+    Attributes:
+        scale: in-plane enlargement 2^n.
+        window: HU mapped to [-1, 1], where `from_checkpoint` found one.
+        memory: bytes that a slice takes.
+
+    Raises:
+        UserError: a backend that cannot serve here.
     """
 
     def __init__(
@@ -33,59 +73,237 @@ class SuperResolver:
         device: torch.device,
         precision: str = "fp32",
         tile_size: int | None = None,
+        backend: str = "torch",
+        max_memory: int | None = None,
+        compiled: bool = False,
+        cache_dir: Path | None = None,
     ) -> None:
-        self.norm_scope = scope_norms(generator)
-        self.generator = generator.to(device).eval()
+        dtype = PRECISIONS[precision]
         self.scale = generator.scale
+        self.window: IntensityWindow | None = None
         self.device = device
         self.precision = precision
         self.tile_size = tile_size
+        self.max_memory = max_memory
+        self.backend = choose_backend(backend, device)
+        self.engine = SliceEngine(
+            generator, device, dtype, best_memory_format(device, dtype), compiled
+        )
+        self._trunk: OpenVinoTrunk | None = None
+        if self.backend == "openvino":
+            self._trunk = OpenVinoTrunk(generator, precision, cache_dir)
+        self._statistics: Sequence[Moments] | None = None
+        architecture = generator.architecture
+        self._reach = receptive_radius(int(architecture["blocks"]))
+        self.memory = SliceMemory(
+            int(architecture["ngf"]),
+            int(architecture["sampling_times"]),
+            dtype.itemsize,
+            self.engine.recomputed_values,
+            TRUNK_MAPS if self._trunk is None else OPENVINO_TRUNK_MAPS,
+        )
+        self._copies = DeviceCopies(device)
 
-    def upscale_slice(self, image: np.ndarray, scope: np.ndarray | None = None) -> np.ndarray:
-        """Enlarge one slice.
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, device: str | torch.device | None = None, **settings: Any
+    ) -> SuperResolver:
+        """Load G_A with its intensity window, for use from Python; see `upscale`.
 
         Args:
-            image: float32 (rows, columns) in [-1, 1], of any size.
-            scope: mask (rows, columns), not empty, whose pixels give the norm statistics; None
-                takes them all. Tiles keep their own statistics whatever the scope.
+            path: checkpoint of train.py, or a bare state dict of G_A (it brings no window).
+            device: where to compute; None takes the first GPU, else the CPU.
+            settings: the class's further arguments.
+
+        Raises:
+            UserError: the file is missing or holds no SR generator.
+        """
+        loaded = load_generator(Path(path))
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        resolver = cls(loaded.generator, torch.device(device), **settings)
+        if loaded.windows is not None and loaded.windows["normalization"] == "window":
+            resolver.window = IntensityWindow.from_dict(loaded.windows["clinical"])
+        return resolver
+
+    def upscale(
+        self,
+        volume: np.ndarray,
+        mask: np.ndarray | None = None,
+        window: IntensityWindow | None = None,
+    ) -> np.ndarray:
+        """Enlarge a volume in memory, in HU.
+
+        The result has 4^n times the voxels. `upscale_slices` gives one slice at a time, and
+        medicaltest.py writes files with geometry.
+
+        Args:
+            volume: (slices, rows, columns) in HU, any real type; a single slice (rows, columns)
+                gives a single slice.
+            mask: lung mask of the same shape. Norm statistics then come from the lung, as models
+                of unpaired training know them, and slices without lung stay at the
+                window's low end.
+            window: HU mapped to [-1, 1]; None takes the checkpoint's.
+
+        Returns:
+            float32 (slices, rows * scale, columns * scale) in HU, within the window.
+
+        Raises:
+            UserError: no window is known, or the shapes do not fit.
+        """
+        chosen = window or self.window
+        if chosen is None:
+            raise UserError(
+                "these weights state no fixed intensity window: give "
+                "window=IntensityWindow(low, high)"
+            )
+        if np.ndim(volume) not in (2, 3) or (mask is not None and mask.shape != volume.shape):
+            raise UserError(
+                f"volume of shape {np.shape(volume)} and mask of shape "
+                f"{None if mask is None else mask.shape}: give (slices, rows, columns) in both"
+            )
+        slices = volume[None] if volume.ndim == 2 else volume
+        masks = None if mask is None else mask.reshape(slices.shape)
+        count, rows, columns = slices.shape
+        result = np.full(
+            (count, rows * self.scale, columns * self.scale), chosen.low, dtype=np.float32
+        )
+        jobs = (
+            None
+            if masks is not None and not masks[i].any()
+            else SliceJob(chosen.to_unit(slices[i]), None if masks is None else masks[i])
+            for i in range(count)
+        )
+        for index, unit in enumerate(self.upscale_slices(jobs)):
+            if unit is not None:
+                result[index] = chosen.to_physical(unit)
+        return result[0] if volume.ndim == 2 else result
+
+    def upscale_slice(
+        self,
+        image: np.ndarray,
+        scope: np.ndarray | None = None,
+        needed: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Enlarge one slice; arguments as in `SliceJob`.
 
         Returns:
             float32 (rows * scale, columns * scale) in [-1, 1].
+
+        Raises:
+            UserError: the slice does not fit into the memory that it may take.
         """
-        if self.tile_size is None:
-            return self._run(image, scope)
-        rows, columns = image.shape
-        scale = self.scale
-        enlarged = np.empty((rows * scale, columns * scale), dtype=np.float32)
-        for top, bottom in tile_edges(rows, self.tile_size):
-            for left, right in tile_edges(columns, self.tile_size):
-                # A tile at the far border is moved inwards to its full size, then cut.
-                first_row = max(0, bottom - self.tile_size)
-                first_column = max(0, right - self.tile_size)
-                tile = self._run(image[first_row:bottom, first_column:right])
-                enlarged[top * scale : bottom * scale, left * scale : right * scale] = tile[
-                    (top - first_row) * scale :, (left - first_column) * scale :
-                ]
-        return enlarged
+        return self._start(SliceJob(image, scope, needed))()
+
+    def upscale_slices(self, jobs: Iterable[SliceJob | None]) -> Iterator[np.ndarray | None]:
+        """Enlarge slices one after the other; see `upscale_slice`. None gives None.
+
+        Small slices without scope go through the network several at a time (see `group_size`). On
+        a GPU the next slices are started before the last ones' copy to the host is waited for.
+        """
+        running: deque[_Running] = deque()
+        ahead = 1 if self.device.type == "cuda" else 0
+        for group in grouped(jobs, self.group_size):
+            running.append(self._start_group(group))
+            if len(running) > ahead:
+                yield from running.popleft()()
+        for finish in running:
+            yield from finish()
+
+    def group_size(self, rows: int, columns: int) -> int:
+        """How many slices of this size without scope share a call."""
+        return 1 if self.tile_size is not None else max(1, GROUP_PIXELS // (rows * columns))
+
+    def _start_group(self, group: list[SliceJob | None]) -> _Running:
+        if group[0] is None:
+            return lambda: [None]
+        if len(group) == 1:
+            finish = self._start(group[0])
+            return lambda: [finish()]
+        copied = self._start_stack(np.stack([job.image for job in group if job is not None]))
+        return lambda: list(copied())
+
+    def measure_slice(
+        self, image: np.ndarray, scope: np.ndarray | None = None
+    ) -> tuple[Moments, ...]:
+        """Norm statistics of one slice, to be pooled over a volume; arguments as in `SliceJob`."""
+        job = crop_job(SliceJob(image, scope, scope), self._reach, from_slice=scope is None).job
+        norms = NormSource(self._weights(job.scope, job.image.shape))
+        tensor = self._upload(job.image[None])
+
+        def work(kept: int) -> None:
+            norms.measured.clear()
+            self.engine.measure_norms(tensor, norms, kept)
+
+        with torch.inference_mode():
+            self._within_memory(tensor, work)
+        return tuple(norms.measured)
+
+    def use_statistics(self, slices: Sequence[Sequence[Moments]] | None) -> None:
+        """Take all norm statistics from the pixels of these slices; None: from each slice's own.
+
+        Args:
+            slices: what `measure_slice` gave for each.
+        """
+        layers = None if slices is None else zip(*slices, strict=True)
+        self._statistics = None if layers is None else [pooled(layer) for layer in layers]
+
+    def _start(self, job: SliceJob) -> DeviceCopies.Pending:
+        if self.tile_size is not None:
+            whole = enlarge_in_tiles(job.image, self.tile_size, self.scale, self._enlarge_alone)
+            return lambda: whole
+        if self._statistics is not None:
+            job = replace(job, scope=None)
+        from_slice = job.scope is None and self._statistics is None
+        crop = crop_job(job, self._reach, from_slice)
+        rows, columns = crop.job.image.shape
+        weights = self._weights(crop.job.scope, (rows, columns))
+        enlarged = self._enlarge(self._upload(crop.job.image[None]), weights, crop.rows)[0, 0]
+        copied = self._copies.start(enlarged[: rows * self.scale, : columns * self.scale])
+        return lambda: crop.paste(copied(), self.scale)
+
+    def _enlarge_alone(self, image: np.ndarray) -> np.ndarray:
+        return self._start_stack(image[None])()[0]
+
+    def _start_stack(self, images: np.ndarray) -> DeviceCopies.Pending:
+        """Begin to enlarge (N, rows, columns), each slice with its own statistics."""
+        rows, columns = images.shape[1:]
+        enlarged = self._enlarge(self._upload(images), None, None)[:, 0]
+        return self._copies.start(enlarged[:, : rows * self.scale, : columns * self.scale])
+
+    def _upload(self, images: np.ndarray) -> Tensor:
+        """(N, rows, columns) to the device, at least `SMALLEST_EDGE` wide and high."""
+        below, right = (max(0, SMALLEST_EDGE - length) for length in images.shape[1:])
+        tensor = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))[:, None]
+        return F.pad(self._copies.upload(tensor), (0, right, 0, below), mode="replicate")
+
+    def _weights(self, scope: np.ndarray | None, shape: tuple[int, ...]) -> PixelWeights | None:
+        if scope is None:
+            return None
+        below, right = (max(0, SMALLEST_EDGE - length) for length in shape)
+        return scope_weights(np.pad(scope, ((0, below), (0, right))), self.device)
 
     @torch.inference_mode()
-    def _run(self, image: np.ndarray, scope: np.ndarray | None = None) -> np.ndarray:
-        rows, columns = image.shape
-        tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
-        below, right = max(0, SMALLEST_EDGE - rows), max(0, SMALLEST_EDGE - columns)
-        tensor = F.pad(tensor.to(self.device), (0, right, 0, below), mode="replicate")
-        if scope is not None:
-            scope = np.pad(scope != 0, ((0, below), (0, right)))
-        self.norm_scope.set_mask(scope, self.device)
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
-        ):
-            enlarged = self.generator(tensor)
-        enlarged = enlarged[0, 0, : rows * self.scale, : columns * self.scale]
-        result: np.ndarray = enlarged.float().cpu().numpy()
-        return result
+    def _enlarge(
+        self, images: Tensor, weights: PixelWeights | None, rows: tuple[int, int] | None
+    ) -> Tensor:
+        def work(kept: int) -> Tensor:
+            norms = NormSource(weights, self._statistics)
+            features = None
+            if self._trunk is not None and self._statistics is None:
+                features = self._trunk(images, weights)
+            return self.engine.enlarge(images, norms, kept, features, rows)
 
+        return self._within_memory(images, work)
 
-def tile_edges(length: int, tile: int) -> list[tuple[int, int]]:
-    """Cut 0..length into pieces [start, stop) of `tile`, the last one shorter where needed."""
-    return [(start, min(start + tile, length)) for start in range(0, length, tile)]
+    def _within_memory(self, images: Tensor, work: Callable[[int], Result]) -> Result:
+        budget = self.max_memory or int(
+            FREE_SHARE * (free_memory(self.device) + self.engine.held_bytes())
+        )
+        count, _, rows, columns = images.shape
+        kept = self.memory.levels_to_keep(rows, columns, budget, count)
+        pixels = count * rows * columns
+        if self.memory.needed(pixels, kept) + self.engine.idle_bytes(pixels, kept) > budget:
+            self.engine.release()
+        with exact_convolutions():
+            return with_fewer_maps(work, kept, self.engine.release)

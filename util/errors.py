@@ -51,7 +51,7 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         print(
             f"error: out of memory ({reason}): train with a smaller --batch_size or --ngf, test "
-            "with --precision bf16, or with --patch_size 256 (tiles show seams)",
+            "with a smaller --max_memory or with --precision bf16",
             file=sys.stderr,
         )
         return EXIT_USER_ERROR

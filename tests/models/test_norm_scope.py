@@ -3,32 +3,36 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from engine_helpers import (
+    CPU,
+    ReferenceNorm,
+    forward_slice,
+    image,
+    scoped_reference,
+    small_generator,
+)
 from torch import nn
 
+from models.moments import measure
 from models.networks import SRGenerator
-from models.norm_scope import FEWEST_PIXELS, ScopedInstanceNorm, at_least, scope_norms
+from models.norm_scope import FEWEST_PIXELS, PixelWeights, at_least, scope_weights
 from models.super_resolver import SuperResolver
 
-CPU = torch.device("cpu")
+pytest_plugins = ["engine_fixtures"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def generator() -> SRGenerator:
-    torch.manual_seed(0)
-    return SRGenerator(2, ngf=8, blocks=1)
+    return small_generator(2)
 
 
-def image(rows: int, columns: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, (rows, columns)).astype(np.float32)
-
-
-def test_every_instance_norm_is_replaced(generator: SRGenerator) -> None:
-    keys = list(generator.state_dict())
-    scope_norms(generator)
-    kinds = [type(module) for module in generator.modules()]
-    assert nn.InstanceNorm2d not in kinds
-    assert kinds.count(ScopedInstanceNorm) == 6
-    assert list(generator.state_dict()) == keys
+def lungs(rows: int, columns: int) -> np.ndarray:
+    """Two blocks of unlike size, with more than `FEWEST_PIXELS` in a slice of 48 x 60."""
+    mask = np.zeros((rows, columns), dtype=np.uint8)
+    mask[rows // 6 : -rows // 6, columns // 10 : columns // 2 - 3] = 1
+    mask[rows // 4 : -rows // 10, columns // 2 + 3 : -columns // 12] = 1
+    return mask
 
 
 def test_a_mask_of_everything_changes_nothing(generator: SRGenerator) -> None:
@@ -37,8 +41,34 @@ def test_a_mask_of_everything_changes_nothing(generator: SRGenerator) -> None:
     whole = resolver.upscale_slice(values)
     masked = resolver.upscale_slice(values, np.ones((40, 44), dtype=np.uint8))
     np.testing.assert_allclose(masked, whole, atol=1e-5)
+    np.testing.assert_allclose(whole, forward_slice(generator, values), atol=1e-5)
     # The scope of one call does not reach into the next.
     assert np.array_equal(resolver.upscale_slice(values), whole)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+def test_every_norm_has_the_statistics_of_the_masked_pixels(times: int) -> None:
+    """Compared with a plain network in float64 whose norms weigh pixels by the enlarged mask."""
+    generator = small_generator(times, blocks=2)
+    values, mask = image(48, 60), lungs(48, 60)
+    assert FEWEST_PIXELS < np.count_nonzero(mask) < mask.size
+    found = SuperResolver(generator, CPU).upscale_slice(values, mask)
+    np.testing.assert_allclose(found, scoped_reference(generator, values, mask), atol=1e-5)
+    assert np.abs(found - forward_slice(generator, values)).max() > 1e-2
+
+
+def test_the_reference_without_a_mask_is_instance_norm() -> None:
+    values = torch.randn(2, 3, 8, 9) * 4 + 2
+    found = ReferenceNorm(1e-5, torch.ones(1, 1, 8, 9))(values)
+    torch.testing.assert_close(found, nn.InstanceNorm2d(3)(values), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_without_instance_norm_a_scope_changes_nothing(norm: str) -> None:
+    generator = small_generator(2, norm=norm)
+    values = image(48, 60)
+    found = SuperResolver(generator, CPU).upscale_slice(values, lungs(48, 60))
+    np.testing.assert_allclose(found, forward_slice(generator, values), atol=1e-5)
 
 
 def test_what_lies_far_outside_the_mask_has_no_influence(generator: SRGenerator) -> None:
@@ -56,15 +86,21 @@ def test_what_lies_far_outside_the_mask_has_no_influence(generator: SRGenerator)
 
 
 def test_statistics_are_those_of_the_masked_pixels() -> None:
-    norms = nn.Sequential(nn.InstanceNorm2d(3))
-    scope = scope_norms(norms)
     x = torch.rand(1, 3, 64, 80) * 5
     mask = np.zeros((64, 80), dtype=bool)
     mask[10:50, 20:60] = True
-    scope.set_mask(mask, CPU)
-    result = norms(x)[:, :, 10:50, 20:60]
+    scale, shift = measure(x, scope_weights(mask, CPU).rows(0, 64, 1)).affine(1e-5)
+    result = (x * scale + shift)[:, :, 10:50, 20:60]
     expected = nn.InstanceNorm2d(3)(x[:, :, 10:50, 20:60])
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_small_mask_takes_the_statistics_of_its_nearest_pixels(generator: SRGenerator) -> None:
+    values, mask = image(60, 64), np.zeros((60, 64), dtype=bool)
+    mask[28:31, 20:24] = True
+    found = SuperResolver(generator, CPU).upscale_slice(values, mask)
+    grown = at_least(mask, FEWEST_PIXELS)
+    np.testing.assert_allclose(found, scoped_reference(generator, values, grown), atol=1e-5)
 
 
 def test_a_small_mask_grows_to_its_nearest_pixels() -> None:
@@ -79,3 +115,25 @@ def test_a_small_mask_grows_to_its_nearest_pixels() -> None:
     assert at_least(mask[45:55, 45:55], FEWEST_PIXELS).all()
     with pytest.raises(ValueError, match="empty mask"):
         at_least(np.zeros((4, 4), dtype=bool), 4)
+
+
+def test_an_empty_scope_is_refused(generator: SRGenerator) -> None:
+    with pytest.raises(ValueError, match="empty mask"):
+        SuperResolver(generator, CPU).upscale_slice(image(8, 8), np.zeros((8, 8)))
+
+
+def test_any_value_but_zero_is_inside_the_scope() -> None:
+    mask = np.array([[0, 1, 2], [3, 0, -1]])
+    weights = scope_weights(mask, CPU)
+    assert weights.mask.dtype == torch.float32
+    assert weights.mask.tolist() == [[[[0, 1, 1], [1, 0, 1]]]]
+
+
+def test_weights_keep_to_their_pixels_on_finer_grids() -> None:
+    mask = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])[None, None]
+    for factor in (1, 2, 4):
+        whole = nn.functional.interpolate(mask, scale_factor=factor, mode="nearest")
+        weights = PixelWeights(mask)
+        for first in range(3 * factor):
+            for last in range(first + 1, 3 * factor + 1):
+                assert torch.equal(weights.rows(first, last, factor), whole[:, :, first:last])

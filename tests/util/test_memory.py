@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import util.memory
+from util.memory import free_memory
+
+CPU = torch.device("cpu")
+MEMINFO = "MemTotal:       8000000 kB\nMemFree:         10 kB\nMemAvailable:    1234567 kB\n"
+ENDLESS = 1 << 62
+
+
+def cgroup(folder: Path, limit: str, used: int, inactive: int | None = None) -> Path:
+    (folder / "memory.max").write_text(f"{limit}\n", encoding="utf-8")
+    (folder / "memory.current").write_text(f"{used}\n", encoding="utf-8")
+    stat = "anon 500\nfile 300\n" + ("" if inactive is None else f"inactive_file {inactive}\n")
+    (folder / "memory.stat").write_text(stat, encoding="utf-8")
+    return folder
+
+
+def test_the_kernel_says_what_the_machine_can_give(tmp_path: Path) -> None:
+    path = tmp_path / "meminfo"
+    path.write_text(MEMINFO, encoding="utf-8")
+    assert util.memory._machine_free(path) == 1_234_567 * 1024
+
+
+def test_without_its_word_half_of_what_is_built_in_counts(tmp_path: Path) -> None:
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    assert util.memory._machine_free(tmp_path / "missing") == half
+    (tmp_path / "old").write_text("MemTotal: 1 kB\n", encoding="utf-8")
+    assert util.memory._machine_free(tmp_path / "old") == half
+
+
+def test_a_container_can_give_what_is_below_its_limit(tmp_path: Path) -> None:
+    assert util.memory._container_free(cgroup(tmp_path, "1000", 400)) == 600
+    assert util.memory._container_free(cgroup(tmp_path, "1000", 1200)) == 0
+
+
+def test_files_that_were_merely_read_do_not_fill_a_container(tmp_path: Path) -> None:
+    assert util.memory._container_free(cgroup(tmp_path, "1000", 990, inactive=700)) == 710
+
+
+def test_without_a_limit_a_container_is_endless(tmp_path: Path) -> None:
+    assert util.memory._container_free(cgroup(tmp_path, "max", 400)) == ENDLESS
+    assert util.memory._container_free(tmp_path / "missing") == ENDLESS
+
+
+def test_the_narrower_of_machine_and_container_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(util.memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(util.memory, "_machine_free", lambda path: 5000)
+    cgroup(tmp_path, "10000", 9000)
+    assert free_memory(CPU) == 1000
+    cgroup(tmp_path, "90000", 9000)
+    assert free_memory(CPU) == 5000
+
+
+def test_this_machine_has_some_memory_left() -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 1 << 20 < free_memory(CPU) <= total
+
+
+def test_a_gpu_is_asked_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return 123, 456
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", answer)
+    assert free_memory(torch.device("cuda:1")) == 123
+    assert asked == [torch.device("cuda:1")]
