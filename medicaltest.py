@@ -7,18 +7,22 @@ import sys
 from options import TestOptions
 from options.base_options import format_options
 from util.errors import run_command_line
+from util.interrupt import terminate_like_interrupt
 
 
 def main(arguments: list[str]) -> int:
     """Run the test method that the command-line words name; returns the exit code."""
     options, parser = TestOptions().parse(arguments)
     # Imported here, not above, so that --help and a wrong flag answer before torch is loaded.
+    from methods.export import export_onnx
     from methods.registry import TEST_METHODS
 
     print(f"options\n{format_options(parser, options)}\n")
-    TEST_METHODS[options.method](options)
-    return 0
+    if options.export:
+        return export_onnx(options)
+    return TEST_METHODS[options.method](options)
 
 
 if __name__ == "__main__":
+    terminate_like_interrupt()
     sys.exit(run_command_line(main, sys.argv[1:]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data.cache import default_cache_dir
 from data.discovery import find_volumes
 from data.formats import case_name
 from data.phantom import generate_phantom
@@ -38,7 +40,21 @@ class TestModel:
     loaded: LoadedGenerator
     resolver: SuperResolver
     windows: WindowPolicy
+    norm_scope: str
     lung_statistics: bool
+
+    def facts(self) -> dict[str, object]:
+        """What a run record says about the model and how it runs."""
+        return {
+            "checkpoint": str(self.loaded.origin),
+            "checkpoint_step": self.loaded.step,
+            "weights": self.loaded.digest,
+            "scale": self.scale,
+            "backend": self.resolver.backend,
+            "precision": self.resolver.precision,
+            "norm_scope": self.norm_scope,
+            "norm_pixels": "lung" if self.lung_statistics else "all",
+        }
 
     @property
     def scale(self) -> int:
@@ -65,29 +81,40 @@ def load_model(options: Namespace) -> TestModel:
             f"{path} enlarges {scale} times, got --sampling_times {options.sampling_times} "
             f"({2**options.sampling_times} times): leave it out or give another checkpoint"
         )
-    device = choose_devices(options.gpu_ids)[0]
-    resolver = SuperResolver(loaded.generator, device, options.precision, options.patch_size)
+    devices = choose_devices(options.gpu_ids)
+    device = devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]
+    resolver = SuperResolver(
+        loaded.generator,
+        device,
+        options.precision,
+        options.patch_size,
+        options.backend,
+        None if options.max_memory is None else int(options.max_memory * 1e9),
+        options.compile,
+        Path(options.cache_dir) if options.cache_dir else default_cache_dir(),
+    )
     windows = choose_test_windows(loaded, options)
     step = "bare weights" if loaded.step is None else f"step {loaded.step}"
-    from_lung = lung_statistics(loaded, options)
+    scope, from_lung = norm_pixels(loaded, options)
+    pixels = " of the lung" if scope == "volume" and from_lung else ""
     print(
-        f"model {path} ({step}), {scale}x, on {device}, {windows.normalization} normalization, "
-        f"norm statistics from {'the lung' if from_lung else 'whole slices or tiles'}"
+        f"model {path} ({step}), {scale}x, on {device} with {resolver.backend} in "
+        f"{options.precision}, {windows.normalization} normalization, norm statistics of the "
+        f"{scope}{pixels}"
     )
-    return TestModel(loaded, resolver, windows, from_lung)
+    return TestModel(loaded, resolver, windows, scope, from_lung)
 
 
-def lung_statistics(loaded: LoadedGenerator, options: Namespace) -> bool:
-    """Whether norm statistics are to come from the lung instead of the whole slice.
+def norm_pixels(loaded: LoadedGenerator, options: Namespace) -> tuple[str, bool]:
+    """The norm scope, and whether its statistics are to come from the lung alone.
 
     As the network knows them from training: patches of unpaired training lie wholly inside the
     lung, those of the public setting show all of the chest (docs/results.md has both measured).
     Bare weights do not say, so they run as published, on all that they are given.
     """
-    if options.norm_scope:
-        return bool(options.norm_scope == "lung")
-    inside = loaded.options.get("dataset_mode") == "unpaired"
-    return inside and options.region == "lung" and options.patch_size is None
+    inside = loaded.options.get("dataset_mode") == "unpaired" and options.region == "lung"
+    scope = options.norm_scope or ("lung" if inside else "slice")
+    return scope, scope == "lung" or (scope == "volume" and inside)
 
 
 def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPolicy:

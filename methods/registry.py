@@ -8,7 +8,7 @@ from collections.abc import Callable
 from methods.restoration import clinical_restoration, micro_restoration
 from methods.super_resolution import super_resolution
 
-TEST_METHODS: dict[str, Callable[[Namespace], None]] = {
+TEST_METHODS: dict[str, Callable[[Namespace], int]] = {
     "smallpatchtest": super_resolution,
     "microCTsmallpatchtest": micro_restoration,
     "wholevolumetest": clinical_restoration,

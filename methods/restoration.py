@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from data.degradation import Degradation, shrink
 from data.geometry import shrunk_affine
 from data.training_data import slice_digests
 from data.volume import Volume
 from data.windows import Domain, IntensityWindow
 from data.writers import NiftiSliceWriter
+from methods.case_enlarger import CaseEnlarger
+from methods.cohort import run_cases
 from methods.loading import (
     TestModel,
     input_paths,
@@ -25,86 +25,104 @@ from methods.loading import (
     refuse_existing,
     result_folders,
 )
-from methods.super_resolution import open_case, preview_slice
+from methods.scores import (
+    DATA_RANGE,
+    Score,
+    format_table,
+    score_slice,
+    summarise,
+    write_scores,
+)
+from methods.shrunk_slices import (
+    RestorationSettings,
+    ShrunkSlice,
+    restoration_job,
+    restore_slices,
+    shrink_slices,
+)
+from methods.super_resolution import open_case
+from methods.volume_upscaling import preview_slice
 from models.super_resolver import SuperResolver
+from util.back_projection import back_project
 from util.errors import UserError
-from util.files import write_json, write_text
-from util.metrics import psnr, ssim
+from util.files import write_json
 from util.pictures import best_inset, comparison_picture
+from util.pipeline import ahead
 from util.progress import progress
-from util.resampling import area_average, enlarge
+from util.resampling import enlarge
 from util.run_record import write_run_record
 
 BASELINES = {"nearest": 0, "linear": 1, "cubic": 3}  # orders of util.resampling.enlarge
-METHODS = ("SR", *BASELINES)
-DATA_RANGE = 2.0  # scores are taken on the network's scale, [-1, 1]
-FIELDS = ("slice", "method", "psnr", "ssim")
-
-Score = dict[str, float | int | str]
+CONSISTENT = "SR consistent"  # with --consistency: the SR row's result after back-projection
 
 
-def micro_restoration(options: Namespace) -> None:
+def micro_restoration(options: Namespace) -> int:
     """microCTsmallpatchtest: HR micro-CT, shrunk by 2^n, restored (the published evaluation)."""
     # The lung mask belongs to clinical CT; micro-CT is scored everywhere.
-    restore_and_score(Namespace(**{**vars(options), "region": "all"}), "micro")
+    return restore_and_score(Namespace(**{**vars(options), "region": "all"}), "micro")
 
 
-def clinical_restoration(options: Namespace) -> None:
+def clinical_restoration(options: Namespace) -> int:
     """wholevolumetest: clinical CT, shrunk by 2^n, restored (the public setting)."""
-    restore_and_score(options, "clinical")
+    return restore_and_score(options, "clinical")
 
 
-def restore_and_score(options: Namespace, domain: Domain) -> None:
-    """Run the evaluation on every input volume and write volumes, scores and pictures."""
+def restore_and_score(options: Namespace, domain: Domain) -> int:
+    """Run the evaluation on every input volume; returns the exit code."""
     model = load_model(options)
     paths = input_paths(options, model.scale, domain)
     folders = result_folders(paths, options.results_dir)
     names = output_names(domain)
     refuse_existing([folder / name for folder in folders for name in names], options.overwrite)
-    cases = [open_case(path, options) for path in paths]
-    for volume, mask in cases:
-        if mask is not None and not any(section.any() for section in mask):
-            raise UserError(
-                f"{volume.source}: no slice shows lung, so nothing would be scored: give other "
-                "--slices or --region all"
-            )
+
+    def work(path: Path, folder: Path) -> None:
+        score_case(path, folder, model, options, domain)
+
+    return run_cases(options, list(zip(paths, folders, strict=True)), work)
+
+
+def score_case(
+    path: Path, folder: Path, model: TestModel, options: Namespace, domain: Domain
+) -> None:
+    """Evaluate one volume and write volumes, scores, picture and record into its folder."""
+    volume, mask = open_case(path, options)
+    if mask is not None and not any(section.any() for section in mask):
+        raise UserError(
+            f"{volume.source}: no slice shows lung, so nothing would be scored: give other "
+            "--slices or --region all"
+        )
     if not options.allow_training_data:
-        for volume, _ in cases:
-            refuse_training_data(volume, model)
-    for (volume, mask), folder in zip(cases, folders, strict=True):
-        window = model.windows.window_for(volume, domain)
-        scores = restore_volume(
-            volume,
-            mask,
-            model.resolver,
-            window,
-            options.degradation,
-            folder,
-            domain,
-            lung_statistics=model.lung_statistics,
-            overwrite=options.overwrite,
-        )
-        summary = summarise(scores)
-        write_scores(folder / f"{domain}_scores.csv", scores)
-        write_json(folder / f"{domain}_scores.json", {"total": summary, "slices": scores})
-        write_run_record(
-            folder / f"{domain}_run.json",
-            vars(options),
-            str(model.resolver.device),
-            method=options.method,
-            input=volume.source,
-            outputs=[str(folder / name) for name in names],
-            checkpoint=str(model.loaded.origin),
-            checkpoint_step=model.loaded.step,
-            window=window.as_dict(),
-            norm_scope="lung" if model.lung_statistics else "slice",
-            data_range=DATA_RANGE,
-            scored="lung mask" if mask is not None else "whole slices",
-            scores=summary,
-        )
-        print(f"\n{volume.name}: {volume.num_slices} slices, {options.degradation} degradation")
-        print(format_table(summary))
-        print(f"wrote {', '.join(str(folder / name) for name in names)}")
+        refuse_training_data(volume, model)
+    window = model.windows.window_for(volume, domain)
+    settings = RestorationSettings(
+        options.degradation,
+        lung_statistics=model.lung_statistics,
+        volume_statistics=model.norm_scope == "volume",
+        consistency=options.consistency,
+        self_ensemble=options.self_ensemble,
+        overwrite=options.overwrite,
+    )
+    scores = restore_volume(volume, mask, model.resolver, window, folder, domain, settings)
+    summary = summarise(scores)
+    names = output_names(domain)
+    write_scores(folder / f"{domain}_scores.csv", scores)
+    write_json(folder / f"{domain}_scores.json", {"total": summary, "slices": scores})
+    write_run_record(
+        folder / f"{domain}_run.json",
+        vars(options),
+        str(model.resolver.device),
+        method=options.method,
+        input=volume.source,
+        outputs=[str(folder / name) for name in names],
+        **model.facts(),
+        window=window.as_dict(),
+        data_range=DATA_RANGE,
+        scored="lung mask" if mask is not None else "whole slices",
+        scores=summary,
+    )
+    print(f"\n{volume.name}: {volume.num_slices} slices, {options.degradation} degradation")
+    print(format_table(summary))
+    print(f"wrote {', '.join(str(folder / name) for name in names)}")
 
 
 def output_names(domain: Domain) -> list[str]:
@@ -134,13 +152,11 @@ def restore_volume(
     mask: np.ndarray | None,
     resolver: SuperResolver,
     window: IntensityWindow,
-    degradation: Degradation,
     folder: Path,
     domain: Domain,
-    lung_statistics: bool = False,
-    overwrite: bool = False,
+    settings: RestorationSettings,
 ) -> list[Score]:
-    """Shrink, restore and score one volume; holds one slice at a time.
+    """Shrink, restore and score one volume; holds a few slices at a time.
 
     Sizes that the scale does not divide are padded by repeating the last row and column before
     shrinking and cut after restoring, so nothing at the border is dropped.
@@ -150,11 +166,9 @@ def restore_volume(
         mask: (z, y, x), scores are taken inside it; None for everywhere.
         resolver: enlarges a slice in [-1, 1].
         window: physical units to [-1, 1].
-        degradation: how to shrink, see `data.degradation.shrink`.
         folder: for micro_HR, micro_LR, micro_SR (or clinical_...) and the picture.
         domain: first word of the file names.
-        lung_statistics: whether norm statistics come from the mask instead of the whole slice.
-        overwrite: whether they may replace existing ones.
+        settings: how.
 
     Returns:
         One row a slice and method with PSNR in dB and SSIM.
@@ -172,35 +186,44 @@ def restore_volume(
     shown = preview_slice(volume, mask)
     scores: list[Score] = []
     panels: list[tuple[str, np.ndarray]] = []
+    enlarger = CaseEnlarger(resolver, settings.self_ensemble)
 
     def writer(role: str) -> NiftiSliceWriter:
         path = folder / f"{domain}_{role}.nii.gz"
-        return NiftiSliceWriter(path, sizes[role], affines[role], overwrite, dtype)
+        return NiftiSliceWriter(path, sizes[role], affines[role], settings.overwrite, dtype)
 
-    with writer("HR") as high_writer, writer("LR") as low_writer, writer("SR") as sr_writer:
-        for index in progress(range(slices), volume.name, unit="slice"):
-            physical = volume.read_slice(index)
-            high = window.to_unit(physical)
-            padded = np.pad(high, ((0, -rows % scale), (0, -columns % scale)), mode="edge")
-            low = shrink(padded, scale, degradation).clip(-1.0, 1.0)
-            section = None if mask is None else mask[index]
-            scope = low_mask(section, scale) if lung_statistics and section is not None else None
-            restored = {"SR": resolver.upscale_slice(low, scope)}
-            restored |= {name: enlarge(low, scale, order) for name, order in BASELINES.items()}
+    def shrunk() -> Iterator[ShrunkSlice]:
+        return ahead(shrink_slices(volume, mask, window, settings.degradation, scale))
+
+    if settings.volume_statistics:
+        enlarger.gather(lambda: (restoration_job(item, settings, scale) for item in shrunk()))
+    computed = ahead(restore_slices(shrunk(), enlarger, settings, scale))
+    with (
+        writer("HR") as high_writer,
+        writer("LR") as low_writer,
+        writer("SR") as sr_writer,
+        closing(computed),
+    ):
+        for item, enlarged in progress(computed, volume.name, unit="slice", total=slices):
+            restored = {"SR": enlarged.unit}
+            if settings.consistency:
+                restored[CONSISTENT] = back_project(enlarged.unit, item.low, scale)
+            written = CONSISTENT if settings.consistency else "SR"
+            restored |= {name: enlarge(item.low, scale, order) for name, order in BASELINES.items()}
             restored = {
                 name: image[:rows, :columns].clip(-1.0, 1.0) for name, image in restored.items()
             }
-            if section is None or section.any():
-                scores += score_slice(index, restored, high, section)
-            high_writer.append(physical)
-            low_writer.append(window.to_physical(low))
-            sr_writer.append(window.to_physical(restored["SR"]))
-            if index == shown:
+            if item.section is None or item.section.any():
+                scores += score_slice(item.index, restored, item.high, item.section)
+            high_writer.append(item.physical)
+            low_writer.append(window.to_physical(item.low))
+            sr_writer.append(window.to_physical(restored[written]))
+            if item.index == shown:
                 panels = [
-                    (f"input, shrunk {scale} times", low),
+                    (f"input, shrunk {scale} times", item.low),
                     ("cubic interpolation", restored["cubic"]),
-                    ("super-resolution", restored["SR"]),
-                    ("truth", high),
+                    ("super-resolution", restored[written]),
+                    ("truth", item.high),
                 ]
     # Only now, so that a broken run leaves no picture that looks like a result.
     comparison_picture(
@@ -208,17 +231,9 @@ def restore_volume(
         panels,
         (-1.0, 1.0),
         best_inset(panels[-1][1]),
-        f"{volume.name}, slice {shown} of {slices}, {degradation} degradation",
+        f"{volume.name}, slice {shown} of {slices}, {settings.degradation} degradation",
     )
     return scores
-
-
-def low_mask(mask: np.ndarray, scale: int) -> np.ndarray | None:
-    """Mask (rows, columns) on the shrunk grid: blocks with any lung; None where there is none."""
-    rows, columns = mask.shape
-    padded = np.pad(mask != 0, ((0, -rows % scale), (0, -columns % scale)))
-    shrunk = area_average(padded, scale) > 0
-    return shrunk if shrunk.any() else None
 
 
 def stored_type(volume: Volume) -> DTypeLike:
@@ -228,58 +243,3 @@ def stored_type(volume: Volume) -> DTypeLike:
     if stored.kind in "iu" and stored.itemsize <= 2 and plain:
         return stored.newbyteorder("=")
     return np.float32
-
-
-def score_slice(
-    index: int, restored: dict[str, np.ndarray], truth: np.ndarray, mask: np.ndarray | None
-) -> list[Score]:
-    """PSNR and SSIM of each method on one slice in [-1, 1].
-
-    Both are taken after a shift to [0, 2], so that the window's low end is SSIM's zero.
-    """
-    reference = truth + 1.0
-    rows: list[Score] = []
-    for name, image in restored.items():
-        shifted = image + 1.0
-        rows.append(
-            {
-                "slice": index,
-                "method": name,
-                "psnr": psnr(shifted, reference, DATA_RANGE, mask),
-                "ssim": ssim(shifted, reference, DATA_RANGE, mask),
-                "pixels": int(truth.size if mask is None else np.count_nonzero(mask)),
-            }
-        )
-    return rows
-
-
-def summarise(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
-    """Total scores by method: PSNR of the pooled squared error, mean SSIM over the slices."""
-    summary = {}
-    for method in METHODS:
-        rows = [row for row in scores if row["method"] == method]
-        pixels = np.array([row["pixels"] for row in rows], dtype=np.float64)
-        errors = np.array([DATA_RANGE**2 / 10 ** (float(row["psnr"]) / 10) for row in rows])
-        error = float((errors * pixels).sum() / pixels.sum())
-        total = 10 * math.log10(DATA_RANGE**2 / error) if error > 0 else math.inf
-        mean_ssim = float(np.mean([float(row["ssim"]) for row in rows]))
-        summary[method] = {"psnr": total, "ssim": mean_ssim}
-    return summary
-
-
-def write_scores(path: Path, scores: Sequence[Score]) -> None:
-    """One CSV row a slice and method."""
-    stream = io.StringIO()
-    table = csv.DictWriter(stream, [*FIELDS, "pixels"], lineterminator="\n")
-    table.writeheader()
-    table.writerows(scores)
-    write_text(path, stream.getvalue())
-
-
-def format_table(summary: dict[str, dict[str, float]]) -> str:
-    """A plain table for the screen."""
-    lines = [f"{'method':<10}{'PSNR (dB)':>12}{'SSIM':>10}"]
-    lines += [
-        f"{name:<10}{row['psnr']:>12.2f}{row['ssim']:>10.4f}" for name, row in summary.items()
-    ]
-    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -9,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from data.geometry import enlarged_affine
 from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volume import Volume, parse_slices
 from data.windows import IntensityWindow
-from data.writers import NiftiSliceWriter
-from methods.compose import compose_slice
+from methods.cohort import run_cases
 from methods.loading import (
     TestModel,
     input_paths,
@@ -23,41 +22,91 @@ from methods.loading import (
     refuse_existing,
     result_folders,
 )
-from models.super_resolver import SuperResolver
+from methods.volume_upscaling import Consistency, UpscaleSettings, upscale_volume
 from util.pictures import best_inset, comparison_picture
-from util.progress import progress
 from util.resampling import enlarge
 from util.run_record import write_run_record
 
-OUTPUTS = ("clinical.nii.gz", "SR.nii.gz", "preview.png")
 
-
-def super_resolution(options: Namespace) -> None:
+def super_resolution(options: Namespace) -> int:
     """Super-resolve every input volume, slice by slice.
 
     Writes clinical.nii.gz (the input on its own grid), SR.nii.gz (2^n times finer in plane, int16
-    HU, corners in place), preview.png and run.json into --results_dir; with several inputs each
-    into a folder of its case name.
+    HU, corners in place), with --uncertainty uncertainty.nii.gz, preview.png and run.json into
+    --results_dir; with several inputs each into a folder of its case name.
+
+    Returns:
+        Exit code, see `methods.cohort.run_cases`.
     """
     model = load_model(options)
     paths = input_paths(options, model.scale, "clinical")
     folders = result_folders(paths, options.results_dir)
-    refuse_existing([folder / name for folder in folders for name in OUTPUTS], options.overwrite)
-    cases = [open_case(path, options) for path in paths]
-    for (volume, mask), folder in zip(cases, folders, strict=True):
-        started = time.monotonic()
-        window = model.windows.window_for(volume, "clinical")
-        upscale_volume(
-            volume,
-            mask,
-            model.resolver,
-            window,
-            folder,
-            lung_statistics=model.lung_statistics,
-            overwrite=options.overwrite,
+    if not options.resume:
+        names = output_names(options)
+        refuse_existing([folder / name for folder in folders for name in names], options.overwrite)
+
+    def work(path: Path, folder: Path) -> None:
+        super_resolve_case(path, folder, model, options)
+
+    return run_cases(options, list(zip(paths, folders, strict=True)), work)
+
+
+def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Namespace) -> None:
+    """Super-resolve one volume into its folder."""
+    started = time.monotonic()
+    names = output_names(options)
+    # run.json is written last, so it tells a finished case from one that was cut off.
+    if options.resume and all((folder / name).exists() for name in (*names, "run.json")):
+        print(f"{folder / names[0]} is finished: nothing to resume")
+        return
+    volume, mask = open_case(path, options)
+    window = model.windows.window_for(volume, "clinical")
+    settings = upscale_settings(model, options)
+    try:
+        made = upscale_volume(volume, mask, model.resolver, window, folder, settings)
+    except KeyboardInterrupt:
+        print(
+            f"stopped: {folder / names[0]}.partial holds the slices so far; the same command "
+            "with --resume goes on",
+            file=sys.stderr,
         )
-        record_case(folder, options, model, volume, window, time.monotonic() - started)
-        print(f"wrote {folder / 'SR.nii.gz'}; {folder / 'preview.png'} shows a slice of it")
+        raise
+    # Only now, so that a broken run leaves no picture that looks like a result.
+    draw_preview(folder / "preview.png", volume, made.shown, *made.preview, window, model.scale)
+    record_case(
+        folder, options, model, volume, window, time.monotonic() - started, made.consistency
+    )
+    print(f"wrote {folder / names[0]}; {folder / 'preview.png'} shows a slice of it")
+
+
+def output_names(options: Namespace) -> list[str]:
+    """Files that one case leaves besides run.json; the result first."""
+    ending = ".nii.gz" if options.output_name.lower().endswith(".gz") else ".nii"
+    spread = [f"uncertainty{ending}"] if options.uncertainty else []
+    return [options.output_name, f"clinical{ending}", *spread, "preview.png"]
+
+
+def upscale_settings(model: TestModel, options: Namespace) -> UpscaleSettings:
+    """How the options want a volume to be super-resolved."""
+    # Everything that the voxels depend on besides the input goes into the key of the partial file.
+    determined_by = {
+        "weights": model.loaded.digest,
+        "precision": model.resolver.precision,
+        "backend": model.resolver.backend,
+        "patch_size": model.resolver.tile_size,
+    }
+    return UpscaleSettings(
+        lung_statistics=model.lung_statistics,
+        volume_statistics=model.norm_scope == "volume",
+        consistency=options.consistency,
+        self_ensemble=options.self_ensemble,
+        uncertainty=options.uncertainty,
+        # A result that --resume finds without its run.json is of a run that was cut off.
+        overwrite=options.overwrite or options.resume,
+        resume=options.resume,
+        output_name=options.output_name,
+        determined_by=determined_by,
+    )
 
 
 def open_case(path: Path, options: Namespace) -> tuple[Volume, np.ndarray | None]:
@@ -70,68 +119,6 @@ def open_case(path: Path, options: Namespace) -> tuple[Volume, np.ndarray | None
     if options.slices is not None:
         volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
     return volume, None
-
-
-def upscale_volume(
-    volume: Volume,
-    mask: np.ndarray | None,
-    resolver: SuperResolver,
-    window: IntensityWindow,
-    folder: Path,
-    lung_statistics: bool = False,
-    overwrite: bool = False,
-) -> None:
-    """Write the super-resolved volume and its companions; holds one slice at a time.
-
-    Args:
-        volume: clinical CT.
-        mask: lung mask (z, y, x), or None to use super-resolution everywhere.
-        resolver: enlarges a slice in [-1, 1].
-        window: HU to [-1, 1].
-        folder: for the outputs.
-        lung_statistics: whether norm statistics come from the lung instead of the whole slice.
-        overwrite: whether they may replace existing ones.
-    """
-    scale = resolver.scale
-    columns, rows, slices = volume.size
-    shown = preview_slice(volume, mask)
-    preview: dict[str, np.ndarray] = {}
-    with (
-        NiftiSliceWriter(
-            folder / "clinical.nii.gz", volume.size, volume.affine, overwrite
-        ) as clinical_writer,
-        NiftiSliceWriter(
-            folder / "SR.nii.gz",
-            (columns * scale, rows * scale, slices),
-            enlarged_affine(volume.affine, scale),
-            overwrite,
-        ) as writer,
-    ):
-        for index in progress(range(slices), volume.name, unit="slice"):
-            image = volume.read_slice(index)
-            section = None if mask is None else mask[index]
-            interpolated = enlarge(image, scale, order=3)
-            result = interpolated
-            if section is None or section.any():
-                scope = section if lung_statistics else None
-                unit = resolver.upscale_slice(window.to_unit(image), scope)
-                enlarged = window.to_physical(unit)
-                result = compose_slice(enlarged, interpolated, window, section)
-            clinical_writer.append(image)
-            writer.append(result)
-            if index == shown:
-                preview = {"image": image, "result": result}
-    # Only now, so that a broken run leaves no picture that looks like a result.
-    draw_preview(
-        folder / "preview.png", volume, shown, preview["image"], preview["result"], window, scale
-    )
-
-
-def preview_slice(volume: Volume, mask: np.ndarray | None) -> int:
-    """The slice with most lung; without a mask the middle one."""
-    if mask is None:
-        return volume.num_slices // 2
-    return int(np.argmax([np.count_nonzero(section) for section in mask]))
 
 
 def draw_preview(
@@ -166,17 +153,20 @@ def record_case(
     volume: Volume,
     window: IntensityWindow,
     seconds: float,
+    consistency: Consistency,
 ) -> None:
     """Write run.json of one case."""
     facts: dict[str, Any] = {
         "method": options.method,
         "input": volume.source,
-        "outputs": [str(folder / name) for name in OUTPUTS],
-        "checkpoint": str(model.loaded.origin),
-        "checkpoint_step": model.loaded.step,
+        "outputs": [str(folder / name) for name in output_names(options)],
+        **model.facts(),
         "window": window.as_dict(),
-        "scale": model.scale,
-        "norm_scope": "lung" if model.lung_statistics else "slice",
+        "consistency_error_hu": {
+            "mean": round(consistency.mean, 4),
+            "largest": round(consistency.largest, 4),
+            "slices": consistency.slices,
+        },
         "seconds": round(seconds, 3),
         "seconds_per_slice": round(seconds / volume.num_slices, 4),
     }

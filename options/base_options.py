@@ -45,6 +45,14 @@ def whole_number(text: str) -> int:
     return value
 
 
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number above 0")
+    return value
+
+
 def non_negative_float(text: str) -> float:
     """Parse a finite number of at least 0."""
     value = float(text)

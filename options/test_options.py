@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from options.base_options import BaseOptions, given_names, join_slices, positive_int
+from options.test_groups import add_cohort_options, add_honesty_options, add_speed_options
 
+PUBLISHED_TILE = 32  # the clinical patch of training
 METHODS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest")
 
 
@@ -63,21 +65,31 @@ class TestOptions(BaseOptions):
         )
         group.add_argument(
             "--norm_scope",
-            choices=("slice", "lung"),
-            help="pixels that instance norm takes its statistics from: the whole slice, or its "
-            "lung; default: lung for models trained on patches inside the lung, else slice",
+            choices=("slice", "volume", "lung", "patch"),
+            help="pixels that instance norm takes its statistics from: the whole slice, its lung, "
+            "those of all slices of the volume (one pass to gather them, one to apply), or "
+            "each published tile; default: lung for models trained on patches inside the lung, "
+            "else slice",
         )
         group.add_argument(
             "--patch_size",
             type=positive_int,
-            help="tile edge in low-resolution pixels, as published (each tile with its own "
-            "instance-norm statistics); default: the whole slice at once",
+            help="tile edge in low-resolution pixels for --norm_scope patch, which it implies "
+            f"(the published tiles with their seams; {PUBLISHED_TILE} without this flag)",
         )
         group.add_argument(
             "--allow_training_data",
             action="store_true",
             help="evaluate on slices that the model was trained on",
         )
+        group.add_argument(
+            "--export",
+            metavar="FILE.onnx",
+            help="write G_A as ONNX, any height and width, and do nothing else",
+        )
+        add_speed_options(parser)
+        add_honesty_options(parser)
+        add_cohort_options(parser)
 
     def parse(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
         """Parse a command line; exits with code 2 on wrong values, naming the fix."""
@@ -87,6 +99,10 @@ class TestOptions(BaseOptions):
         refuse_idle_options(parser, options, given_names(parser, arguments))
         self.check(parser, options)
         options.region = options.region or "lung"
+        if options.patch_size:
+            options.norm_scope = "patch"
+        elif options.norm_scope == "patch":
+            options.patch_size = PUBLISHED_TILE
         return options, parser
 
     def check(self, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -101,15 +117,34 @@ class TestOptions(BaseOptions):
                 f"--patch_size is {options.patch_size}, expected at least 4 for the generator's "
                 "padding of 3"
             )
+        if options.part_id >= options.num_parts:
+            parser.error(
+                f"--part_id is {options.part_id}, expected 0 to {options.num_parts - 1} with "
+                f"--num_parts {options.num_parts}"
+            )
+        if not options.output_name.lower().endswith((".nii", ".nii.gz")):
+            parser.error(
+                f"--output_name is {options.output_name!r}, expected a name that ends in .nii or "
+                ".nii.gz"
+            )
+        if "/" in options.output_name or "\\" in options.output_name:
+            parser.error(
+                f"--output_name is {options.output_name!r}, expected a file name: folders go to "
+                "--results_dir"
+            )
+        if options.export and not options.export.lower().endswith(".onnx"):
+            parser.error(f"--export is {options.export!r}, expected a name that ends in .onnx")
 
 
 # Option -> methods on which it acts; elsewhere it would have no effect.
 METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "region": ("smallpatchtest", "wholevolumetest"),
-    "norm_scope": ("smallpatchtest", "wholevolumetest"),
     "maskdatafolder": ("smallpatchtest", "wholevolumetest"),
     "degradation": ("microCTsmallpatchtest", "wholevolumetest"),
     "allow_training_data": ("microCTsmallpatchtest", "wholevolumetest"),
+    "uncertainty": ("smallpatchtest",),
+    "resume": ("smallpatchtest",),
+    "output_name": ("smallpatchtest",),
 }
 
 
@@ -124,7 +159,14 @@ def refuse_idle_options(
         parser.error("--maskdatafolder has no effect with --region all: leave one of them out")
     if options.windows and options.normalization == "minmax":
         parser.error("--windows has no effect with --normalization minmax: leave one of them out")
+    if options.norm_scope == "lung" and options.method == "microCTsmallpatchtest":
+        parser.error(
+            f"--norm_scope lung has no effect with --method {options.method}: leave it out"
+        )
     if options.norm_scope == "lung" and options.region == "all":
         parser.error("--norm_scope lung needs the lung mask, which --region all leaves out")
-    if options.norm_scope and options.patch_size:
-        parser.error("--norm_scope has no effect with --patch_size: a tile has its own statistics")
+    if options.norm_scope not in (None, "patch") and options.patch_size:
+        parser.error(
+            f"--norm_scope {options.norm_scope} has no effect with --patch_size: a tile has its "
+            "own statistics"
+        )

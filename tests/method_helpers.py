@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +15,10 @@ from scipy.spatial.transform import Rotation
 from data.geometry import corners
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writers import write_volume
-from methods.loading import TestModel, lung_statistics
+from methods.loading import TestModel, norm_pixels
 from models.checkpoints import LoadedGenerator
 from models.networks import SRGenerator
+from models.slice_jobs import SliceJob
 from models.super_resolver import SuperResolver
 from util.resampling import enlarge
 
@@ -35,6 +37,9 @@ class IdentityResolver:
     """
 
     device = torch.device("cpu")
+    backend = "stub"
+    precision = "fp32"
+    tile_size = None
 
     def __init__(self, scale: int = 2, fail_at: int | None = None, shift: float = 0.0) -> None:
         self.scale = scale
@@ -42,13 +47,30 @@ class IdentityResolver:
         self.shift = shift
         self.inputs: list[np.ndarray] = []
         self.scopes: list[np.ndarray | None] = []
+        self.needed: list[np.ndarray | None] = []
 
-    def upscale_slice(self, image: np.ndarray, scope: np.ndarray | None = None) -> np.ndarray:
+    def upscale_slices(self, jobs: Iterable[SliceJob | None]) -> Iterator[np.ndarray | None]:
+        for job in jobs:
+            yield None if job is None else self.upscale_slice(job.image, job.scope, job.needed)
+
+    def upscale_slice(
+        self,
+        image: np.ndarray,
+        scope: np.ndarray | None = None,
+        needed: np.ndarray | None = None,
+    ) -> np.ndarray:
         if len(self.inputs) == self.fail_at:
             raise MemoryError("out of memory")
         self.inputs.append(image)
         self.scopes.append(scope)
+        self.needed.append(needed)
         return enlarge(image, self.scale, order=0) + np.float32(self.shift)
+
+    def group_size(self, rows: int, columns: int) -> int:
+        return 1
+
+    def use_statistics(self, slices: object) -> None:
+        """Nothing is normalised here."""
 
 
 def as_resolver(stub: IdentityResolver) -> SuperResolver:
@@ -62,7 +84,7 @@ def stub_model(
     generator = SRGenerator(1, ngf=2, blocks=1)
     trained = {"dataset_mode": "unpaired"}
     loaded = LoadedGenerator(generator, POLICY.as_dict(), digests, Path("stub.pt"), 7, trained)
-    return TestModel(loaded, as_resolver(stub), POLICY, lung_statistics(loaded, options))
+    return TestModel(loaded, as_resolver(stub), POLICY, *norm_pixels(loaded, options))
 
 
 def affines() -> dict[str, np.ndarray]:

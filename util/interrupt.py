@@ -44,3 +44,12 @@ class StopRequest:
 def ignore_interrupts(worker: int) -> None:
     """Loader workers get Ctrl-C too; they leave stopping to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def terminate_like_interrupt() -> None:
+    """Let a job scheduler's SIGTERM act as Ctrl-C does: leave in order, exit code 130."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handle)

@@ -15,7 +15,11 @@ LOG_INTERVAL = 30.0  # the same where each drawing stays: a batch job's log, CI
 
 
 def progress(
-    items: Iterable[Item], description: str, unit: str = "it", total: int | None = None
+    items: Iterable[Item],
+    description: str,
+    unit: str = "it",
+    total: int | None = None,
+    initial: int = 0,
 ) -> tqdm[Item]:
     """Wrap `items` in a bar on standard error: done, total, rate, remaining time.
 
@@ -24,6 +28,7 @@ def progress(
         description: stands before the bar.
         unit: name of one item, for the rate ("slice", "patch").
         total: number of items where `len(items)` is not known.
+        initial: how many of them were done before; they do not count in the rate.
     """
     interval = TERMINAL_INTERVAL if sys.stderr.isatty() else LOG_INTERVAL
     return tqdm(
@@ -31,6 +36,7 @@ def progress(
         desc=description,
         unit=unit,
         total=total,
+        initial=initial,
         file=sys.stderr,
         mininterval=interval,
         # tqdm's monitor would otherwise draw every 10 s whatever `mininterval` says.

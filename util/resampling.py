@@ -40,8 +40,8 @@ def enlarge(image: NDArray[Any], scale: int, order: int) -> NDArray[np.float32]:
     if order == 0:
         return values.repeat(scale, axis=0).repeat(scale, axis=1)
     rows, columns = values.shape
-    taller = np.matmul(_operator(rows, scale, order), values, dtype=np.float32)
-    return np.matmul(taller, _operator(columns, scale, order).T, dtype=np.float32)
+    taller = np.matmul(interpolation_operator(rows, scale, order), values, dtype=np.float32)
+    return np.matmul(taller, interpolation_operator(columns, scale, order).T, dtype=np.float32)
 
 
 def area_average(image: NDArray[Any], scale: int) -> NDArray[np.float32]:
@@ -73,8 +73,11 @@ def area_average(image: NDArray[Any], scale: int) -> NDArray[np.float32]:
 
 # A 512-pixel side at 8x takes 8 MB; the rows' and columns' operators of four sizes are kept.
 @lru_cache(maxsize=8)
-def _operator(length: int, scale: int, order: int) -> NDArray[np.float32]:
-    """Matrix (length * scale, length) that interpolates one line of `length` pixels."""
+def interpolation_operator(length: int, scale: int, order: int) -> NDArray[np.float32]:
+    """Matrix float32 (length * scale, length) that interpolates one line of `length` pixels.
+
+    `order` is 0 nearest, 1 linear or 3 cubic spline; the matrix is read-only.
+    """
     operator = np.empty((length * scale, length), dtype=np.float32)
     unit = np.zeros(length)
     for index in range(length):

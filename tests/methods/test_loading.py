@@ -18,7 +18,7 @@ from methods.loading import (
     choose_test_windows,
     input_paths,
     load_model,
-    lung_statistics,
+    norm_pixels,
     refuse_existing,
     result_folders,
 )
@@ -47,8 +47,8 @@ def test_the_last_trained_model_is_taken(
     assert model.windows == POLICY
     said = capsys.readouterr().out
     assert said == (
-        f"model {model.loaded.origin} (step 5), 2x, on cpu, window normalization, "
-        "norm statistics from the lung\n"
+        f"model {model.loaded.origin} (step 5), 2x, on cpu with {model.resolver.backend} in fp32, "
+        "window normalization, norm statistics of the lung\n"
     )
     by_name = load_model(options_in(tmp_path, "--name", "first"))
     assert by_name.loaded.origin == tmp_path / "first" / "latest.pt"
@@ -70,7 +70,7 @@ def test_norm_statistics_are_those_of_the_training_patches(
     trained: str | None, words: tuple[str, ...], from_lung: bool
 ) -> None:
     known = replace(loaded(POLICY), options={} if trained is None else {"dataset_mode": trained})
-    assert lung_statistics(known, evaluation_options(*words)) is from_lung
+    assert norm_pixels(known, evaluation_options(*words))[1] is from_lung
 
 
 def test_a_kept_checkpoint_is_taken_by_epoch_or_step(tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from method_helpers import (
     write_ct,
 )
 from option_helpers import evaluation_options
+from writer_helpers import write_each_slice_at_once
 
 import methods.restoration
+import methods.scores
 from data.degradation import shrink
 from data.readers import read_volume
 from data.volume import Volume
@@ -33,17 +35,15 @@ from data.windows import CLINICAL_WINDOW, WindowPolicy
 from data.writers import write_volume
 from methods.registry import TEST_METHODS
 from methods.restoration import (
-    METHODS,
-    Score,
+    BASELINES,
     clinical_restoration,
-    format_table,
     micro_restoration,
     output_names,
     restore_volume,
-    score_slice,
     stored_type,
-    summarise,
 )
+from methods.scores import Score, format_table, score_slice, summarise
+from methods.shrunk_slices import RestorationSettings
 from models.super_resolver import SuperResolver
 from options.test_options import METHODS as METHOD_NAMES
 from util.errors import UserError
@@ -52,6 +52,7 @@ from util.pictures import comparison_picture
 from util.resampling import enlarge
 
 AFFINES = affines()
+METHODS = ("SR", *BASELINES)
 SIZE = (32, 28, 3)
 MICRO_FILES = [*output_names("micro"), "micro_run.json"]
 
@@ -229,9 +230,9 @@ def test_totals_pool_squared_errors_over_pixels() -> None:
 def test_the_table_is_plain_text() -> None:
     table = format_table({"SR": {"psnr": 21.5, "ssim": 0.54321}, "cubic": {"psnr": 9, "ssim": 1}})
     assert table.splitlines() == [
-        "method       PSNR (dB)      SSIM",
-        "SR               21.50    0.5432",
-        "cubic             9.00    1.0000",
+        "method           PSNR (dB)      SSIM",
+        "SR                   21.50    0.5432",
+        "cubic                 9.00    1.0000",
     ]
 
 
@@ -444,11 +445,17 @@ def test_uint16_micro_ct_keeps_its_values(tmp_path: Path, monkeypatch: pytest.Mo
 def test_memory_does_not_grow_with_the_number_of_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_each_slice_at_once(monkeypatch)
     monkeypatch.setattr(methods.restoration, "comparison_picture", quick_picture)
-    monkeypatch.setattr(methods.restoration, "ssim", lambda *images: 0.5)  # slow under tracing
+    monkeypatch.setattr(methods.scores, "ssim", lambda *images: 0.5)  # slow under tracing
 
     class Forgetful(IdentityResolver):
-        def upscale_slice(self, image: np.ndarray, scope: np.ndarray | None = None) -> np.ndarray:
+        def upscale_slice(
+            self,
+            image: np.ndarray,
+            scope: np.ndarray | None = None,
+            needed: np.ndarray | None = None,
+        ) -> np.ndarray:
             return enlarge(image, self.scale, order=0)
 
     def peak(slices: int) -> int:
@@ -456,14 +463,13 @@ def test_memory_does_not_grow_with_the_number_of_slices(
         resolver: SuperResolver = as_resolver(Forgetful(4))
         tracemalloc.start()
         try:
-            restore_volume(
-                volume, None, resolver, MICRO_WINDOW, "area", tmp_path, "micro", overwrite=True
-            )
+            settings = RestorationSettings("area", overwrite=True)
+            restore_volume(volume, None, resolver, MICRO_WINDOW, tmp_path, "micro", settings)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
     peak(3)  # fills the caches
-    few, many = peak(3), peak(100)
+    few, many = peak(20), peak(100)  # 20 slices fill every stage of the pipeline
     # Rows of scores stay, a few hundred bytes each; slices of 64 kB (float32) must not.
     assert many < few + 100 * len(METHODS) * 600

@@ -21,11 +21,13 @@ from method_helpers import (
     write_ct,
 )
 from option_helpers import evaluation_options
+from writer_helpers import write_each_slice_at_once
 
 import methods.super_resolution
 from data.volume import Volume
 from data.windows import CLINICAL_WINDOW
-from methods.super_resolution import OUTPUTS, preview_slice, super_resolution, upscale_volume
+from methods.super_resolution import output_names, super_resolution
+from methods.volume_upscaling import UpscaleSettings, preview_slice, upscale_volume
 from util.errors import UserError
 from util.pictures import comparison_picture
 from util.resampling import enlarge
@@ -34,6 +36,7 @@ from util.resampling import enlarge
 ROUNDING = 0.51
 AFFINES = affines()
 SIZE = (14, 12, 3)
+OUTPUTS = output_names(evaluation_options())
 
 
 @pytest.fixture
@@ -269,9 +272,15 @@ def test_a_broken_run_leaves_nothing_that_looks_finished(
     resolver.fail_at = 2
     with pytest.raises(MemoryError):
         run(tmp_path, "--input", str(path))
-    assert list((tmp_path / "results").iterdir()) == []
+    # What is left can be taken up by --resume, and is called what it is.
+    assert sorted(p.name for p in (tmp_path / "results").iterdir()) == [
+        f"{name}.nii.gz.partial{ending}"
+        for name in ("SR", "clinical")
+        for ending in ("", ".journal")
+    ]
     resolver.fail_at = None
-    run(tmp_path, "--input", str(path))  # and nothing is in the way of the next attempt
+    folder = run(tmp_path, "--input", str(path))  # and nothing is in the way of the next attempt
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*OUTPUTS, "run.json"])
 
 
 def test_a_broken_run_keeps_the_results_it_was_to_replace(
@@ -283,7 +292,8 @@ def test_a_broken_run_keeps_the_results_it_was_to_replace(
     resolver.fail_at = len(resolver.inputs) + 1
     with pytest.raises(MemoryError):
         run(tmp_path, "--input", str(path), "--overwrite")
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    after = {p.name: p.read_bytes() for p in folder.iterdir() if ".partial" not in p.name}
+    assert after == before
 
 
 # ---- memory, and the choice of the picture ----
@@ -292,7 +302,12 @@ def test_a_broken_run_keeps_the_results_it_was_to_replace(
 class Forgetful(IdentityResolver):
     """A stand-in that holds no slices itself."""
 
-    def upscale_slice(self, image: np.ndarray, scope: np.ndarray | None = None) -> np.ndarray:
+    def upscale_slice(
+        self,
+        image: np.ndarray,
+        scope: np.ndarray | None = None,
+        needed: np.ndarray | None = None,
+    ) -> np.ndarray:
         return enlarge(image, self.scale, order=0)
 
 
@@ -303,7 +318,8 @@ def peak_memory(folder: Path, slices: int) -> int:
     resolver = as_resolver(Forgetful(4))
     tracemalloc.start()
     try:
-        upscale_volume(volume, None, resolver, CLINICAL_WINDOW, folder, overwrite=True)
+        settings = UpscaleSettings(overwrite=True)
+        upscale_volume(volume, None, resolver, CLINICAL_WINDOW, folder, settings)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -312,9 +328,10 @@ def peak_memory(folder: Path, slices: int) -> int:
 def test_memory_does_not_grow_with_the_number_of_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(methods.super_resolution, "draw_preview", lambda *arguments: None)
+    write_each_slice_at_once(monkeypatch)
     peak_memory(tmp_path, 3)  # fills the caches
-    few, many = peak_memory(tmp_path, 3), peak_memory(tmp_path, 300)
+    # 20 slices fill every stage of the pipeline.
+    few, many = peak_memory(tmp_path, 20), peak_memory(tmp_path, 300)
     one_slice = (4 * 48) ** 2 * 4
     assert many < few + one_slice / 2
 

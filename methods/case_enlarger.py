@@ -1,0 +1,141 @@
+"""The slices of one case through the network: pooled statistics, flips and rotations, spread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from models.moments import Moments
+from models.slice_jobs import SliceJob
+from models.super_resolver import SuperResolver
+
+ORIENTATIONS = 8  # four rotations, each with and without a flip
+
+Item = TypeVar("Item")
+Jobs = Iterable["SliceJob | None"]
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """One slice behind the network.
+
+    Attributes:
+        unit: float32 (rows * k, columns * k) in [-1, 1].
+        deviation: standard deviation over the orientations, same shape and scale; None where one
+            orientation was computed.
+    """
+
+    unit: np.ndarray
+    deviation: np.ndarray | None = None
+
+
+class CaseEnlarger:
+    """Enlarges the slices of one volume.
+
+    Args:
+        resolver: enlarges a slice.
+        self_ensemble: return the mean over the eight orientations instead of the plain result.
+        uncertainty: also return their standard deviation.
+    """
+
+    def __init__(
+        self, resolver: SuperResolver, self_ensemble: bool = False, uncertainty: bool = False
+    ) -> None:
+        self._resolver = resolver
+        self._averaged = self_ensemble
+        self._spread = uncertainty
+        self._orientations = range(ORIENTATIONS if self_ensemble or uncertainty else 1)
+        self._statistics: list[list[tuple[Moments, ...]]] | None = None
+
+    def gather(self, jobs: Callable[[], Jobs]) -> None:
+        """Pool norm statistics over all slices; `enlarge` uses them from then on.
+
+        One pass gathers, `enlarge` is the second, which applies. In the first each layer sees
+        slices normalised with their own statistics: pooling is not repeated layer by layer, which
+        would take a pass a layer.
+
+        Args:
+            jobs: gives the slices anew at each call; orientations differ in their statistics.
+        """
+        self._statistics = [
+            [
+                self._resolver.measure_slice(turned.image, turned.scope)
+                for job in jobs()
+                if job is not None
+                for turned in (turn_job(job, orientation),)
+            ]
+            for orientation in self._orientations
+        ]
+
+    def enlarge(self, jobs: Jobs) -> Iterator[Enlarged | None]:
+        """Enlarge slices in their order; None stays None."""
+        try:
+            if len(self._orientations) == 1:
+                self._use(0)
+                for unit in self._resolver.upscale_slices(jobs):
+                    yield None if unit is None else Enlarged(unit)
+                return
+            for job in jobs:
+                yield None if job is None else self._ensemble(job)
+        finally:
+            self._resolver.use_statistics(None)
+
+    def enlarge_items(
+        self, items: Iterable[Item], job_of: Callable[[Item], SliceJob | None]
+    ) -> Iterator[tuple[Item, Enlarged | None]]:
+        """Enlarge what `job_of` makes of each item; yields the item beside its enlargement."""
+        # Not itertools.tee, which keeps items by the dozen.
+        waiting: deque[Item] = deque()
+
+        def jobs() -> Iterator[SliceJob | None]:
+            for item in items:
+                waiting.append(item)
+                yield job_of(item)
+
+        for enlarged in self.enlarge(jobs()):
+            yield waiting.popleft(), enlarged
+
+    def _ensemble(self, job: SliceJob) -> Enlarged:
+        """Mean and deviation by Welford's formula: nothing cancels where all eight agree."""
+        plain = mean = spread = np.zeros(0, dtype=np.float32)
+        for number, orientation in enumerate(self._orientations, start=1):
+            self._use(orientation)
+            turned = turn_job(job, orientation)
+            enlarged = self._resolver.upscale_slice(turned.image, turned.scope, turned.needed)
+            unit = turn_back(enlarged, orientation)
+            if number == 1:
+                plain, mean, spread = unit, unit.copy(), np.zeros_like(unit)
+                continue
+            difference = unit - mean
+            mean += difference / number
+            spread += difference * (unit - mean)
+        deviation = np.sqrt(spread / ORIENTATIONS) if self._spread else None
+        return Enlarged(mean if self._averaged else plain, deviation)
+
+    def _use(self, orientation: int) -> None:
+        given = self._statistics
+        # All slices may have been empty: then there is nothing to pool and nothing to enlarge.
+        self._resolver.use_statistics(given[orientation] or None if given is not None else None)
+
+
+def turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    """One of the eight flips and rotations of an image (rows, columns); 0 leaves it as it is."""
+    turned = np.rot90(image, orientation % 4)
+    return np.ascontiguousarray(turned[:, ::-1] if orientation >= 4 else turned)
+
+
+def turn_back(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Inverse of `turn`."""
+    straight = image[:, ::-1] if orientation >= 4 else image
+    return np.ascontiguousarray(np.rot90(straight, -(orientation % 4)))
+
+
+def turn_job(job: SliceJob, orientation: int) -> SliceJob:
+    """A job with image and masks turned alike."""
+    scope = None if job.scope is None else turn(job.scope, orientation)
+    needed = None if job.needed is None else turn(job.needed, orientation)
+    return SliceJob(turn(job.image, orientation), scope, needed)

@@ -1,0 +1,75 @@
+"""Many volumes in one call: shared among jobs, and not stopped by one that fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from util.errors import UserError, is_out_of_memory
+
+EXIT_SOME_FAILED = 1
+
+Item = TypeVar("Item")
+
+
+def process_place() -> tuple[int, int]:
+    """This process's (rank, number of processes) under torchrun; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def own_share(items: Sequence[Item], num_parts: int, part_id: int) -> list[Item]:
+    """Items of one part: every `num_parts`-th, so that parts differ by one item at most.
+
+    Under torchrun the processes share the part again in the same way.
+    """
+    rank, processes = process_place()
+    return list(items[part_id * processes + rank :: num_parts * processes])
+
+
+def run_cases(
+    options: Namespace,
+    cases: Sequence[tuple[Path, Path]],
+    work: Callable[[Path, Path], None],
+) -> int:
+    """Work through this job's share of the cases.
+
+    A single case raises its error. Of several, one that fails is reported and the others go on;
+    the failures are told again at the end.
+
+    Args:
+        options: num_parts, part_id and debug are used.
+        cases: (input, results folder) of all of them.
+        work: does one.
+
+    Returns:
+        Exit code: 0, or 1 where a case failed.
+    """
+    share = own_share(cases, options.num_parts, options.part_id)
+    if len(cases) == 1:
+        for path, folder in share:
+            work(path, folder)
+        return 0
+    failed: dict[Path, str] = {}
+    for number, (path, folder) in enumerate(share, start=1):
+        print(f"case {number} of {len(share)}: {path}")
+        try:
+            work(path, folder)
+        except Exception as error:  # noqa: BLE001 - one bad case must not cost the night's others
+            # A user error and a lack of memory explain themselves; anything else is a fault here.
+            if options.debug or not (isinstance(error, UserError) or is_out_of_memory(error)):
+                traceback.print_exc()
+            failed[path] = str(error) or type(error).__name__
+            print(f"error: {path}: {failed[path]}; going on with the next case", file=sys.stderr)
+    if len(share) < len(cases):
+        print(f"this job did {len(share)} of {len(cases)} cases")
+    if not failed:
+        return 0
+    print(f"error: {len(failed)} of {len(share)} cases failed:", file=sys.stderr)
+    for path, reason in failed.items():
+        print(f"  {path}: {reason}", file=sys.stderr)
+    return EXIT_SOME_FAILED
