@@ -90,3 +90,30 @@ def test_flags_are_taken_where_they_act() -> None:
         assert set(methods) < set(METHODS), f"{name} acts everywhere: the entry is idle"
     words = ("--method", "wholevolumetest", "--region", "all", "--degradation", "zoom")
     assert evaluation_options(*words, "--allow_training_data").degradation == "zoom"
+
+
+def test_published_tiles_by_either_flag() -> None:
+    assert evaluation_options("--norm_scope", "patch").patch_size == 32
+    options = evaluation_options("--patch_size", "48")
+    assert (options.norm_scope, options.patch_size) == ("patch", 48)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--num_parts 3 --part_id 3", "--part_id is 3, expected 0 to 2 with --num_parts 3"),
+        ("--num_parts 0", "expected a whole number of at least 1"),
+        ("--max_memory 0", "expected a number above 0"),
+        ("--backend onnx", "invalid choice"),
+        ("--output_name out/SR.nii", "expected a file name: folders go to --results_dir"),
+        ("--output_name SR.mha", "expected a name that ends in .nii or .nii.gz"),
+        ("--export model.pt", "expected a name that ends in .onnx"),
+        ("--method wholevolumetest --resume", "--resume has no effect with --method whole"),
+        ("--method wholevolumetest --uncertainty", "--uncertainty has no effect with --method"),
+        ("--method microCTsmallpatchtest --output_name a.nii", "--output_name has no effect"),
+    ],
+)
+def test_inference_flags_are_checked(
+    capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    assert message in refusal(capsys, "medicaltest.py", *words.split())
