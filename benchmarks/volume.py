@@ -85,7 +85,7 @@ def main() -> None:
         started = time.perf_counter()
         settings = UpscaleSettings(consistency=arguments.consistency)
         window = IntensityWindow(-1000.0, 500.0)
-        upscale_volume(volume, None, resolver, window, Path(folder) / "out", settings)
+        upscale_volume(volume, None, resolver, window, Path(folder) / "out", settings, {})
         total = time.perf_counter() - started
         written = (Path(folder) / "out" / "SR.nii.gz").stat().st_size / 1e9
     print(f"{machine_line(device, 0)}, {resolver.backend}, {arguments.precision}\n")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from util.errors import UserError, is_out_of_memory
 
 EXIT_SOME_FAILED = 1
+LONGEST_WAIT = timedelta(days=30)  # shares may differ by many volumes
 
 Item = TypeVar("Item")
 
@@ -29,6 +32,21 @@ def own_share(items: Sequence[Item], num_parts: int, part_id: int) -> list[Item]
     """
     rank, processes = process_place()
     return list(items[part_id * processes + rank :: num_parts * processes])
+
+
+def wait_for_other_processes() -> None:
+    """Under torchrun wait until every process has done its share.
+
+    torchrun ends all processes as soon as one leaves with an error, so one that has had a failing
+    case must stay until the others are through.
+    """
+    if process_place()[1] == 1 or "MASTER_ADDR" not in os.environ:
+        return
+    from torch import distributed
+
+    distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def run_cases(
@@ -65,8 +83,11 @@ def run_cases(
                 traceback.print_exc()
             failed[path] = str(error) or type(error).__name__
             print(f"error: {path}: {failed[path]}; going on with the next case", file=sys.stderr)
+            # Of the failed case nothing may stay that the next one's memory is planned around.
+            gc.collect()
     if len(share) < len(cases):
         print(f"this job did {len(share)} of {len(cases)} cases")
+    wait_for_other_processes()
     if not failed:
         return 0
     print(f"error: {len(failed)} of {len(share)} cases failed:", file=sys.stderr)

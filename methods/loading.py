@@ -81,6 +81,14 @@ def load_model(options: Namespace) -> TestModel:
             f"{path} enlarges {scale} times, got --sampling_times {options.sampling_times} "
             f"({2**options.sampling_times} times): leave it out or give another checkpoint"
         )
+    scope, from_lung = norm_pixels(loaded, options)
+    backend = options.backend
+    if scope == "volume":
+        if backend == "openvino":
+            raise UserError(
+                "--backend openvino cannot take --norm_scope volume: leave --backend out, torch can"
+            )
+        backend = "torch"
     devices = choose_devices(options.gpu_ids)
     device = devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]
     resolver = SuperResolver(
@@ -88,14 +96,13 @@ def load_model(options: Namespace) -> TestModel:
         device,
         options.precision,
         options.patch_size,
-        options.backend,
+        backend,
         None if options.max_memory is None else int(options.max_memory * 1e9),
         options.compile,
         Path(options.cache_dir) if options.cache_dir else default_cache_dir(),
     )
     windows = choose_test_windows(loaded, options)
     step = "bare weights" if loaded.step is None else f"step {loaded.step}"
-    scope, from_lung = norm_pixels(loaded, options)
     pixels = " of the lung" if scope == "volume" and from_lung else ""
     print(
         f"model {path} ({step}), {scale}x, on {device} with {resolver.backend} in "

@@ -17,7 +17,7 @@ from data.volume import Volume
 from data.windows import Domain, IntensityWindow
 from data.writers import NiftiSliceWriter
 from methods.case_enlarger import CaseEnlarger
-from methods.cohort import run_cases
+from methods.cohort import own_share, run_cases
 from methods.loading import (
     TestModel,
     input_paths,
@@ -36,9 +36,9 @@ from methods.scores import (
 from methods.shrunk_slices import (
     RestorationSettings,
     ShrunkSlice,
-    restoration_job,
     restore_slices,
     shrink_slices,
+    statistics_job,
 )
 from methods.super_resolution import open_case
 from methods.volume_upscaling import preview_slice
@@ -73,12 +73,14 @@ def restore_and_score(options: Namespace, domain: Domain) -> int:
     paths = input_paths(options, model.scale, domain)
     folders = result_folders(paths, options.results_dir)
     names = output_names(domain)
-    refuse_existing([folder / name for folder in folders for name in names], options.overwrite)
+    cases = list(zip(paths, folders, strict=True))
+    own = own_share(cases, options.num_parts, options.part_id)
+    refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
 
     def work(path: Path, folder: Path) -> None:
         score_case(path, folder, model, options, domain)
 
-    return run_cases(options, list(zip(paths, folders, strict=True)), work)
+    return run_cases(options, cases, work)
 
 
 def score_case(
@@ -196,7 +198,7 @@ def restore_volume(
         return ahead(shrink_slices(volume, mask, window, settings.degradation, scale))
 
     if settings.volume_statistics:
-        enlarger.gather(lambda: (restoration_job(item, settings, scale) for item in shrunk()))
+        enlarger.gather(lambda: (statistics_job(item, settings, scale) for item in shrunk()))
     computed = ahead(restore_slices(shrunk(), enlarger, settings, scale))
     with (
         writer("HR") as high_writer,

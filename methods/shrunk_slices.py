@@ -79,6 +79,13 @@ def restoration_job(item: ShrunkSlice, settings: RestorationSettings, scale: int
     return SliceJob(item.low, low_mask(item.section, scale))
 
 
+def statistics_job(item: ShrunkSlice, settings: RestorationSettings, scale: int) -> SliceJob | None:
+    """The same for gathering; None where statistics come from lung and the slice shows none."""
+    job = restoration_job(item, settings, scale)
+    from_lung = settings.lung_statistics and item.section is not None
+    return None if from_lung and job.scope is None else job
+
+
 def restore_slices(
     slices: Iterable[ShrunkSlice],
     enlarger: CaseEnlarger,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from data.journal import differences
 from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volume import Volume, parse_slices
 from data.windows import IntensityWindow
-from methods.cohort import run_cases
+from methods.cohort import own_share, run_cases
 from methods.loading import (
     TestModel,
     input_paths,
@@ -22,7 +26,9 @@ from methods.loading import (
     refuse_existing,
     result_folders,
 )
-from methods.volume_upscaling import Consistency, UpscaleSettings, upscale_volume
+from methods.volume_upscaling import Upscaled, UpscaleSettings, upscale_volume
+from util.errors import UserError
+from util.files import plain
 from util.pictures import best_inset, comparison_picture
 from util.resampling import enlarge
 from util.run_record import write_run_record
@@ -41,29 +47,32 @@ def super_resolution(options: Namespace) -> int:
     model = load_model(options)
     paths = input_paths(options, model.scale, "clinical")
     folders = result_folders(paths, options.results_dir)
+    cases = list(zip(paths, folders, strict=True))
     if not options.resume:
         names = output_names(options)
-        refuse_existing([folder / name for folder in folders for name in names], options.overwrite)
+        # Only this job's share: another job of the cohort may have finished some of its own.
+        own = own_share(cases, options.num_parts, options.part_id)
+        refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
 
     def work(path: Path, folder: Path) -> None:
         super_resolve_case(path, folder, model, options)
 
-    return run_cases(options, list(zip(paths, folders, strict=True)), work)
+    return run_cases(options, cases, work)
 
 
 def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Namespace) -> None:
     """Super-resolve one volume into its folder."""
     started = time.monotonic()
     names = output_names(options)
-    # run.json is written last, so it tells a finished case from one that was cut off.
-    if options.resume and all((folder / name).exists() for name in (*names, "run.json")):
-        print(f"{folder / names[0]} is finished: nothing to resume")
-        return
     volume, mask = open_case(path, options)
     window = model.windows.window_for(volume, "clinical")
     settings = upscale_settings(model, options)
+    key = settings.key(volume, mask, window)
+    if options.resume and is_finished(folder, names, key):
+        print(f"{folder / names[0]} is finished: nothing to resume")
+        return
     try:
-        made = upscale_volume(volume, mask, model.resolver, window, folder, settings)
+        made = upscale_volume(volume, mask, model.resolver, window, folder, settings, key)
     except KeyboardInterrupt:
         print(
             f"stopped: {folder / names[0]}.partial holds the slices so far; the same command "
@@ -73,10 +82,28 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
         raise
     # Only now, so that a broken run leaves no picture that looks like a result.
     draw_preview(folder / "preview.png", volume, made.shown, *made.preview, window, model.scale)
-    record_case(
-        folder, options, model, volume, window, time.monotonic() - started, made.consistency
-    )
+    record_case(folder, options, model, volume, window, time.monotonic() - started, made, key)
     print(f"wrote {folder / names[0]}; {folder / 'preview.png'} shows a slice of it")
+
+
+def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
+    """Whether an earlier run of the same key has left every file of a case, and no partial one.
+
+    Raises:
+        UserError: the case was finished by a run of another key.
+    """
+    record = folder / "run.json"
+    if not all((folder / name).exists() for name in (*names, "run.json")):
+        return False
+    if any((folder / f"{name}.partial").exists() for name in names):
+        return False
+    stored = json.loads(record.read_text(encoding="utf-8")).get("determined_by")
+    if unlike := differences(stored, plain(key)):
+        raise UserError(
+            f"{folder / names[0]} was made by another kind of run: {unlike}: --overwrite without "
+            "--resume replaces it, --results_dir FOLDER writes elsewhere"
+        )
+    return True
 
 
 def output_names(options: Namespace) -> list[str]:
@@ -94,6 +121,11 @@ def upscale_settings(model: TestModel, options: Namespace) -> UpscaleSettings:
         "precision": model.resolver.precision,
         "backend": model.resolver.backend,
         "patch_size": model.resolver.tile_size,
+        "max_memory": options.max_memory,
+        "compile": options.compile,
+        "threads": torch.get_num_threads(),
+        "device": model.resolver.device.type,
+        "torch": torch.__version__,
     }
     return UpscaleSettings(
         lung_statistics=model.lung_statistics,
@@ -153,7 +185,8 @@ def record_case(
     volume: Volume,
     window: IntensityWindow,
     seconds: float,
-    consistency: Consistency,
+    made: Upscaled,
+    key: Mapping[str, Any],
 ) -> None:
     """Write run.json of one case."""
     facts: dict[str, Any] = {
@@ -162,12 +195,11 @@ def record_case(
         "outputs": [str(folder / name) for name in output_names(options)],
         **model.facts(),
         "window": window.as_dict(),
-        "consistency_error_hu": {
-            "mean": round(consistency.mean, 4),
-            "largest": round(consistency.largest, 4),
-            "slices": consistency.slices,
-        },
+        "determined_by": key,
+        # Of the slices of this run: those of an interrupted one that was taken up are not timed.
+        "consistency_error_hu": made.consistency.as_dict(),
+        "slices_resumed": volume.num_slices - made.computed,
         "seconds": round(seconds, 3),
-        "seconds_per_slice": round(seconds / volume.num_slices, 4),
+        "seconds_per_slice": round(seconds / made.computed, 4) if made.computed else None,
     }
     write_run_record(folder / "run.json", vars(options), str(model.resolver.device), **facts)

@@ -51,6 +51,18 @@ class UpscaleSettings:
     output_name: str = "SR.nii.gz"
     determined_by: Mapping[str, Any] = field(default_factory=dict)
 
+    def key(
+        self, volume: Volume, mask: np.ndarray | None, window: IntensityWindow
+    ) -> dict[str, Any]:
+        """All that the voxels of a result depend on: what a run that takes it up must share."""
+        names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble")
+        return {
+            **self.determined_by,
+            "input": content_digest(volume, mask),
+            **window.as_dict(),
+            **{name: getattr(self, name) for name in names},
+        }
+
 
 @dataclass
 class Consistency:
@@ -73,6 +85,15 @@ class Consistency:
         """Mean absolute difference in HU; 0 where nothing was compared."""
         return self.total / max(self.pixels, 1)
 
+    def as_dict(self) -> dict[str, float | int | None]:
+        """For the run record; None where nothing was compared."""
+        measured = self.pixels > 0
+        return {
+            "mean": round(self.mean, 4) if measured else None,
+            "largest": round(self.largest, 4) if measured else None,
+            "slices": self.slices,
+        }
+
     def add(self, errors: np.ndarray) -> None:
         """Count one slice's absolute differences (any shape)."""
         self.slices += 1
@@ -89,11 +110,13 @@ class Upscaled:
         shown: index of the slice for the picture.
         preview: its input and result in HU.
         consistency: see `Consistency`.
+        computed: slices of this run, without those that it took up.
     """
 
     shown: int
     preview: tuple[np.ndarray, np.ndarray]
     consistency: Consistency
+    computed: int
 
 
 def upscale_volume(
@@ -103,6 +126,7 @@ def upscale_volume(
     window: IntensityWindow,
     folder: Path,
     settings: UpscaleSettings,
+    key: Mapping[str, Any],
 ) -> Upscaled:
     """Write the super-resolved volume and its companions; holds a few slices at a time.
 
@@ -117,28 +141,19 @@ def upscale_volume(
         window: HU to [-1, 1].
         folder: for the outputs.
         settings: how.
+        key: `settings.key(...)`; a partial file of another key is not taken up.
     """
     scale = resolver.scale
     columns, rows, slices = volume.size
-    fine_size, fine_affine = (
-        (columns * scale, rows * scale, slices),
-        enlarged_affine(volume.affine, scale),
-    )
+    fine_size = (columns * scale, rows * scale, slices)
+    fine_affine = enlarged_affine(volume.affine, scale)
     ending = ".nii.gz" if settings.output_name.lower().endswith(".gz") else ".nii"
-    key = {**settings.determined_by, "input": content_digest(volume, mask), **window.as_dict()}
-    for name in ("lung_statistics", "volume_statistics", "consistency", "self_ensemble"):
-        key[name] = getattr(settings, name)
     enlarger = CaseEnlarger(resolver, settings.self_ensemble, settings.uncertainty)
     consistency = Consistency()
 
     def writer(name: str, size: tuple[int, int, int], affine: np.ndarray) -> NiftiSliceWriter:
         opened = NiftiSliceWriter(
-            folder / name,
-            size,
-            affine,
-            settings.overwrite,
-            resume_key=key,
-            resume=settings.resume,
+            folder / name, size, affine, settings.overwrite, resume_key=key, resume=settings.resume
         )
         return stack.enter_context(opened)
 
@@ -151,7 +166,7 @@ def upscale_volume(
             spread_writer = writer(f"uncertainty{ending}", fine_size, fine_affine)
             writers.append(spread_writer)
         start = common_start(writers, resolver.group_size(rows, columns))
-        if settings.volume_statistics and start < slices:
+        if settings.volume_statistics:
             numbers = range(slices)
             enlarger.gather(
                 lambda: (
@@ -187,7 +202,7 @@ def upscale_volume(
             item = next(compute(read_slices(volume, mask, [shown]), enlarger, window, settings))
             _, image, section, enlarged = item
             preview = (image, finish_slice(image, section, enlarged, window, settings, scale))
-    return Upscaled(shown, preview, consistency)
+    return Upscaled(shown, preview, consistency, slices - start)
 
 
 def common_start(writers: list[NiftiSliceWriter], group: int) -> int:

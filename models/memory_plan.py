@@ -16,6 +16,7 @@ OPENVINO_TRUNK_MAPS = 5  # OpenVINO's own and the copy that the tail reads, as m
 FLOAT_BYTES = 4
 # Copies of a band in flight: padded rows, convolution, float32 values, deviations and one spare.
 BAND_COPIES = 6
+LEAST_BAND_VALUES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class SliceMemory:
     def levels_to_keep(self, rows: int, columns: int, budget: int, count: int = 1) -> int:
         """Largest number of tail maps that fit into `budget` bytes.
 
-        What is not kept is computed again, which costs time and changes no value.
+        What is not kept is computed again, which costs time and changes values by rounding only.
 
         Raises:
             UserError: not even the trunk fits.
@@ -68,6 +69,11 @@ class SliceMemory:
             f"the free memory allows {budget / 1e9:.2f} GB: allow more, use --precision bf16, or "
             "crop the volume"
         )
+
+
+def bands_within(budget: int, band_values: int) -> int:
+    """Values of a band's map, at most so many, that leave most of a budget (bytes) to the maps."""
+    return max(LEAST_BAND_VALUES, min(band_values, budget // (4 * BAND_COPIES * FLOAT_BYTES)))
 
 
 def with_fewer_maps(

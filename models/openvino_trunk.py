@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from models.norm_scope import PixelWeights
 from util.errors import UserError
 
 TRACED_EDGE = 16
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's runtime, one for the process.
+
+    With OpenVINO 2026.4 a process that had made and dropped two of them crashed at its next SIGINT.
+    """
+    import openvino as ov
+
+    return ov.Core()
 
 
 def openvino_available() -> bool:
@@ -116,7 +128,7 @@ class OpenVinoTrunk:
             # OpenVINO names its files by the model's content, weights included, and refuses those
             # of another release, so a changed model or version is compiled anew.
             settings["CACHE_DIR"] = str(self._cache_dir / "openvino")
-        return ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+        return _core().compile_model(model, "CPU", settings).create_infer_request()
 
 
 class WeightedTrunk(nn.Module):

@@ -19,6 +19,7 @@ from models.memory_plan import (
     OPENVINO_TRUNK_MAPS,
     TRUNK_MAPS,
     SliceMemory,
+    bands_within,
     with_fewer_maps,
 )
 from models.moments import Moments, pooled
@@ -89,6 +90,7 @@ class SuperResolver:
         self.engine = SliceEngine(
             generator, device, dtype, best_memory_format(device, dtype), compiled
         )
+        self.engine.band_values = bands_within(self._budget(), self.engine.band_values)
         self._trunk: OpenVinoTrunk | None = None
         if self.backend == "openvino":
             self._trunk = OpenVinoTrunk(generator, precision, cache_dir)
@@ -134,12 +136,10 @@ class SuperResolver:
     ) -> np.ndarray:
         """Enlarge a volume in memory, in HU.
 
-        The result has 4^n times the voxels. `upscale_slices` gives one slice at a time, and
-        medicaltest.py writes files with geometry.
+        `upscale_slices` gives one slice at a time; medicaltest.py writes files with geometry.
 
         Args:
-            volume: (slices, rows, columns) in HU, any real type; a single slice (rows, columns)
-                gives a single slice.
+            volume: (slices, rows, columns) in HU, any real type, or a single slice of it.
             mask: lung mask of the same shape. Norm statistics then come from the lung, as models
                 of unpaired training know them, and slices without lung stay at the
                 window's low end.
@@ -245,8 +245,8 @@ class SuperResolver:
         Args:
             slices: what `measure_slice` gave for each.
         """
-        layers = None if slices is None else zip(*slices, strict=True)
-        self._statistics = None if layers is None else [pooled(layer) for layer in layers]
+        layers = zip(*(slices or []), strict=True)
+        self._statistics = [pooled(layer) for layer in layers] if slices else None
 
     def _start(self, job: SliceJob) -> DeviceCopies.Pending:
         if self.tile_size is not None:
@@ -296,11 +296,12 @@ class SuperResolver:
 
         return self._within_memory(images, work)
 
+    def _budget(self) -> int:
+        free = free_memory(self.device) + self.engine.held_bytes()
+        return self.max_memory or int(FREE_SHARE * free)
+
     def _within_memory(self, images: Tensor, work: Callable[[int], Result]) -> Result:
-        budget = self.max_memory or int(
-            FREE_SHARE * (free_memory(self.device) + self.engine.held_bytes())
-        )
-        count, _, rows, columns = images.shape
+        budget, (count, _, rows, columns) = self._budget(), images.shape
         kept = self.memory.levels_to_keep(rows, columns, budget, count)
         pixels = count * rows * columns
         if self.memory.needed(pixels, kept) + self.engine.idle_bytes(pixels, kept) > budget:

@@ -9,6 +9,7 @@ from options.base_options import BaseOptions, given_names, join_slices, positive
 from options.test_groups import add_cohort_options, add_honesty_options, add_speed_options
 
 PUBLISHED_TILE = 32  # the clinical patch of training
+COMPANIONS = ("clinical", "uncertainty")  # files that stand beside the result
 METHODS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest")
 
 
@@ -132,6 +133,12 @@ class TestOptions(BaseOptions):
                 f"--output_name is {options.output_name!r}, expected a file name: folders go to "
                 "--results_dir"
             )
+        stem = options.output_name.lower().removesuffix(".gz").removesuffix(".nii")
+        if stem in COMPANIONS:
+            parser.error(
+                f"--output_name is {options.output_name!r}, which is a companion's name: expected "
+                f"another than {' or '.join(COMPANIONS)}"
+            )
         if options.export and not options.export.lower().endswith(".onnx"):
             parser.error(f"--export is {options.export!r}, expected a name that ends in .onnx")
 
@@ -148,6 +155,13 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+# All that --export looks at.
+EXPORT_OPTIONS = {
+    "export", "checkpoint", "name", "epoch", "load_iter", "checkpoints_dir", "overwrite", "windows",
+    "normalization", "sampling_times", "gpu_ids", "debug", "method",
+}  # fmt: skip
+
+
 def refuse_idle_options(
     parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
 ) -> None:
@@ -155,6 +169,10 @@ def refuse_idle_options(
     for name, methods in METHOD_OPTIONS.items():
         if name in given and options.method not in methods:
             parser.error(f"--{name} has no effect with --method {options.method}: leave it out")
+    if options.export:
+        idle = given - EXPORT_OPTIONS
+        if idle:
+            parser.error(f"--{min(idle)} has no effect with --export: leave it out")
     if options.region == "all" and "maskdatafolder" in given:
         parser.error("--maskdatafolder has no effect with --region all: leave one of them out")
     if options.windows and options.normalization == "minmax":

@@ -10,17 +10,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# cgroup v2: what a container may use, and what it uses already.
+# cgroup v2: what a container or a batch job may use, and what it uses already.
 CGROUP = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated: of the GPU, else of the machine or its container."""
+    """Bytes that this process can still allocate: of the GPU, else of the machine or its job.
+
+    Processes that torchrun started on this machine get equal shares.
+    """
     if device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
-    return min(_machine_free(Path("/proc/meminfo")), _container_free(CGROUP))
+        # What torch keeps for later is free to it, though not to others.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    groups = [_container_free(folder) for folder in _own_groups(OWN_CGROUP, CGROUP)]
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(_machine_free(Path("/proc/meminfo")), *groups) // processes
+
+
+def _own_groups(listing: Path, root: Path) -> list[Path]:
+    """Folders of this process's cgroup (version 2) and all above it; limits hold at each."""
+    try:
+        match = re.search(r"^0::/(.*)$", listing.read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        match = None
+    folder = root if match is None else root / match[1]
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
 
 
 def _machine_free(meminfo: Path) -> int:

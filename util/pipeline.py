@@ -48,14 +48,20 @@ def ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
             if close is not None:
                 close()  # an inner `ahead` stops with this one
         waiting.put(end)
+        del end  # with its traceback it would hold this frame, and all that the frame holds
 
     thread = threading.Thread(target=work, name="ahead", daemon=True)
     thread.start()
     try:
         while not isinstance(item := waiting.get(), _End):
             yield item
-        if item.error is not None:
-            raise item.error
+        error = item.error
+        del item
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
     finally:
         stopped.set()
         while thread.is_alive():

@@ -237,3 +237,10 @@ def test_a_model_of_the_public_setting_knows_no_micro_window() -> None:
     with pytest.raises(UserError, match="states no window for micro-CT: give --windows micro="):
         choose_test_windows(public, evaluation_options("--method", "microCTsmallpatchtest"))
     assert choose_test_windows(public, evaluation_options()).clinical == POLICY.clinical
+
+
+def test_pooled_statistics_run_in_torch(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "run")
+    assert load_model(options_in(tmp_path, "--norm_scope", "volume")).resolver.backend == "torch"
+    with pytest.raises(UserError, match="--backend openvino cannot take --norm_scope volume"):
+        load_model(options_in(tmp_path, "--norm_scope", "volume", "--backend", "openvino"))

@@ -319,7 +319,7 @@ def peak_memory(folder: Path, slices: int) -> int:
     tracemalloc.start()
     try:
         settings = UpscaleSettings(overwrite=True)
-        upscale_volume(volume, None, resolver, CLINICAL_WINDOW, folder, settings)
+        upscale_volume(volume, None, resolver, CLINICAL_WINDOW, folder, settings, {})
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

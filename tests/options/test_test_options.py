@@ -107,6 +107,8 @@ def test_published_tiles_by_either_flag() -> None:
         ("--backend onnx", "invalid choice"),
         ("--output_name out/SR.nii", "expected a file name: folders go to --results_dir"),
         ("--output_name SR.mha", "expected a name that ends in .nii or .nii.gz"),
+        ("--output_name Clinical.nii", "which is a companion's name"),
+        ("--export m.onnx --consistency", "--consistency has no effect with --export"),
         ("--export model.pt", "expected a name that ends in .onnx"),
         ("--method wholevolumetest --resume", "--resume has no effect with --method whole"),
         ("--method wholevolumetest --uncertainty", "--uncertainty has no effect with --method"),

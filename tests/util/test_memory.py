@@ -75,3 +75,19 @@ def test_a_gpu_is_asked_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", answer)
     assert free_memory(torch.device("cuda:1")) == 123
     assert asked == [torch.device("cuda:1")]
+
+
+def test_limits_hold_at_every_level_of_the_own_group(tmp_path: Path) -> None:
+    listing = tmp_path / "cgroup"
+    listing.write_text("12:cpu:/x\n0::/system.slice/job_7/step_0\n", encoding="utf-8")
+    root = tmp_path / "fs"
+    own = util.memory._own_groups
+    names = [folder.relative_to(root).as_posix() for folder in own(listing, root)]
+    assert names == ["system.slice/job_7/step_0", "system.slice/job_7", "system.slice", "."]
+    assert own(tmp_path / "absent", root) == [root]
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = free_memory(CPU)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory(CPU) == pytest.approx(alone / 4, rel=0.2)
