@@ -1,23 +1,77 @@
-"""smallpatchtest with a real generator: honesty, file types and scopes."""
+"""smallpatchtest with a real generator: honesty, file types, and runs that are cut off."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from method_helpers import block_means, read_nifti
-from run_helpers import Inference
+from method_helpers import read_nifti, soft_volume, write_ct
+from training_helpers import write_checkpoint
 
+import medicaltest
 from data.windows import CLINICAL_WINDOW
+from util.errors import UserError, run_command_line
 
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 120.0  # seconds; only a test that fails waits so long
 SCALE = 2
 
 
 @pytest.fixture
-def inference(tmp_path: Path) -> Inference:
-    return Inference(tmp_path)
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "checkpoints", "run")
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> Path:
+    array = soft_volume((26, 22, 12))
+    array[:, 3:5, 3:6] = 1500  # bone beyond the window
+    mask = np.zeros_like(array)
+    mask[:, 4:18, 5:20] = 1
+    mask[4] = 0
+    return write_ct(tmp_path / "ct.nii.gz", array, np.diag([0.7, 0.7, 1.25, 1.0]), mask)
+
+
+def words(checkpoint: Path, ct: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        "--gpu_ids", "-1", "--checkpoint", str(checkpoint), "--input", str(ct),
+        "--results_dir", str(folder), "--cache_dir", str(folder.parent / "cache"), *more,
+    ]  # fmt: skip
+
+
+def run(checkpoint: Path, ct: Path, folder: Path, *more: str) -> Path:
+    assert run_command_line(medicaltest.main, words(checkpoint, ct, folder, *more)) == 0
+    return folder
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "medicaltest.py"), *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def until_slices(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the journal of SR.nii.gz tells of `count` slices, or the process has ended."""
+    journal = folder / "SR.nii.gz.partial.journal"
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if len(journal.read_bytes().splitlines()) >= 2 + count:
+                return
+        except FileNotFoundError:
+            pass
+        time.sleep(0.001)
 
 
 # ---- honesty ----
@@ -25,54 +79,42 @@ def inference(tmp_path: Path) -> Inference:
 
 @pytest.mark.parametrize("region", ["lung", "all"])
 def test_consistency_makes_the_result_average_to_its_input(
-    inference: Inference, region: str
+    checkpoint: Path, ct: Path, tmp_path: Path, region: str
 ) -> None:
-    plain = inference.run("plain", "--region", region)
-    true = inference.run("true", "--region", region, "--consistency")
-    array, _ = read_nifti(inference.ct)
+    plain = run(checkpoint, ct, tmp_path / "plain", "--region", region)
+    true = run(checkpoint, ct, tmp_path / "true", "--region", region, "--consistency")
+    array, _ = read_nifti(ct)
     inside = ~CLINICAL_WINDOW.outside(array)
     for folder, low, high in ((plain, 1.0, np.inf), (true, 0.0, 1.0)):
         enlarged, _ = read_nifti(folder / "SR.nii.gz")
-        largest = np.abs(block_means(enlarged, SCALE) - array)[inside].max()
+        z, y, x = array.shape
+        means = enlarged.reshape(z, y, SCALE, x, SCALE).mean(axis=(2, 4), dtype=np.float64)
+        largest = np.abs(means - array)[inside].max()
         assert low <= largest < high
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         stated = record["consistency_error_hu"]
         assert stated["largest"] == pytest.approx(largest, abs=1e-3)
-        assert stated["slices"] == len(array)
+        assert stated["slices"] == z
         assert 0 < stated["mean"] < stated["largest"]
 
 
-def test_uncertainty_is_a_volume_in_hu_that_is_zero_outside_the_lung(inference: Inference) -> None:
-    folder = inference.run("out", "--uncertainty")
+def test_uncertainty_is_a_volume_in_hu_that_is_zero_outside_the_lung(
+    checkpoint: Path, ct: Path, tmp_path: Path
+) -> None:
+    folder = run(checkpoint, ct, tmp_path / "out", "--uncertainty")
     spread, image = read_nifti(folder / "uncertainty.nii.gz")
     enlarged, other = read_nifti(folder / "SR.nii.gz")
     assert spread.shape == enlarged.shape
     np.testing.assert_array_equal(image.affine, other.affine)
-    lung, _ = read_nifti(inference.ct.with_name("ct_mask.nii.gz"))
+    lung, _ = read_nifti(ct.with_name("ct_mask.nii.gz"))
     fine = lung.repeat(SCALE, 1).repeat(SCALE, 2) != 0
     assert spread[~fine].max() == 0
     assert spread[fine].mean() > 1
     assert spread.min() == 0
 
 
-def test_uncertainty_leaves_the_result_as_it_is_and_the_ensemble_does_not(
-    inference: Inference,
-) -> None:
-    plain, spread, averaged = (
-        read_nifti(inference.run(name, *more, "--region", "all") / "SR.nii.gz")[0].astype(int)
-        for name, more in (
-            ("plain", ()),
-            ("spread", ("--uncertainty",)),
-            ("averaged", ("--self_ensemble",)),
-        )
-    )
-    # Grouped slices and single ones are other sums in float32, which rounding may show.
-    assert np.abs(spread - plain).max() <= 1
-    assert np.abs(averaged - plain).max() > 1
-
-
-def test_the_record_says_how_it_ran(inference: Inference) -> None:
-    folder = inference.run("out", "--backend", "torch", "--precision", "bf16")
+def test_the_record_says_how_it_ran(checkpoint: Path, ct: Path, tmp_path: Path) -> None:
+    folder = run(checkpoint, ct, tmp_path / "out", "--backend", "torch", "--precision", "bf16")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert len(record["weights"]) == 64
     assert (record["backend"], record["precision"]) == ("torch", "bf16")
@@ -80,17 +122,16 @@ def test_the_record_says_how_it_ran(inference: Inference) -> None:
     assert record["window"] == {"low": -1000.0, "high": 500.0}
     assert record["peak_memory_bytes"] > 0
     assert record["seconds"] > 0
-    assert record["seconds_per_slice"] == pytest.approx(record["seconds"] / 12, abs=1e-3)
-    assert record["slices_resumed"] == 0
-    assert record["determined_by"]["weights"] == record["weights"]
 
 
 # ---- file types and scopes ----
 
 
-def test_an_unpacked_result_holds_the_same_voxels(inference: Inference) -> None:
-    packed = inference.run("packed")
-    plain = inference.run("plain", "--output_name", "fine.nii")
+def test_an_unpacked_result_holds_the_same_voxels(
+    checkpoint: Path, ct: Path, tmp_path: Path
+) -> None:
+    packed = run(checkpoint, ct, tmp_path / "packed")
+    plain = run(checkpoint, ct, tmp_path / "plain", "--output_name", "fine.nii")
     assert {p.name for p in plain.iterdir()} == {
         "fine.nii", "clinical.nii", "preview.png", "run.json",
     }  # fmt: skip
@@ -98,28 +139,177 @@ def test_an_unpacked_result_holds_the_same_voxels(inference: Inference) -> None:
         np.testing.assert_array_equal(read_nifti(packed / first)[0], read_nifti(plain / second)[0])
 
 
-def test_volume_statistics_differ_from_each_slices_own(inference: Inference) -> None:
+def test_volume_statistics_differ_from_each_slices_own(
+    checkpoint: Path, ct: Path, tmp_path: Path
+) -> None:
     own, pooled, again = (
-        read_nifti(inference.run(name, "--norm_scope", scope) / "SR.nii.gz")[0]
+        read_nifti(run(checkpoint, ct, tmp_path / name, "--norm_scope", scope) / "SR.nii.gz")[0]
         for name, scope in (("own", "slice"), ("pooled", "volume"), ("again", "volume"))
     )
     assert np.abs(own.astype(int) - pooled).max() > 1
     np.testing.assert_array_equal(pooled, again)
 
 
-def test_a_slice_computed_in_parts_has_the_same_values(inference: Inference) -> None:
-    """The least memory that is accepted; what is not kept is computed again."""
-    plain = inference.run("plain", "--backend", "torch")
-    little = inference.run("little", "--backend", "torch", "--max_memory", "0.0002")
-    first, second = (read_nifti(folder / "SR.nii.gz")[0] for folder in (plain, little))
-    assert np.abs(first.astype(int) - second).max() <= 1
+# ---- runs that are cut off ----
 
 
-def test_too_little_memory_is_refused_in_one_line(
-    inference: Inference, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--region", "all"), ("--uncertainty", "--consistency", "--norm_scope", "volume")],
+    ids=["plain", "grouped", "everything"],
+)
+def test_killed_runs_end_with_the_bytes_of_an_unbroken_one(
+    checkpoint: Path, ct: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
-    inference.run("out", "--max_memory", "1e-6", code=2)
-    err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith("error: ")
-    assert "--max_memory" in err
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    whole = start(words(checkpoint, ct, unbroken, *more))
+    _, err = whole.communicate(timeout=PATIENCE)
+    assert whole.returncode == 0, err
+    for slices in (0, 3, 8):
+        process = start(words(checkpoint, ct, broken, "--resume", *more))
+        until_slices(broken, slices, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    last = start(words(checkpoint, ct, broken, "--resume", *more))
+    _, err = last.communicate(timeout=PATIENCE)
+    assert last.returncode == 0, err
+    names = sorted(p.name for p in unbroken.iterdir())
+    assert sorted(p.name for p in broken.iterdir()) == names
+    for name in names:
+        if name.endswith(".nii.gz"):
+            assert (broken / name).read_bytes() == (unbroken / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_in_order_and_says_how_to_go_on(
+    checkpoint: Path, ct: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "out"
+    # Eight orientations a slice, so that the signal comes before the end.
+    process = start(words(checkpoint, ct, folder, "--uncertainty"))
+    until_slices(folder, 1, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, err
+    assert "--resume goes on" in err
     assert "Traceback" not in err
+    assert (folder / "SR.nii.gz.partial").exists()
+    assert not (folder / "SR.nii.gz").exists()
+    run(checkpoint, ct, folder, "--uncertainty", "--resume")
+    assert (folder / "SR.nii.gz").exists()
+    assert not list(folder.glob("*.partial*"))
+
+
+def test_another_option_is_refused_and_a_finished_case_is_left_alone(
+    checkpoint: Path, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    process = start(words(checkpoint, ct, folder, "--uncertainty"))
+    until_slices(folder, 1, process)
+    process.kill()
+    process.communicate()
+    arguments = words(checkpoint, ct, folder, "--uncertainty", "--resume", "--consistency")
+    assert run_command_line(medicaltest.main, arguments) == 2
+    err = capsys.readouterr().err
+    assert "consistency was false, is now true" in err
+    assert "run without --resume to start anew" in err
+    run(checkpoint, ct, folder, "--uncertainty", "--resume")
+    before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    run(checkpoint, ct, folder, "--uncertainty", "--resume")
+    assert "is finished: nothing to resume" in capsys.readouterr().out
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+
+
+def test_a_result_of_other_options_is_not_taken_for_finished(
+    checkpoint: Path, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(checkpoint, ct, tmp_path / "out")
+    arguments = words(checkpoint, ct, folder, "--resume", "--consistency")
+    assert run_command_line(medicaltest.main, arguments) == 2
+    err = capsys.readouterr().err
+    assert "was made by another kind of run: consistency was false, is now true" in err
+
+
+def test_one_output_finished_and_one_not(checkpoint: Path, ct: Path, tmp_path: Path) -> None:
+    """Killed between the renames of two files: the case is done again, and right."""
+    unbroken = run(checkpoint, ct, tmp_path / "unbroken")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "SR.nii.gz").write_bytes((unbroken / "SR.nii.gz").read_bytes())
+    run(checkpoint, ct, folder, "--resume")
+    for name in ("SR.nii.gz", "clinical.nii.gz"):
+        assert (folder / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+# ---- cohorts ----
+
+
+def test_a_bad_case_is_told_at_the_end_and_the_others_are_done(
+    checkpoint: Path, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"not a volume")
+    folder = tmp_path / "out"
+    arguments = words(checkpoint, ct, folder)
+    arguments[arguments.index(str(ct)) : arguments.index(str(ct)) + 1] = [str(broken), str(ct)]
+    assert run_command_line(medicaltest.main, arguments) == 1
+    assert (folder / "ct" / "SR.nii.gz").exists()
+    err = capsys.readouterr().err
+    assert "error: 1 of 2 cases failed:" in err
+    assert "Traceback" not in err
+
+
+def test_two_processes_share_a_cohort(checkpoint: Path, ct: Path, tmp_path: Path) -> None:
+    """As torchrun starts them: each does its own cases into the same folders."""
+    source = tmp_path / "cohort"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        for suffix in ("", "_mask"):
+            data = ct.with_name(f"ct{suffix}.nii.gz").read_bytes()
+            (source / f"{name}{suffix}.nii.gz").write_bytes(data)
+    environments = [
+        {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        for rank in range(2)
+    ]
+    command = [sys.executable, str(ROOT / "medicaltest.py")]
+    command += words(checkpoint, source, tmp_path / "out")
+    processes = [subprocess.Popen(command, env=environment) for environment in environments]
+    assert [process.wait(PATIENCE) for process in processes] == [0, 0]
+    found = [(tmp_path / "out" / name / "SR.nii.gz").read_bytes() for name in ("a", "b", "c")]
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_full_disk_is_one_line(
+    checkpoint: Path, ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from data.partial_file import PartialFile
+
+    written = PartialFile.write
+
+    def full(self: PartialFile, piece: object) -> None:
+        if self.slices >= 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written(self, piece)  # type: ignore[arg-type]
+
+    folder = tmp_path / "out"
+    monkeypatch.setattr(PartialFile, "write", full)
+    options, _ = medicaltest.TestOptions().parse(words(checkpoint, ct, folder))
+    from methods.super_resolution import super_resolution
+
+    with pytest.raises(UserError, match=r"cannot be written .*No space left on device"):
+        super_resolution(options)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        f"{name}.nii.gz.partial{end}" for name in ("SR", "clinical") for end in ("", ".journal")
+    ]
+    monkeypatch.setattr(PartialFile, "write", written)
+    run(checkpoint, ct, folder, "--resume")
+
+
+def test_export_by_command(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    arguments = ["--gpu_ids", "-1", "--checkpoint", str(checkpoint), "--export", str(path)]
+    assert run_command_line(medicaltest.main, arguments) == 0
+    assert path.stat().st_size > 1000
+    assert run_command_line(medicaltest.main, arguments) == 2  # it exists
