@@ -71,9 +71,17 @@ class SliceMemory:
         )
 
 
-def bands_within(budget: int, band_values: int) -> int:
-    """Values of a band's map, at most so many, that leave most of a budget (bytes) to the maps."""
-    return max(LEAST_BAND_VALUES, min(band_values, budget // (4 * BAND_COPIES * FLOAT_BYTES)))
+def bands_within(budget: int, band_values: int, highest: int) -> int:
+    """Values of a band's map that leave most of a budget (bytes) to the maps.
+
+    Args:
+        budget: for all.
+        band_values: at most so many.
+        highest: values of the highest band for that many, which the plan counts; it shrinks alike.
+    """
+    factor = highest // band_values
+    within = budget // (4 * BAND_COPIES * FLOAT_BYTES * factor)
+    return max(LEAST_BAND_VALUES // factor, min(band_values, within))
 
 
 def with_fewer_maps(

@@ -90,7 +90,8 @@ class SuperResolver:
         self.engine = SliceEngine(
             generator, device, dtype, best_memory_format(device, dtype), compiled
         )
-        self.engine.band_values = bands_within(self._budget(), self.engine.band_values)
+        bands = (self.engine.band_values, self.engine.recomputed_values)
+        self.engine.band_values = bands_within(self._budget(), *bands)
         self._trunk: OpenVinoTrunk | None = None
         if self.backend == "openvino":
             self._trunk = OpenVinoTrunk(generator, precision, cache_dir)
@@ -198,8 +199,8 @@ class SuperResolver:
     def upscale_slices(self, jobs: Iterable[SliceJob | None]) -> Iterator[np.ndarray | None]:
         """Enlarge slices one after the other; see `upscale_slice`. None gives None.
 
-        Small slices without scope go through the network several at a time (see `group_size`). On
-        a GPU the next slices are started before the last ones' copy to the host is waited for.
+        Small slices without scope share a call (see `group_size`). On a GPU the next slices are
+        started before the last ones' copy is waited for.
         """
         running: deque[_Running] = deque()
         ahead = 1 if self.device.type == "cuda" else 0
@@ -240,11 +241,7 @@ class SuperResolver:
         return tuple(norms.measured)
 
     def use_statistics(self, slices: Sequence[Sequence[Moments]] | None) -> None:
-        """Take all norm statistics from the pixels of these slices; None: from each slice's own.
-
-        Args:
-            slices: what `measure_slice` gave for each.
-        """
+        """Take norm statistics from all of what `measure_slice` gave; None: each slice's own."""
         layers = zip(*(slices or []), strict=True)
         self._statistics = [pooled(layer) for layer in layers] if slices else None
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from models.memory_plan import BAND_COPIES, SliceMemory, with_fewer_maps
+from models.memory_plan import BAND_COPIES, SliceMemory, bands_within, with_fewer_maps
 from util.errors import UserError
 
 PUBLISHED = SliceMemory(ngf=64, doublings=3, itemsize=4, band_values=1 << 19)
@@ -93,3 +93,14 @@ def test_a_trunk_computed_elsewhere_may_take_more_maps() -> None:
     more = SliceMemory(64, 3, 4, 1 << 19, trunk_maps=5)
     for kept in range(4):
         assert more.needed(100, kept) - PUBLISHED.needed(100, kept) == 100 * 2 * 64 * 4
+
+
+@pytest.mark.parametrize("factor", [1, 8])
+def test_bands_shrink_with_the_budget_and_leave_most_of_it(factor: int) -> None:
+    usual = 1 << 19
+    assert bands_within(1 << 40, usual, factor * usual) == usual
+    for budget in (1 << 24, 1 << 26, 1 << 28):
+        values = bands_within(budget, usual, factor * usual)
+        # What the plan counts is the highest band.
+        plan = SliceMemory(64, 3, 4, factor * values)
+        assert plan.needed(0, 0) <= budget / 4
