@@ -73,6 +73,30 @@ def test_scripts_import_nothing_slow_at_their_top(script: str) -> None:
     assert roots - sys.stdlib_module_names <= {"options", "util"}
 
 
+def test_packages_of_one_backend_are_imported_where_they_are_used() -> None:
+    """A machine without them runs all else, and --help waits for neither."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in [*files(*LAYERS), *(ROOT / script for script in SCRIPTS)]
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and ast.unparse(node).split()[1].split(".")[0] in ("openvino", "onnx")
+    ]
+    assert found == []
+    assert {"openvino", "onnx"} <= {
+        module for path in files("models") for _, module in imports(path)
+    }
+
+
+def test_pytest_looks_for_tests_in_their_folder_alone() -> None:
+    """options/test_options.py and options/test_groups.py are none, whatever their names say."""
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'testpaths = ["tests"]' in settings
+    for path in files("options"):
+        defined = ast.parse(path.read_text(encoding="utf-8")).body
+        assert [node for node in defined if getattr(node, "name", "").startswith("test")] == []
+
+
 def test_every_package_that_is_imported_is_required() -> None:
     """And every one that is required is imported."""
     requirements = {

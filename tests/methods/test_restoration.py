@@ -16,6 +16,7 @@ from method_helpers import (
     IdentityResolver,
     affines,
     as_resolver,
+    block_means,
     corner_distance,
     quick_picture,
     read_nifti,
@@ -42,7 +43,6 @@ from methods.restoration import (
     restore_volume,
     stored_type,
 )
-from methods.scores import Score, format_table, score_slice, summarise
 from methods.shrunk_slices import RestorationSettings
 from models.super_resolver import SuperResolver
 from options.test_options import METHODS as METHOD_NAMES
@@ -190,52 +190,6 @@ def test_scores_are_those_of_the_volumes(tmp_path: Path, resolver: IdentityResol
     assert record["window"] == MICRO_WINDOW.as_dict()
 
 
-def test_a_known_score() -> None:
-    """A constant error of a tenth of the data range is 20 dB, in SR alone."""
-    truth = np.random.default_rng(0).uniform(-0.5, 0.5, (16, 16)).astype(np.float32)
-    scores = score_slice(3, {"SR": truth + np.float32(0.2), "cubic": truth}, truth, None)
-    assert scores[0]["psnr"] == pytest.approx(20.0, abs=1e-4)
-    assert scores[1]["psnr"] == math.inf
-    assert scores[1]["ssim"] == pytest.approx(1.0)
-    assert float(scores[0]["ssim"]) < 1.0
-    assert [row["slice"] for row in scores] == [3, 3]
-    assert [row["pixels"] for row in scores] == [256, 256]
-
-
-def test_a_mask_limits_what_is_scored() -> None:
-    truth = np.random.default_rng(1).uniform(-0.5, 0.5, (16, 16)).astype(np.float32)
-    image = truth.copy()
-    image[:, 8:] += 0.2
-    mask = np.zeros((16, 16), dtype=np.uint8)
-    mask[:, 8:] = 2
-    (inside,) = score_slice(0, {"SR": image}, truth, mask)
-    assert inside["psnr"] == pytest.approx(20.0, abs=1e-4)
-    assert inside["pixels"] == 128
-    (outside,) = score_slice(0, {"SR": image}, truth, mask == 0)
-    assert outside["psnr"] == math.inf
-
-
-def test_totals_pool_squared_errors_over_pixels() -> None:
-    def row(method: str, index: int, decibel: float, pixels: int) -> Score:
-        return {"slice": index, "method": method, "psnr": decibel, "ssim": 0.5, "pixels": pixels}
-
-    scores = [row(m, 0, 20.0, 100) for m in METHODS] + [row(m, 1, math.inf, 300) for m in METHODS]
-    summary = summarise(scores)
-    # A quarter of the pixels has 20 dB and the rest no error: 20 + 10 log10(4) dB.
-    assert summary["SR"]["psnr"] == pytest.approx(26.0206, abs=1e-3)
-    perfect = summarise([row(method, 0, math.inf, 10) for method in METHODS])
-    assert perfect["cubic"] == {"psnr": math.inf, "ssim": 0.5}
-
-
-def test_the_table_is_plain_text() -> None:
-    table = format_table({"SR": {"psnr": 21.5, "ssim": 0.54321}, "cubic": {"psnr": 9, "ssim": 1}})
-    assert table.splitlines() == [
-        "method           PSNR (dB)      SSIM",
-        "SR                   21.50    0.5432",
-        "cubic                 9.00    1.0000",
-    ]
-
-
 def test_degradation_is_chosen_by_flag(tmp_path: Path, resolver: IdentityResolver) -> None:
     path = micro_file(tmp_path / "micro.nii")
     area = total(run(tmp_path / "a", "--input", str(path)))
@@ -326,6 +280,34 @@ def test_slices_without_any_lung_are_refused_before_any_work(
     with pytest.raises(UserError, match="no slice shows lung, so nothing would be scored: give"):
         clinical_restoration(options)
     assert not (tmp_path / "out").exists()
+
+
+# ---- honesty ----
+
+
+def test_a_consistent_result_is_scored_beside_the_plain_one_and_written(
+    tmp_path: Path, resolver: IdentityResolver
+) -> None:
+    resolver.shift = 0.1  # 500 of the window's 10000; back-projection takes it away
+    path = micro_file(tmp_path / "micro.nii")
+    folder = run(tmp_path, "--input", str(path), "--consistency")
+    summary = total(folder)
+    assert list(summary) == ["SR", "SR consistent", *BASELINES]
+    assert summary["SR consistent"]["psnr"] == pytest.approx(summary["nearest"]["psnr"], abs=1e-2)
+    assert summary["SR"]["psnr"] < summary["SR consistent"]["psnr"] - 0.1
+    low, restored = (read_nifti(folder / f"micro_{name}.nii.gz")[0] for name in ("LR", "SR"))
+    np.testing.assert_allclose(block_means(restored, 2), low, atol=1.02)  # both are rounded
+
+
+def test_an_ensemble_asks_the_network_eight_times_a_slice(
+    tmp_path: Path, resolver: IdentityResolver
+) -> None:
+    path = micro_file(tmp_path / "micro.nii")
+    plain = total(run(tmp_path / "plain", "--input", str(path)))
+    assert len(resolver.inputs) == SIZE[2]
+    averaged = total(run(tmp_path / "averaged", "--input", str(path), "--self_ensemble"))
+    assert len(resolver.inputs) == SIZE[2] * 9
+    assert averaged["SR"]["psnr"] == pytest.approx(plain["SR"]["psnr"], abs=1e-4)
 
 
 # ---- training data ----

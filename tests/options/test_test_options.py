@@ -103,13 +103,22 @@ def test_published_tiles_by_either_flag() -> None:
     [
         ("--num_parts 3 --part_id 3", "--part_id is 3, expected 0 to 2 with --num_parts 3"),
         ("--num_parts 0", "expected a whole number of at least 1"),
+        ("--part_id 1", "--part_id is 1, expected 0 to 0 with --num_parts 1"),
+        ("--part_id -1", "expected a whole number of at least 0"),
         ("--max_memory 0", "expected a number above 0"),
+        ("--max_memory inf", "expected a number above 0"),
+        ("--norm_scope tile", "invalid choice"),
+        ("--norm_scope volume --patch_size 32", "--norm_scope volume has no effect with"),
         ("--backend onnx", "invalid choice"),
         ("--output_name out/SR.nii", "expected a file name: folders go to --results_dir"),
+        ("--output_name out\\SR.nii", "expected a file name: folders go to --results_dir"),
+        ("--output_name uncertainty.nii.gz", "which is a companion's name"),
         ("--output_name SR.mha", "expected a name that ends in .nii or .nii.gz"),
         ("--output_name Clinical.nii", "which is a companion's name"),
         ("--export m.onnx --consistency", "--consistency has no effect with --export"),
         ("--export model.pt", "expected a name that ends in .onnx"),
+        ("--export m.onnx --input a.nii", "--input has no effect with --export"),
+        ("--export m.onnx --resume", "--resume has no effect with --export"),
         ("--method wholevolumetest --resume", "--resume has no effect with --method whole"),
         ("--method wholevolumetest --uncertainty", "--uncertainty has no effect with --method"),
         ("--method microCTsmallpatchtest --output_name a.nii", "--output_name has no effect"),
@@ -119,3 +128,32 @@ def test_inference_flags_are_checked(
     capsys: pytest.CaptureFixture[str], words: str, message: str
 ) -> None:
     assert message in refusal(capsys, "medicaltest.py", *words.split())
+
+
+def test_inference_defaults_and_values() -> None:
+    options = evaluation_options()
+    assert (options.backend, options.max_memory, options.compile) == ("auto", None, False)
+    assert (options.consistency, options.self_ensemble, options.uncertainty) == (False,) * 3
+    assert (options.output_name, options.resume) == ("SR.nii.gz", False)
+    assert (options.num_parts, options.part_id, options.export) == (1, 0, None)
+    options = evaluation_options(
+        "--max_memory", "1.5", "--backend", "openvino", "--num_parts", "4", "--part_id", "3"
+    )
+    assert (options.max_memory, options.backend) == (1.5, "openvino")
+    assert (options.num_parts, options.part_id) == (4, 3)
+    assert evaluation_options("--norm_scope", "volume").norm_scope == "volume"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flags_that_act_on_every_method(method: str) -> None:
+    """Scores of an ensemble or of a consistent result can be had as well as the result."""
+    words = ("--consistency", "--self_ensemble", "--norm_scope", "volume", "--compile")
+    options = evaluation_options("--method", method, *words)
+    assert options.consistency
+    assert options.self_ensemble
+
+
+def test_an_export_takes_what_chooses_the_model() -> None:
+    words = "--export m.onnx --name run --epoch 3 --overwrite --windows clinical=-900:300"
+    options = evaluation_options(*words.split(), "--gpu_ids", "-1")
+    assert options.export == "m.onnx"
