@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.machine import interleaved, machine_line
-from models.networks import DownsamplingGenerator, SRGenerator, initialise
+from benchmarks.machine import interleaved, machine_line, published_generator
+from models.networks import DownsamplingGenerator, SRGenerator
 from models.openvino_trunk import openvino_available
 from models.output_convolution import EDGE, OutputConvolution
 from models.slice_jobs import SliceJob
@@ -205,10 +205,7 @@ def main() -> None:
     parser.add_argument("--gpu_ids", default="all")
     arguments = parser.parse_args()
     device = choose_devices(arguments.gpu_ids)[0]
-    torch.manual_seed(0)
-    generator = SRGenerator(3)
-    initialise(generator)
-    generator = generator.to(device).eval()
+    generator = published_generator(device)
     print(f"{machine_line(device, 0)}, median of {arguments.repeats}, paths in turn\n")
     with torch.inference_mode():
         whole_slice(generator, device, arguments.edge, arguments.repeats)

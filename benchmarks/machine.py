@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from models.networks import SRGenerator, initialise
 from util.run_record import PROJECT_FOLDER, device_name, git_commit
 
 
@@ -19,6 +20,14 @@ def machine_line(device: torch.device, seed: int) -> str:
         f"{torch.__version__}, Python {platform.python_version()}, commit "
         f"{git_commit(PROJECT_FOLDER)}, seed {seed}"
     )
+
+
+def published_generator(device: torch.device) -> SRGenerator:
+    """The published 8x network in evaluation mode, with weights drawn from seed 0."""
+    torch.manual_seed(0)
+    generator = SRGenerator(3)
+    initialise(generator)
+    return generator.to(device).eval()
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

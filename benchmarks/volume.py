@@ -17,13 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from benchmarks.machine import machine_line
+from benchmarks.machine import machine_line, published_generator
 from data.readers import read_volume
 from data.writers import NiftiSliceWriter
 from methods.volume_upscaling import UpscaleSettings, upscale_volume
-from models.networks import SRGenerator, initialise
 from models.super_resolver import SuperResolver
 from util.devices import choose_devices
 from util.intensity_window import IntensityWindow
@@ -71,12 +69,8 @@ def main() -> None:
     parser.add_argument("--gpu_ids", default="all")
     arguments = parser.parse_args()
     device = choose_devices(arguments.gpu_ids)[0]
-    torch.manual_seed(0)
-    generator = SRGenerator(3)
-    initialise(generator)
-    resolver = SuperResolver(
-        generator.eval(), device, arguments.precision, backend=arguments.backend
-    )
+    generator = published_generator(device)
+    resolver = SuperResolver(generator, device, arguments.precision, backend=arguments.backend)
     memory: list[float] = []
     with tempfile.TemporaryDirectory() as folder, timed_appends(memory) as appends:
         source = Path(folder) / "noise.nii.gz"

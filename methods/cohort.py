@@ -77,14 +77,16 @@ def run_cases(
         print(f"case {number} of {len(share)}: {path}")
         try:
             work(path, folder)
+            continue
         except Exception as error:  # noqa: BLE001 - one bad case must not cost the night's others
             # A user error and a lack of memory explain themselves; anything else is a fault here.
             if options.debug or not (isinstance(error, UserError) or is_out_of_memory(error)):
                 traceback.print_exc()
             failed[path] = str(error) or type(error).__name__
             print(f"error: {path}: {failed[path]}; going on with the next case", file=sys.stderr)
-            # Of the failed case nothing may stay that the next one's memory is planned around.
-            gc.collect()
+        # Nothing of a failed case may stay that the next one's memory is planned around. Only
+        # here, since in the handler the error still holds what the case had open.
+        gc.collect()
     if len(share) < len(cases):
         print(f"this job did {len(share)} of {len(cases)} cases")
     wait_for_other_processes()

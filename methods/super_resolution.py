@@ -97,8 +97,13 @@ def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
         return False
     if any((folder / f"{name}.partial").exists() for name in names):
         return False
-    stored = json.loads(record.read_text(encoding="utf-8")).get("determined_by")
-    if unlike := differences(stored, plain(key)):
+    try:
+        stored = json.loads(record.read_text(encoding="utf-8"))["determined_by"]
+    except (ValueError, KeyError, TypeError):
+        unlike = f"{record} does not say which (an older version wrote it, or it is damaged)"
+    else:
+        unlike = differences(stored, plain(key))
+    if unlike:
         raise UserError(
             f"{folder / names[0]} was made by another kind of run: {unlike}: --overwrite without "
             "--resume replaces it, --results_dir FOLDER writes elsewhere"

@@ -73,6 +73,18 @@ class IdentityResolver:
         """Nothing is normalised here."""
 
 
+class Forgetful(IdentityResolver):
+    """The same without keeping any slice, for tests of memory."""
+
+    def upscale_slice(
+        self,
+        image: np.ndarray,
+        scope: np.ndarray | None = None,
+        needed: np.ndarray | None = None,
+    ) -> np.ndarray:
+        return enlarge(image, self.scale, order=0)
+
+
 def as_resolver(stub: IdentityResolver) -> SuperResolver:
     return cast(SuperResolver, stub)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,22 @@ def test_a_part_does_its_share_and_says_so(capsys: pytest.CaptureFixture[str]) -
     assert run_cases(options, CASES, lambda path, folder: done.append(path.stem)) == 0
     assert done == ["b", "d"]
     assert "this job did 2 of 5 cases" in capsys.readouterr().out
+
+
+def test_nothing_of_a_failed_case_is_held_while_the_next_one_runs() -> None:
+    class Large:
+        """Stands for a failed slice's tensors."""
+
+    held: list[weakref.ref[Large]] = []
+    alive: list[bool] = []
+
+    def work(path: Path, folder: Path) -> None:
+        alive.extend(reference() is not None for reference in held)
+        if path.name == "a.nii":
+            large = Large()
+            held.append(weakref.ref(large))
+            error = UserError("no")  # the frame holds the error, and the error the frame
+            raise error
+
+    assert run_cases(evaluation_options(), CASES[:2], work) == 1
+    assert alive == [False]

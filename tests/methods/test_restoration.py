@@ -13,6 +13,7 @@ import pytest
 from method_helpers import (
     MICRO_WINDOW,
     SPACING,
+    Forgetful,
     IdentityResolver,
     affines,
     as_resolver,
@@ -430,15 +431,6 @@ def test_memory_does_not_grow_with_the_number_of_slices(
     write_each_slice_at_once(monkeypatch)
     monkeypatch.setattr(methods.restoration, "comparison_picture", quick_picture)
     monkeypatch.setattr(methods.scores, "ssim", lambda *images: 0.5)  # slow under tracing
-
-    class Forgetful(IdentityResolver):
-        def upscale_slice(
-            self,
-            image: np.ndarray,
-            scope: np.ndarray | None = None,
-            needed: np.ndarray | None = None,
-        ) -> np.ndarray:
-            return enlarge(image, self.scale, order=0)
 
     def peak(slices: int) -> int:
         volume = Volume(np.zeros((slices, 128, 128), np.int16), np.diag([*SPACING, 1.0]), "m.nii")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from method_helpers import (
     SPACING,
+    Forgetful,
     IdentityResolver,
     affines,
     as_resolver,
@@ -297,18 +298,6 @@ def test_a_broken_run_keeps_the_results_it_was_to_replace(
 
 
 # ---- memory, and the choice of the picture ----
-
-
-class Forgetful(IdentityResolver):
-    """A stand-in that holds no slices itself."""
-
-    def upscale_slice(
-        self,
-        image: np.ndarray,
-        scope: np.ndarray | None = None,
-        needed: np.ndarray | None = None,
-    ) -> np.ndarray:
-        return enlarge(image, self.scale, order=0)
 
 
 def peak_memory(folder: Path, slices: int) -> int:

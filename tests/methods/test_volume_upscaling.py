@@ -254,6 +254,11 @@ def test_a_result_of_other_options_is_not_taken_for_finished(
     assert run_command_line(medicaltest.main, arguments) == 2
     err = capsys.readouterr().err
     assert "was made by another kind of run: consistency was false, is now true" in err
+    for damaged in ("", "[]", '{"method": "smallpatchtest"}'):
+        (folder / "run.json").write_text(damaged, encoding="utf-8")
+        assert run_command_line(medicaltest.main, arguments) == 2
+        err = capsys.readouterr().err
+        assert "run.json does not say which (an older version wrote it, or it is damaged)" in err
 
 
 def test_a_replacement_that_was_cut_off_is_not_taken_for_finished(
