@@ -60,7 +60,6 @@ class Journal:
 
     def __init__(self, partial: Path, key: Mapping[str, Any]) -> None:
         self.path = partial.with_name(partial.name + ".journal")
-        self._partial = partial
         self._key = key
         self._file: BinaryIO | None = None
 
@@ -69,31 +68,32 @@ class Journal:
         self._file = self.path.open("wb")
         self._add(self._key)
 
-    def take_up(self, start: State) -> State | None:
-        """The last state that the partial file's bytes confirm; changes nothing.
+    def take_up(self, start: State, file: Path) -> State | None:
+        """The last state that a file's bytes confirm; changes nothing.
 
         Args:
             start: how this run would begin; what began otherwise is not taken up.
+            file: the partial file, or what it became.
 
         Returns:
-            None where there is no journal, no partial file, or nothing whole in them.
+            None where there is no journal, no such file, or nothing whole in them.
 
         Raises:
             UserError: the journal has another key.
         """
         try:
             values = _whole(self.path.read_bytes().splitlines(keepends=True))
-            if not values or not self._partial.exists():
+            if not values or not file.exists():
                 return None
         except FileNotFoundError:
             return None
         if unlike := differences(values[0], self._key):
             raise UserError(
-                f"{self._partial} cannot be taken up, it was begun by another kind of run: "
+                f"{file} cannot be taken up, it was begun by another kind of run: "
                 f"{unlike}: run without --resume to start anew"
             )
         states = [State(*numbers) for numbers in values[1:]]
-        return _confirmed(self._partial, states) if states[:1] == [start] else None
+        return _confirmed(file, states) if states[:1] == [start] else None
 
     def rewind(self, slices: int) -> State:
         """Drop all states after that of so many slices, and return it."""

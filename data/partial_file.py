@@ -24,13 +24,14 @@ class PartialFile:
     Args:
         path: final name; its folder is made where it is missing.
         packing: how the bytes are stored.
-        key: JSON facts that determine the bytes. With them a journal is kept and `abandon`
-            leaves both files to be taken up; with None it removes the partial file.
+        key: JSON facts that determine the bytes. With them a journal is kept, `abandon` leaves
+            both files to be taken up, and even the finished file can be until `forget_journal`;
+            with None there is no journal, and `abandon` removes the partial file.
     """
 
     def __init__(self, path: Path, packing: Packing, key: Mapping[str, Any] | None) -> None:
         self.path = path
-        self._partial = path.with_name(path.name + PARTIAL_ENDING)
+        self._partial = _partial_path(path)
         self._packing = packing
         self._resumable = key is not None
         self._journal = Journal(self._partial, key or {})
@@ -48,7 +49,8 @@ class PartialFile:
         Args:
             header: raw bytes of the first piece.
             resume: take up what an earlier run of the same key left, as far as its bytes agree
-                with its journal; without it, or where nothing agrees, that is replaced.
+                with its journal; without it, or where nothing agrees, that is replaced. A
+                finished file whose journal is still there becomes the partial file again.
 
         Raises:
             UserError: an earlier run of another key left its files; they stay.
@@ -56,8 +58,10 @@ class PartialFile:
         first = self._packing.pack(memoryview(header))
         first = replace(first, content=self._packing.start + bytes(first.content))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        state = self._journal.take_up(NOTHING.after(first)) if resume else None
+        left = self._partial if self._partial.exists() else self.path
+        state = self._journal.take_up(NOTHING.after(first), left) if resume else None
         if state is not None:
+            left.replace(self._partial)
             self._file = self._partial.open("r+b")
             self.rewind(state.slices)
             return
@@ -85,16 +89,19 @@ class PartialFile:
         file.truncate(self._state.file_bytes)
         file.seek(0, os.SEEK_END)
 
-    def finish(self) -> None:
-        """End the file, bring it to the disk and give it its name."""
+    def seal(self) -> None:
+        """End the file and bring it to the disk; only its name is missing now."""
         file = self._opened()
         file.write(self._packing.end(self._state.raw_bytes, self._state.raw_crc))
         file.flush()
         os.fsync(file.fileno())
-        file.close()
+
+    def finish(self) -> None:
+        """Give the sealed file its name."""
+        self._opened().close()
         self._partial.replace(self.path)
         self._file = None
-        self._journal.remove()
+        self._journal.close()
 
     def abandon(self) -> None:
         """Close without finishing; leave what can be taken up, remove what cannot."""
@@ -111,3 +118,18 @@ class PartialFile:
         if self._file is None:
             raise ValueError(f"{self._partial} is not open")
         return self._file
+
+
+def forget_journal(path: Path) -> None:
+    """Remove the journal of a finished file: there is nothing left that a run could take up."""
+    Journal(_partial_path(path), {}).remove()
+
+
+def partial_files(path: Path) -> tuple[Path, Path]:
+    """What an unfinished run leaves in place of `path`: the partial file and its journal."""
+    partial = _partial_path(path)
+    return partial, Journal(partial, {}).path
+
+
+def _partial_path(path: Path) -> Path:
+    return path.with_name(path.name + PARTIAL_ENDING)

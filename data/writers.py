@@ -28,7 +28,9 @@ class NiftiSliceWriter:
 
     The file grows as `NAME.partial` and gets its name when all slices are there. Without a
     `resume_key` nothing stays behind after an error; with one, `NAME.partial` and its journal
-    `NAME.partial.journal` do, even after a kill, and a later writer may take them up.
+    `NAME.partial.journal` do, even after a kill, and a later writer may take them up. The journal
+    stays beside the finished file as well: a run of several files, cut off before all are
+    finished, takes up all of them. `data.partial_file.forget_journal` ends that.
 
     Slices are packed and written on threads of the writer's own, in their order. Voxels are
     stored with slope 1 and intercept 0; sform and qform state the same affine (the qform its
@@ -78,6 +80,7 @@ class NiftiSliceWriter:
         self._resume = resume
         self._resumable = resume_key is not None
         self._stream: SliceStream | None = None
+        self._sealed = False
         if resume and not self._resumable:
             raise ValueError(f"{self.path} cannot be resumed without a resume_key")
         if not self.path.name.lower().endswith((".nii", ".nii.gz")):
@@ -155,6 +158,29 @@ class NiftiSliceWriter:
             raise self._disk_error(error) from error
         self.slices_written = slices
 
+    def seal(self) -> None:
+        """Bring all slices to the disk; only the name is missing, which leaving the block gives.
+
+        Files that belong together are sealed one after the other before any of them is named.
+
+        Raises:
+            UserError: the disk refuses.
+            ValueError: slices are missing.
+        """
+        if self._stream is None:
+            raise ValueError(f"{self.path} is not open: use the writer in a `with` block")
+        if self.slices_written != self.size[2]:
+            raise ValueError(
+                f"{self.path} closed after {self.slices_written} of {self.size[2]} slices"
+            )
+        try:
+            self._stream.drain()
+            self._file.seal()
+        except OSError as error:
+            self._abandon()
+            raise self._disk_error(error) from error
+        self._sealed = True
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -163,21 +189,13 @@ class NiftiSliceWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                if not self._sealed:
+                    self.seal()
+                self._file.finish()
         except OSError as failure:
             raise self._disk_error(failure) from failure
         finally:
             self._abandon()
-
-    def _finish(self) -> None:
-        if self._stream is None:
-            raise ValueError(f"{self.path} is not open")
-        if self.slices_written != self.size[2]:
-            raise ValueError(
-                f"{self.path} closed after {self.slices_written} of {self.size[2]} slices"
-            )
-        self._stream.drain()
-        self._file.finish()
 
     def _abandon(self) -> None:
         """Stop the threads and close the files; does nothing to a finished file."""

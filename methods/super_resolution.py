@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from data.journal import differences
+from data.partial_file import forget_journal, partial_files
 from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volume import Volume, parse_slices
@@ -69,6 +70,7 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
     settings = upscale_settings(model, options)
     key = settings.key(volume, mask, window)
     if options.resume and is_finished(folder, names, key):
+        forget_journals(folder, names)
         print(f"{folder / names[0]} is finished: nothing to resume")
         return
     try:
@@ -83,6 +85,7 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
     # Only now, so that a broken run leaves no picture that looks like a result.
     draw_preview(folder / "preview.png", volume, made.shown, *made.preview, window, model.scale)
     record_case(folder, options, model, volume, window, time.monotonic() - started, made, key)
+    forget_journals(folder, names)
     print(f"wrote {folder / names[0]}; {folder / 'preview.png'} shows a slice of it")
 
 
@@ -95,7 +98,8 @@ def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
     record = folder / "run.json"
     if not all((folder / name).exists() for name in (*names, "run.json")):
         return False
-    if any((folder / f"{name}.partial").exists() for name in names):
+    left = [partial_files(folder / name) for name in names]
+    if any(partial.exists() for partial, _ in left):
         return False
     try:
         stored = json.loads(record.read_text(encoding="utf-8"))["determined_by"]
@@ -103,12 +107,20 @@ def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
         unlike = f"{record} does not say which (an older version wrote it, or it is damaged)"
     else:
         unlike = differences(stored, plain(key))
+    if unlike and any(journal.exists() for _, journal in left):
+        return False  # of a run that was to be replaced by one that named its files but no record
     if unlike:
         raise UserError(
             f"{folder / names[0]} was made by another kind of run: {unlike}: --overwrite without "
             "--resume replaces it, --results_dir FOLDER writes elsewhere"
         )
     return True
+
+
+def forget_journals(folder: Path, names: list[str]) -> None:
+    """End what `--resume` could take up: run.json now vouches for the files."""
+    for name in names:
+        forget_journal(folder / name)
 
 
 def output_names(options: Namespace) -> list[str]:

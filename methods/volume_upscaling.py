@@ -132,7 +132,8 @@ def upscale_volume(
 
     One thread reads ahead, one computes, this one composes, and the writers pack on theirs; each
     waits when the next has a slice in hand already. An interrupted run leaves partial files that
-    the next one takes up.
+    the next one takes up. Finished files keep their journals, for a run that is cut off before it
+    has recorded them all: see `data.partial_file.forget_journal`.
 
     Args:
         volume: clinical CT.
@@ -202,6 +203,8 @@ def upscale_volume(
             item = next(compute(read_slices(volume, mask, [shown]), enlarger, window, settings))
             _, image, section, enlarged = item
             preview = (image, finish_slice(image, section, enlarged, window, settings, scale))
+        for opened in writers:  # so that only their names are missing when the first gets its own
+            opened.seal()
     return Upscaled(shown, preview, consistency, slices - start)
 
 

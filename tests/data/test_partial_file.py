@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.packing import GzipPacking, Packing, PlainPacking
-from data.partial_file import PartialFile
+from data.partial_file import PartialFile, forget_journal, partial_files
 
 KEY = {"weights": "1a2b"}
 HEADER = b"header"
@@ -33,12 +33,17 @@ def write(file: PartialFile, packing: Packing, slices: list[bytes]) -> None:
         file.write(packing.pack(memoryview(raw)))
 
 
+def end(file: PartialFile) -> None:
+    file.seal()
+    file.finish()
+
+
 def whole(packing: Packing, path: Path) -> bytes:
     """Bytes of a file written without a break."""
     file = PartialFile(path, packing, None)
     file.open(HEADER)
     write(file, packing, SLICES)
-    file.finish()
+    end(file)
     content = path.read_bytes()
     path.unlink()
     return content
@@ -64,7 +69,9 @@ def test_taken_up(tmp_path: Path, packing: Packing, kept: int) -> None:
     file.open(HEADER, resume=True)
     assert file.slices == kept
     write(file, packing, SLICES[kept:])
-    file.finish()
+    end(file)
+    assert names(tmp_path) == ["a", "a.partial.journal"]
+    forget_journal(path)
     assert names(tmp_path) == ["a"]
     assert path.read_bytes() == whole(packing, path)
 
@@ -84,8 +91,39 @@ def test_rewound(tmp_path: Path, packing: Packing, kept: int, stopped: bool) -> 
         file.open(HEADER, resume=True)
         assert file.slices == kept
     write(file, packing, SLICES[kept:])
-    file.finish()
+    end(file)
     assert path.read_bytes() == whole(packing, path)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_sealed_file_is_taken_up_whole(tmp_path: Path, packing: Packing, named: bool) -> None:
+    """The run was cut off after this file's end, before or after it got its name."""
+    path = tmp_path / "a"
+    file = PartialFile(path, packing, KEY)
+    file.open(HEADER)
+    write(file, packing, SLICES)
+    file.seal()
+    assert names(tmp_path) == ["a.partial", "a.partial.journal"]
+    if named:
+        file.finish()
+    file.abandon()
+    file = PartialFile(path, packing, KEY)
+    file.open(HEADER, resume=True)
+    assert file.slices == len(SLICES)
+    end(file)
+    assert path.read_bytes() == whole(packing, path)
+
+
+def test_a_finished_file_of_others_bytes_stays(tmp_path: Path, packing: Packing) -> None:
+    path = tmp_path / "a"
+    begun(path, packing, SLICES)
+    (tmp_path / "a.partial").unlink()
+    path.write_bytes(b"an older result")
+    file = PartialFile(path, packing, KEY)
+    file.open(HEADER, resume=True)
+    assert file.slices == 0
+    assert path.read_bytes() == b"an older result"
+    file.abandon()
 
 
 def test_another_header_starts_anew(tmp_path: Path, packing: Packing) -> None:
@@ -107,13 +145,22 @@ def test_not_resumed_starts_anew(
     assert file.slices == 0
     assert names(tmp_path) == ["a.partial", "a.partial.journal"][: 2 if key else 1]
     write(file, packing, SLICES)
-    file.finish()
-    assert names(tmp_path) == ["a"]
+    end(file)
+    assert names(tmp_path) == ["a", "a.partial.journal"][: 2 if key else 1]
     assert path.read_bytes() == whole(packing, path)
 
 
 def test_not_open(tmp_path: Path) -> None:
     file = PartialFile(tmp_path / "a", PlainPacking(), None)
     with pytest.raises(ValueError, match="is not open"):
+        file.seal()
+    with pytest.raises(ValueError, match="is not open"):
         file.finish()
     file.abandon()
+
+
+def test_names_of_what_an_unfinished_run_leaves(tmp_path: Path, packing: Packing) -> None:
+    begun(tmp_path / "a.nii.gz", packing, [])
+    assert [file.name for file in partial_files(tmp_path / "a.nii.gz")] == names(tmp_path)
+    forget_journal(tmp_path / "a.nii.gz")
+    assert names(tmp_path) == ["a.nii.gz.partial"]

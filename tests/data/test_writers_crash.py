@@ -182,9 +182,10 @@ def test_killed_runs(output: Path) -> None:
         assert names(output.parent) == [f"{output.name}.partial", f"{output.name}.partial.journal"]
     to_the_end = [*command, "-1"]
     subprocess.run(to_the_end, cwd=ROOT, check=True)
-    assert names(output.parent) == [output.name]
     resumed = output.read_bytes()
-    output.unlink()
+    assert names(output.parent) == [output.name, f"{output.name}.partial.journal"]
+    for left in (output, journal_of(output)):
+        left.unlink()
     subprocess.run(to_the_end, cwd=ROOT, check=True)
     assert resumed == output.read_bytes()
 

@@ -39,7 +39,7 @@ def test_bytes_depend_on_neither_threads_nor_journal(
 ) -> None:
     write(output, threads=threads)
     assert output.read_bytes() == unbroken
-    assert names(output.parent) == [output.name]
+    assert names(output.parent) == [output.name, f"{output.name}.partial.journal"]
 
 
 def test_readers_agree(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_taken_up_after_each_slice(
     assert names(output.parent) == [f"{output.name}.partial", f"{output.name}.partial.journal"]
     assert write(output, resume=True) == slices
     assert output.read_bytes() == unbroken
-    assert names(output.parent) == [output.name]
+    assert names(output.parent) == [output.name, f"{output.name}.partial.journal"]
 
 
 def test_taken_up_again_and_again(output: Path, unbroken: bytes) -> None:
@@ -85,6 +85,33 @@ def test_stopped_before_its_end(output: Path, unbroken: bytes) -> None:
     assert output.read_bytes() == unbroken
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_sealed_files_are_taken_up_whole(output: Path, unbroken: bytes, named: bool) -> None:
+    """Its run was cut off while it gave its files their names."""
+    with writer_for(output) as writer:
+        for values in VOXELS:
+            writer.append(values)
+        writer.seal()
+        assert names(output.parent) == [f"{output.name}.partial", f"{output.name}.partial.journal"]
+        assert partial_of(output).read_bytes() == unbroken
+    if not named:
+        output.rename(partial_of(output))
+    assert write(output, resume=True, overwrite=True) == 5
+    assert output.read_bytes() == unbroken
+
+
+def test_a_file_with_missing_slices_is_not_sealed(output: Path) -> None:
+    stop_after(output, 3)
+    with (
+        pytest.raises(ValueError, match="closed after 3 of 5 slices"),
+        writer_for(output, resume=True) as writer,
+    ):
+        writer.seal()
+    assert names(output.parent) == [f"{output.name}.partial", f"{output.name}.partial.journal"]
+    with pytest.raises(ValueError, match="is not open"):
+        writer.seal()
+
+
 @pytest.mark.parametrize("key", [KEY, {"weights": "3c4d"}, None])
 def test_without_resume_old_files_are_replaced(
     output: Path, unbroken: bytes, key: dict[str, Any] | None
@@ -92,7 +119,9 @@ def test_without_resume_old_files_are_replaced(
     stop_after(output, 3)
     assert write(output, resume_key=key) == 0
     assert output.read_bytes() == unbroken
-    assert names(output.parent) == [output.name]
+    assert (
+        names(output.parent) == [output.name, f"{output.name}.partial.journal"][: 2 if key else 1]
+    )
 
 
 @pytest.mark.parametrize(

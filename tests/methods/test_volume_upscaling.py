@@ -21,6 +21,7 @@ import medicaltest
 from data.partial_file import PartialFile
 from data.windows import CLINICAL_WINDOW
 from data.writers import NiftiSliceWriter
+from methods import super_resolution
 from util.errors import UserError, run_command_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -303,28 +304,60 @@ def test_slices_that_shared_a_call_share_it_again(
     assert record["slices_resumed"] in {0, slices - slices % 4}
 
 
-@pytest.mark.parametrize("name", ["SR.nii.gz", "clinical.nii.gz", "uncertainty.nii.gz"])
-def test_killed_between_the_renames_of_two_files(
-    checkpoint: Path, ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize(
+    ("named", "replacing"), [(0, False), (1, True), (2, False), (3, False), (3, True)]
+)
+def test_cut_off_between_the_last_slice_and_the_record(
+    checkpoint: Path,
+    ct: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: int,
+    replacing: bool,
 ) -> None:
-    """All slices of all files are there, and `name` alone or with others has no final name."""
-    unbroken = run(checkpoint, ct, tmp_path / "unbroken", "--uncertainty")
+    """All slices of all files are there, `named` of the three have their names, run.json none."""
+    options = ("--uncertainty", "--backend", "torch")
+    unbroken = run(checkpoint, ct, tmp_path / "unbroken", *options)
+    folder, left = tmp_path / "out", named
+    if replacing:
+        run(checkpoint, ct, folder, *options, "--consistency")
     finish = PartialFile.finish
 
     def refusing(self: PartialFile) -> None:
-        if self.path.name == name:
+        nonlocal left
+        if left == 0:
             raise KeyError("a fault of the program")
+        left -= 1
         finish(self)
 
-    folder = tmp_path / "out"
+    def failing(*_: object) -> None:
+        raise KeyError("a fault of the program")
+
     with monkeypatch.context() as patch:
         patch.setattr(PartialFile, "finish", refusing)
+        patch.setattr(super_resolution, "record_case", failing)
         with pytest.raises(KeyError, match="a fault"):
-            run(checkpoint, ct, folder, "--uncertainty")
-    assert (folder / f"{name}.partial").exists()
-    run(checkpoint, ct, folder, "--uncertainty", "--resume")
+            run(checkpoint, ct, folder, *options, "--overwrite")
+    assert len(list(folder.glob("*.partial"))) == 3 - named
+    run(checkpoint, ct, folder, *options, "--resume")
     assert {p.name for p in folder.iterdir()} == {p.name for p in unbroken.iterdir()}
     assert volumes(folder) == volumes(unbroken)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert record["slices_resumed"] == 12  # nothing was computed twice
+
+
+def test_cut_off_after_the_record(
+    checkpoint: Path, ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(super_resolution, "forget_journals", lambda *_: None)
+        run(checkpoint, ct, folder)
+    assert len(list(folder.glob("*.journal"))) == 2
+    before = (folder / "run.json").read_bytes()
+    run(checkpoint, ct, folder, "--resume")
+    assert (folder / "run.json").read_bytes() == before
+    assert not list(folder.glob("*.journal"))
 
 
 @pytest.mark.parametrize("missing", ["run.json", "preview.png", "clinical.nii.gz"])
