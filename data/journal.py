@@ -95,6 +95,14 @@ class Journal:
         states = [State(*numbers) for numbers in values[1:]]
         return _confirmed(file, states) if states[:1] == [start] else None
 
+    def stored_key(self) -> dict[str, Any] | None:
+        """The key that the journal on the disk was begun with; None where there is none."""
+        try:
+            values = _whole(self.path.read_bytes().splitlines(keepends=True)[:1])
+        except FileNotFoundError:
+            return None
+        return values[0] if values and isinstance(values[0], dict) else None
+
     def rewind(self, slices: int) -> State:
         """Drop all states after that of so many slices, and return it."""
         lines = self.path.read_bytes().splitlines(keepends=True)[: slices + 2]  # key and start

@@ -125,6 +125,11 @@ def forget_journal(path: Path) -> None:
     Journal(_partial_path(path), {}).remove()
 
 
+def begun_with(path: Path) -> dict[str, Any] | None:
+    """The key of the run that began `path` and left a journal; None where there is none."""
+    return Journal(_partial_path(path), {}).stored_key()
+
+
 def partial_files(path: Path) -> tuple[Path, Path]:
     """What an unfinished run leaves in place of `path`: the partial file and its journal."""
     partial = _partial_path(path)

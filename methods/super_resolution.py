@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import Namespace
@@ -11,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from data.journal import differences
-from data.partial_file import forget_journal, partial_files
 from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volume import Volume, parse_slices
@@ -27,9 +23,13 @@ from methods.loading import (
     refuse_existing,
     result_folders,
 )
+from methods.resuming import (
+    forget_journals,
+    is_finished,
+    plan_as_before,
+    rounding_facts,
+)
 from methods.volume_upscaling import Upscaled, UpscaleSettings, upscale_volume
-from util.errors import UserError
-from util.files import plain
 from util.pictures import best_inset, comparison_picture
 from util.resampling import enlarge
 from util.run_record import write_run_record
@@ -67,6 +67,11 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
     names = output_names(options)
     volume, mask = open_case(path, options)
     window = model.windows.window_for(volume, "clinical")
+    if options.max_memory is None:
+        model.resolver.max_memory = model.resolver.free_budget()
+        if options.resume:
+            columns, rows, _ = volume.size
+            plan_as_before(model.resolver, rows, columns, folder, names[0])
     settings = upscale_settings(model, options)
     key = settings.key(volume, mask, window)
     if options.resume and is_finished(folder, names, key):
@@ -89,40 +94,6 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
     print(f"wrote {folder / names[0]}; {folder / 'preview.png'} shows a slice of it")
 
 
-def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
-    """Whether an earlier run of the same key has left every file of a case, and no partial one.
-
-    Raises:
-        UserError: the case was finished by a run of another key.
-    """
-    record = folder / "run.json"
-    if not all((folder / name).exists() for name in (*names, "run.json")):
-        return False
-    left = [partial_files(folder / name) for name in names]
-    if any(partial.exists() for partial, _ in left):
-        return False
-    try:
-        stored = json.loads(record.read_text(encoding="utf-8"))["determined_by"]
-    except (ValueError, KeyError, TypeError):
-        unlike = f"{record} does not say which (an older version wrote it, or it is damaged)"
-    else:
-        unlike = differences(stored, plain(key))
-    if unlike and any(journal.exists() for _, journal in left):
-        return False  # of a run that was to be replaced by one that named its files but no record
-    if unlike:
-        raise UserError(
-            f"{folder / names[0]} was made by another kind of run: {unlike}: --overwrite without "
-            "--resume replaces it, --results_dir FOLDER writes elsewhere"
-        )
-    return True
-
-
-def forget_journals(folder: Path, names: list[str]) -> None:
-    """End what `--resume` could take up: run.json now vouches for the files."""
-    for name in names:
-        forget_journal(folder / name)
-
-
 def output_names(options: Namespace) -> list[str]:
     """Files that one case leaves besides run.json; the result first."""
     ending = ".nii.gz" if options.output_name.lower().endswith(".gz") else ".nii"
@@ -135,14 +106,8 @@ def upscale_settings(model: TestModel, options: Namespace) -> UpscaleSettings:
     # Everything that the voxels depend on besides the input goes into the key of the partial file.
     determined_by = {
         "weights": model.loaded.digest,
-        "precision": model.resolver.precision,
-        "backend": model.resolver.backend,
-        "patch_size": model.resolver.tile_size,
-        "max_memory": options.max_memory,
         "compile": options.compile,
-        "threads": torch.get_num_threads(),
-        "device": model.resolver.device.type,
-        "torch": torch.__version__,
+        **rounding_facts(model.resolver),
     }
     return UpscaleSettings(
         lung_statistics=model.lung_statistics,

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from util.errors import UserError
+from util.files import write_text
+
 TRIAL_EDGE = 256  # of the square map that memory formats are tried on
 TRIAL_RUNS = 5
+FORMATS = (torch.channels_last, torch.contiguous_format)
 
 
 class DeviceCopies:
@@ -65,15 +72,46 @@ def exact_convolutions() -> AbstractContextManager[None]:
     return context
 
 
-def best_memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+def best_memory_format(
+    device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None
+) -> torch.memory_format:
     """Memory format in which a 3x3 convolution of 64 channels is faster on this device.
 
     On a CPU it is channels last (docs/inference.md); on a GPU it depends on the card and the type,
-    so both are timed, which takes milliseconds.
+    so both are timed, which takes milliseconds. The choice is kept in the cache folder: where both
+    are about as fast, another run would choose the other one and round differently.
     """
     if device.type != "cuda":
         return torch.channels_last
+    kept = None
+    if cache_dir is not None:
+        card = re.sub(r"\W+", "_", torch.cuda.get_device_name(device))
+        kept = cache_dir / f"memory_format-{card}-{dtype}-{torch.__version__}.txt"
+    return remembered(kept, partial(_faster_format, device, dtype))
 
+
+def remembered(kept: Path | None, choose: Callable[[], torch.memory_format]) -> torch.memory_format:
+    """The choice that a file keeps; chosen, and kept where it can be, if there is none.
+
+    Args:
+        kept: text file; None for no file.
+        choose: makes the choice.
+    """
+    try:
+        known = "" if kept is None else kept.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        known = ""
+    for memory_format in FORMATS:
+        if str(memory_format) == known:
+            return memory_format
+    chosen = choose()
+    if kept is not None:
+        with suppress(UserError):  # a folder that cannot be written costs a trial each time
+            write_text(kept, f"{chosen}\n")
+    return chosen
+
+
+def _faster_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
     def seconds(memory_format: torch.memory_format) -> float:
         with torch.inference_mode(), exact_convolutions():
             values = torch.zeros(1, 64, TRIAL_EDGE, TRIAL_EDGE, device=device, dtype=dtype)
@@ -89,4 +127,4 @@ def best_memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory
             torch.cuda.synchronize(device)
         return time.perf_counter() - started
 
-    return min((torch.channels_last, torch.contiguous_format), key=seconds)
+    return min(FORMATS, key=seconds)

@@ -55,13 +55,15 @@ class SuperResolver:
         precision: fp32, or bf16 for convolutions and feature maps (norms stay in fp32).
         tile_size: tile edge in input pixels, at least 4; None for the whole slice.
         backend: torch, openvino (the trunk on a CPU), or auto: openvino where it can serve.
-        max_memory: bytes that a slice may take; None for a share of what is free.
+        max_memory: bytes that a slice may take; None for a share of what is free now.
         compiled: compile the elementwise parts with torch.compile.
-        cache_dir: for compiled OpenVINO models; None keeps none.
+        cache_dir: for compiled OpenVINO models and the GPU's memory format; None keeps none.
 
     Attributes:
         scale: in-plane enlargement 2^n.
         window: HU mapped to [-1, 1], where `from_checkpoint` found one.
+        max_memory: bytes that a slice may take. It decides which maps are computed anew, which
+            changes values by rounding: what is to be equal to the last bit needs the same.
         memory: bytes that a slice takes.
 
     Raises:
@@ -85,13 +87,13 @@ class SuperResolver:
         self.device = device
         self.precision = precision
         self.tile_size = tile_size
-        self.max_memory = max_memory
         self.backend = choose_backend(backend, device)
         self.engine = SliceEngine(
-            generator, device, dtype, best_memory_format(device, dtype), compiled
+            generator, device, dtype, best_memory_format(device, dtype, cache_dir), compiled
         )
+        self.max_memory = max_memory or self.free_budget()
         bands = (self.engine.band_values, self.engine.recomputed_values)
-        self.engine.band_values = bands_within(self._budget(), *bands)
+        self.engine.band_values = bands_within(self.max_memory, *bands)
         self._trunk: OpenVinoTrunk | None = None
         if self.backend == "openvino":
             self._trunk = OpenVinoTrunk(generator, precision, cache_dir)
@@ -211,6 +213,10 @@ class SuperResolver:
         for finish in running:
             yield from finish()
 
+    def free_budget(self) -> int:
+        """Bytes that a slice may take by default: a share of what is free or held for slices."""
+        return int(FREE_SHARE * (free_memory(self.device) + self.engine.held_bytes()))
+
     def group_size(self, rows: int, columns: int) -> int:
         """How many slices of this size without scope share a call."""
         return 1 if self.tile_size is not None else max(1, GROUP_PIXELS // (rows * columns))
@@ -293,12 +299,8 @@ class SuperResolver:
 
         return self._within_memory(images, work)
 
-    def _budget(self) -> int:
-        free = free_memory(self.device) + self.engine.held_bytes()
-        return self.max_memory or int(FREE_SHARE * free)
-
     def _within_memory(self, images: Tensor, work: Callable[[int], Result]) -> Result:
-        budget, (count, _, rows, columns) = self._budget(), images.shape
+        budget, (count, _, rows, columns) = self.max_memory, images.shape
         kept = self.memory.levels_to_keep(rows, columns, budget, count)
         pixels = count * rows * columns
         if self.memory.needed(pixels, kept) + self.engine.idle_bytes(pixels, kept) > budget:

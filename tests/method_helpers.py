@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import nibabel as nib
@@ -40,6 +41,8 @@ class IdentityResolver:
     backend = "stub"
     precision = "fp32"
     tile_size = None
+    max_memory = 10**9
+    engine = SimpleNamespace(band_values=1, memory_format=torch.channels_last)
 
     def __init__(self, scale: int = 2, fail_at: int | None = None, shift: float = 0.0) -> None:
         self.scale = scale
@@ -68,6 +71,9 @@ class IdentityResolver:
 
     def group_size(self, rows: int, columns: int) -> int:
         return 1
+
+    def free_budget(self) -> int:
+        return self.max_memory
 
     def use_statistics(self, slices: object) -> None:
         """Nothing is normalised here."""

@@ -36,3 +36,12 @@ def choose_devices(gpu_ids: str) -> list[torch.device]:
                 "for the CPU"
             )
     return [torch.device("cuda", index) for index in indices]
+
+
+def device_name(device: torch.device) -> str:
+    """What rounds alike: the GPU's name, or the vector instructions that torch uses on the CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"

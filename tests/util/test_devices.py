@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import util.devices
-from util.devices import choose_devices, count_gpus
+from util.devices import choose_devices, count_gpus, device_name
 from util.errors import UserError
 
 
@@ -56,3 +56,9 @@ def test_importing_the_module_does_not_load_torch() -> None:
     code = "import sys, util.devices; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_a_devices_name_tells_what_rounds_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_name(torch.device("cpu")) == f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    assert device_name(torch.device("cuda:1")) == "card 1"
