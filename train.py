@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from options import TrainOptions
 from options.base_options import PHANTOM_FOLDER, format_options
-from util.devices import choose_devices, count_gpus
+from util.devices import choose_devices, count_gpus, warn_of_emulated_bf16
 from util.errors import EXIT_INTERRUPTED, UserError, run_command_line
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def train(options: argparse.Namespace) -> int:
 
     folder = Path(options.checkpoints_dir) / options.name
     devices = choose_devices(options.gpu_ids)
+    if options.precision == "bf16":
+        warn_of_emulated_bf16(devices[0])
     print(preset_line(options, devices[0].type))
     seed_everything(options.seed)
 

@@ -27,7 +27,7 @@ from models.checkpoints import (
 )
 from models.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
-from util.devices import choose_devices
+from util.devices import choose_devices, warn_of_emulated_bf16
 from util.errors import UserError
 
 
@@ -91,6 +91,8 @@ def load_model(options: Namespace) -> TestModel:
         backend = "torch"
     devices = choose_devices(options.gpu_ids)
     device = devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]
+    if options.precision == "bf16":
+        warn_of_emulated_bf16(device)
     resolver = SuperResolver(
         loaded.generator,
         device,

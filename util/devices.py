@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from util.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+CPUINFO = Path("/proc/cpuinfo")
+FIRST_BF16_CAPABILITY = (8, 0)  # Ampere
 
 
 def count_gpus() -> int:
@@ -45,3 +51,34 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def warn_of_emulated_bf16(device: torch.device) -> None:
+    """Say in one line that bf16 will be slow, where the processor has no arithmetic for it."""
+    if has_bf16(device) is False:
+        print(
+            f"warning: --precision bf16 on {device_name(device)}, which has no bf16 arithmetic: "
+            "it is emulated, slower than fp32 and no more precise; leave --precision out",
+            file=sys.stderr,
+        )
+
+
+def has_bf16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool | None:
+    """Whether a processor multiplies bf16 itself; None where the system does not tell.
+
+    Args:
+        device: the CPU or a GPU.
+        cpuinfo: features of the CPU as Linux lists them: avx512_bf16 or amx_bf16 on x86, bf16 on
+            ARM.
+    """
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_capability(device) >= FIRST_BF16_CAPABILITY
+    try:
+        listed = re.findall(
+            r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text("utf-8"), re.MULTILINE
+        )
+    except OSError:
+        return None
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(listed[0].split())) if listed else None

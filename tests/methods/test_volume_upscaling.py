@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -193,11 +194,12 @@ def test_killed_runs_end_with_the_bytes_of_an_unbroken_one(
     checkpoint: Path, tmp_path: Path, edge: int, more: tuple[str, ...]
 ) -> None:
     """Slices of 96 pixels go through the network one by one, of 64 four at a time."""
-    ct = lung_ct(tmp_path / "ct.nii.gz", edge)
+    ct, moments = lung_ct(tmp_path / "ct.nii.gz", edge), random.Random(edge)
     unbroken = run(checkpoint, ct, tmp_path / "unbroken", *more)
     for slices in (0, 3, 8):
         process = start(words(checkpoint, ct, tmp_path / "broken", "--resume", *more))
         until_slices(tmp_path / "broken", slices, process)
+        time.sleep(moments.uniform(0.0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.communicate()
     broken = run(checkpoint, ct, tmp_path / "broken", "--resume", *more)

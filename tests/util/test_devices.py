@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import util.devices
-from util.devices import choose_devices, count_gpus, device_name
+from util.devices import choose_devices, count_gpus, device_name, has_bf16, warn_of_emulated_bf16
 from util.errors import UserError
 
 
@@ -62,3 +62,45 @@ def test_a_devices_name_tells_what_rounds_alike(monkeypatch: pytest.MonkeyPatch)
     assert device_name(torch.device("cpu")) == f"cpu {torch.backends.cpu.get_cpu_capability()}"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     assert device_name(torch.device("cuda:1")) == "card 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n", True),
+        ("flags\t: fpu amx_bf16\nflags\t: fpu\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t: fpu avx2 avx512f\nbf16\t: no\n", False),
+        ("Features\t: fp asimd\n", False),
+        ("model name\t: bf16\n", None),
+    ],
+)
+def test_bf16_of_a_cpu(tmp_path: Path, text: str, expected: bool | None) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(text, encoding="utf-8")
+    assert has_bf16(torch.device("cpu"), path) is expected
+
+
+def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
+    assert has_bf16(torch.device("cpu"), tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True)])
+def test_bf16_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_bf16(torch.device("cuda:0")) is expected
+
+
+@pytest.mark.parametrize(("supported", "lines"), [(True, 0), (None, 0), (False, 1)])
+def test_emulated_bf16_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    supported: bool | None,
+    lines: int,
+) -> None:
+    monkeypatch.setattr(util.devices, "has_bf16", lambda device: supported)
+    warn_of_emulated_bf16(torch.device("cpu"))
+    err = capsys.readouterr().err
+    assert err.count("\n") == lines == err.count("has no bf16 arithmetic")

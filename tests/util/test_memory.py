@@ -7,17 +7,24 @@ import pytest
 import torch
 
 import util.memory
-from util.memory import free_memory
+from util.memory import ENDLESS, VERSION_1, VERSION_2, _Names, free_memory
 
 CPU = torch.device("cpu")
 MEMINFO = "MemTotal:       8000000 kB\nMemFree:         10 kB\nMemAvailable:    1234567 kB\n"
-ENDLESS = 1 << 62
 
 
-def cgroup(folder: Path, limit: str, used: int, inactive: int | None = None) -> Path:
-    (folder / "memory.max").write_text(f"{limit}\n", encoding="utf-8")
-    (folder / "memory.current").write_text(f"{used}\n", encoding="utf-8")
-    stat = "anon 500\nfile 300\n" + ("" if inactive is None else f"inactive_file {inactive}\n")
+@pytest.fixture(params=[VERSION_1, VERSION_2], ids=["v1", "v2"])
+def names(request: pytest.FixtureRequest) -> _Names:
+    """Both versions of control groups."""
+    found: _Names = request.param
+    return found
+
+
+def cgroup(folder: Path, names: _Names, limit: str, used: int, inactive: int | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / names.limit).write_text(f"{limit}\n", encoding="utf-8")
+    (folder / names.used).write_text(f"{used}\n", encoding="utf-8")
+    stat = "anon 500\nfile 300\n" + ("" if inactive is None else f"{names.idle} {inactive}\n")
     (folder / "memory.stat").write_text(stat, encoding="utf-8")
     return folder
 
@@ -35,28 +42,32 @@ def test_without_its_word_half_of_what_is_built_in_counts(tmp_path: Path) -> Non
     assert util.memory._machine_free(tmp_path / "old") == half
 
 
-def test_a_container_can_give_what_is_below_its_limit(tmp_path: Path) -> None:
-    assert util.memory._container_free(cgroup(tmp_path, "1000", 400)) == 600
-    assert util.memory._container_free(cgroup(tmp_path, "1000", 1200)) == 0
+def container_free(folder: Path, names: _Names) -> int:
+    return util.memory._container_free(folder, names)
 
 
-def test_files_that_were_merely_read_do_not_fill_a_container(tmp_path: Path) -> None:
-    assert util.memory._container_free(cgroup(tmp_path, "1000", 990, inactive=700)) == 710
+def test_a_container_can_give_what_is_below_its_limit(tmp_path: Path, names: _Names) -> None:
+    assert container_free(cgroup(tmp_path, names, "1000", 400), names) == 600
+    assert container_free(cgroup(tmp_path, names, "1000", 1200), names) == 0
 
 
-def test_without_a_limit_a_container_is_endless(tmp_path: Path) -> None:
-    assert util.memory._container_free(cgroup(tmp_path, "max", 400)) == ENDLESS
-    assert util.memory._container_free(tmp_path / "missing") == ENDLESS
+def test_files_that_were_merely_read_do_not_fill_a_container(tmp_path: Path, names: _Names) -> None:
+    assert container_free(cgroup(tmp_path, names, "1000", 990, inactive=700), names) == 710
+
+
+def test_without_a_limit_a_container_is_endless(tmp_path: Path, names: _Names) -> None:
+    assert container_free(cgroup(tmp_path, names, "max", 400), names) == ENDLESS
+    assert container_free(tmp_path / "missing", names) == ENDLESS
 
 
 def test_the_narrower_of_machine_and_container_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: _Names
 ) -> None:
     monkeypatch.setattr(util.memory, "CGROUP", tmp_path)
     monkeypatch.setattr(util.memory, "_machine_free", lambda path: 5000)
-    cgroup(tmp_path, "10000", 9000)
+    cgroup(tmp_path / names.mount, names, "10000", 9000)
     assert free_memory(CPU) == 1000
-    cgroup(tmp_path, "90000", 9000)
+    cgroup(tmp_path / names.mount, names, "90000", 9000)
     assert free_memory(CPU) == 5000
 
 
@@ -77,14 +88,17 @@ def test_a_gpu_is_asked_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [torch.device("cuda:1")]
 
 
-def test_limits_hold_at_every_level_of_the_own_group(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tree", ["4:memory", "11:cpu,memory", "3:memory,hugetlb", "0:"])
+def test_limits_hold_at_every_level_of_the_own_group(tmp_path: Path, tree: str) -> None:
     listing = tmp_path / "cgroup"
-    listing.write_text("12:cpu:/x\n0::/system.slice/job_7/step_0\n", encoding="utf-8")
+    text = f"12:cpu:/x\n7:name=memory_of:/y\n{tree}:/system.slice/job_7/step_0\n"
+    listing.write_text(text, encoding="utf-8")
     root = tmp_path / "fs"
-    own = util.memory._own_groups
-    names = [folder.relative_to(root).as_posix() for folder in own(listing, root)]
+    pattern = (VERSION_2 if tree == "0:" else VERSION_1).tree
+    folders = util.memory._own_groups(listing, root, pattern)
+    names = [folder.relative_to(root).as_posix() for folder in folders]
     assert names == ["system.slice/job_7/step_0", "system.slice/job_7", "system.slice", "."]
-    assert own(tmp_path / "absent", root) == [root]
+    assert util.memory._own_groups(tmp_path / "absent", root, pattern) == [root]
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
