@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from data.discovery import find_volumes
 from data.formats import case_name
 from data.phantom import generate_phantom
 from data.training_data import report_phantom
+from data.volume import Volume
 from data.windows import (
     CLINICAL_WINDOW,
     IntensityWindow,
@@ -29,6 +31,9 @@ from models.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
 from util.devices import choose_devices, warn_of_emulated_bf16
 from util.errors import UserError
+
+SAMPLED_SLICES = 16
+MOSTLY_OUTSIDE = 0.95
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,56 @@ def result_folders(paths: list[Path], results_dir: str) -> list[Path]:
                 f"{paths[index]} and {first} are both case {name}: rename one or run them apart"
             )
     return [root / name for name in names]
+
+
+def refuse_own_inputs(
+    outputs: list[Path], paths: list[Path], words: list[str] | None, results_dir: str
+) -> None:
+    """Refuse to write over an input, also with --overwrite, or where results would become inputs.
+
+    Args:
+        outputs: files that the cases will leave.
+        paths: input volumes.
+        words: --input as it was given.
+        results_dir: as it was given.
+
+    Raises:
+        UserError: names the file or the folder.
+    """
+    inputs = {path.resolve() for path in paths}
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise UserError(
+                f"output {path} is an input of this run: give another --results_dir or "
+                "--output_name"
+            )
+    target = Path(results_dir).resolve()
+    for word in words or []:
+        folder = Path(word).expanduser()
+        # Beside the slices of one series nothing is taken for a further input.
+        if not folder.is_dir() or folder.resolve() in inputs:
+            continue
+        if target.is_relative_to(folder.resolve()):
+            raise UserError(
+                f"--results_dir {results_dir} lies in the input folder {word}, where the next run "
+                "would take results for inputs: give a folder outside it"
+            )
+
+
+def warn_if_outside(volume: Volume, window: IntensityWindow) -> None:
+    """Say in one line that a window misses the volume, of which nothing can come."""
+    step = max(1, volume.num_slices // SAMPLED_SLICES)
+    shares = [
+        float(window.outside(volume.read_slice(index)).mean())
+        for index in range(0, volume.num_slices, step)
+    ]
+    share = sum(shares) / len(shares)
+    if share >= MOSTLY_OUTSIDE:
+        print(
+            f"warning: {100 * share:.0f} % of {volume.source} lie outside the intensity window "
+            f"{window.low:g} to {window.high:g}: give --windows or --normalization minmax",
+            file=sys.stderr,
+        )
 
 
 def refuse_existing(paths: list[Path], overwrite: bool) -> None:

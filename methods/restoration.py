@@ -23,7 +23,9 @@ from methods.loading import (
     input_paths,
     load_model,
     refuse_existing,
+    refuse_own_inputs,
     result_folders,
+    warn_if_outside,
 )
 from methods.scores import (
     DATA_RANGE,
@@ -74,6 +76,8 @@ def restore_and_score(options: Namespace, domain: Domain) -> int:
     folders = result_folders(paths, options.results_dir)
     names = output_names(domain)
     cases = list(zip(paths, folders, strict=True))
+    outputs = [folder / name for folder in folders for name in names]
+    refuse_own_inputs(outputs, paths, options.input, options.results_dir)
     own = own_share(cases, options.num_parts, options.part_id)
     refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
 
@@ -96,6 +100,7 @@ def score_case(
     if not options.allow_training_data:
         refuse_training_data(volume, model)
     window = model.windows.window_for(volume, domain)
+    warn_if_outside(volume, window)
     settings = RestorationSettings(
         options.degradation,
         lung_statistics=model.lung_statistics,

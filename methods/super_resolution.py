@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data.partial_file import begun_with
 from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volume import Volume, parse_slices
@@ -21,7 +22,9 @@ from methods.loading import (
     input_paths,
     load_model,
     refuse_existing,
+    refuse_own_inputs,
     result_folders,
+    warn_if_outside,
 )
 from methods.resuming import (
     forget_journals,
@@ -49,8 +52,10 @@ def super_resolution(options: Namespace) -> int:
     paths = input_paths(options, model.scale, "clinical")
     folders = result_folders(paths, options.results_dir)
     cases = list(zip(paths, folders, strict=True))
+    names = output_names(options)
+    outputs = [folder / name for folder in folders for name in names]
+    refuse_own_inputs(outputs, paths, options.input, options.results_dir)
     if not options.resume:
-        names = output_names(options)
         # Only this job's share: another job of the cohort may have finished some of its own.
         own = own_share(cases, options.num_parts, options.part_id)
         refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
@@ -67,6 +72,7 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
     names = output_names(options)
     volume, mask = open_case(path, options)
     window = model.windows.window_for(volume, "clinical")
+    warn_if_outside(volume, window)
     if options.max_memory is None:
         model.resolver.max_memory = model.resolver.free_budget()
         if options.resume:
@@ -78,6 +84,8 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
         forget_journals(folder, names)
         print(f"{folder / names[0]} is finished: nothing to resume")
         return
+    if not options.resume and begun_with(folder / names[0]) is not None:
+        print(f"{folder / names[0]}.partial of an interrupted run is replaced: --resume keeps it")
     try:
         made = upscale_volume(volume, mask, model.resolver, window, folder, settings, key)
     except KeyboardInterrupt:

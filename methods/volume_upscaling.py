@@ -58,7 +58,7 @@ class UpscaleSettings:
         names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble")
         return {
             **self.determined_by,
-            "input": content_digest(volume, mask),
+            "input, --slices or --region": content_digest(volume, mask),
             **window.as_dict(),
             **{name: getattr(self, name) for name in names},
         }

@@ -85,7 +85,7 @@ def load_file(path: Path) -> Any:
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.pt"))
         named = sorted(p.parent.name for p in path.parent.parent.glob("*/latest.pt"))
-        hint = "train first: bash run.sh"
+        hint = "give the path of a checkpoint, or train first: bash run.sh"
         if there:
             hint = f"there is {', '.join(there)}"
         elif named:

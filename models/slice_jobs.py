@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.norm_scope import FEWEST_PIXELS, at_least
+from util.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -121,3 +122,21 @@ def grouped(
             group = []
     if group:
         yield group
+
+
+def refuse_unfit(volume: np.ndarray, mask: np.ndarray | None) -> None:
+    """Refuse what is no volume, or slice, of finite numbers with a mask of its shape.
+
+    Raises:
+        UserError: says what was got.
+    """
+    shape, mask_shape = np.shape(volume), None if mask is None else np.shape(mask)
+    if len(shape) not in (2, 3) or 0 in shape or mask_shape not in (None, shape):
+        raise UserError(
+            f"volume of shape {shape} and mask of shape {mask_shape}: give (slices, rows, columns) "
+            "in both"
+        )
+    if not np.isfinite(volume).all():
+        raise UserError(
+            "the volume holds NaN or infinite values: put numbers in their place, -1000 HU is air"
+        )

@@ -28,7 +28,7 @@ from models.norm_scope import PixelWeights, scope_weights
 from models.openvino_trunk import OpenVinoTrunk, choose_backend
 from models.published_tiles import enlarge_in_tiles
 from models.slice_engine import NormSource, SliceEngine
-from models.slice_jobs import SliceJob, crop_job, grouped, receptive_radius
+from models.slice_jobs import SliceJob, crop_job, grouped, receptive_radius, refuse_unfit
 from util.errors import UserError
 from util.intensity_window import IntensityWindow
 from util.memory import free_memory
@@ -152,7 +152,7 @@ class SuperResolver:
             float32 (slices, rows * scale, columns * scale) in HU, within the window.
 
         Raises:
-            UserError: no window is known, or the shapes do not fit.
+            UserError: no window is known, the shapes do not fit, or a voxel is NaN or infinite.
         """
         chosen = window or self.window
         if chosen is None:
@@ -160,11 +160,7 @@ class SuperResolver:
                 "these weights state no fixed intensity window: give "
                 "window=IntensityWindow(low, high)"
             )
-        if np.ndim(volume) not in (2, 3) or (mask is not None and mask.shape != volume.shape):
-            raise UserError(
-                f"volume of shape {np.shape(volume)} and mask of shape "
-                f"{None if mask is None else mask.shape}: give (slices, rows, columns) in both"
-            )
+        refuse_unfit(volume, mask)
         slices = volume[None] if volume.ndim == 2 else volume
         masks = None if mask is None else mask.reshape(slices.shape)
         count, rows, columns = slices.shape

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 class UserError(Exception):
@@ -32,8 +34,8 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
             the traceback of a `UserError` as well.
 
     Returns:
-        Exit code: what `main` returned, 2 for a user error or when memory ran out, 130 when
-        interrupted by Ctrl-C.
+        Exit code: what `main` returned, 2 for a user error, a missing package or when memory ran
+        out, 130 when interrupted by Ctrl-C.
         Any other exception is a fault of the program and passes through with its traceback.
     """
     try:
@@ -42,6 +44,16 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or (PROJECT / package).exists() or (PROJECT / f"{package}.py").exists():
+            raise
+        print(
+            f"error: {sys.executable} lacks the package {package}: type "
+            "`source .venv/bin/activate` first; bash run.sh makes .venv",
+            file=sys.stderr,
+        )
         return EXIT_USER_ERROR
     except Exception as error:
         if not is_out_of_memory(error):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from method_helpers import POLICY
@@ -13,6 +14,7 @@ from training_helpers import write_case, write_checkpoint
 
 import methods.loading
 from data.phantom import PhantomPaths
+from data.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from methods.loading import (
     choose_test_windows,
@@ -20,7 +22,9 @@ from methods.loading import (
     load_model,
     norm_pixels,
     refuse_existing,
+    refuse_own_inputs,
     result_folders,
+    warn_if_outside,
 )
 from models.checkpoints import LoadedGenerator
 from models.networks import SRGenerator
@@ -244,3 +248,40 @@ def test_pooled_statistics_run_in_torch(tmp_path: Path) -> None:
     assert load_model(options_in(tmp_path, "--norm_scope", "volume")).resolver.backend == "torch"
     with pytest.raises(UserError, match="--backend openvino cannot take --norm_scope volume"):
         load_model(options_in(tmp_path, "--norm_scope", "volume", "--backend", "openvino"))
+
+
+def test_an_input_is_never_written_over(tmp_path: Path) -> None:
+    scan = tmp_path / "clinical.nii.gz"
+    scan.touch()
+    other = tmp_path / "sub" / ".." / "clinical.nii.gz"
+    (tmp_path / "sub").mkdir()
+    for output in (scan, other):
+        with pytest.raises(UserError, match="is an input of this run: give another --results_dir"):
+            refuse_own_inputs([tmp_path / "SR.nii.gz", output], [scan], [str(scan)], "out")
+    refuse_own_inputs([tmp_path / "SR.nii.gz"], [scan], [str(scan)], str(tmp_path))
+    refuse_own_inputs([tmp_path / "SR.nii.gz"], [scan], None, str(tmp_path))
+
+
+def test_results_must_not_become_inputs(tmp_path: Path) -> None:
+    scans = [tmp_path / "in" / "a.nii", tmp_path / "in" / "b.nii"]
+    (tmp_path / "in").mkdir()
+    words = [str(tmp_path / "in")]
+    for inside in ("in", "in/results"):
+        with pytest.raises(UserError, match="lies in the input folder"):
+            refuse_own_inputs([], scans, words, str(tmp_path / inside))
+    refuse_own_inputs([], scans, words, str(tmp_path / "in_results"))
+    # A folder of DICOM slices is one volume, and stays one with results beside the slices.
+    refuse_own_inputs([], [tmp_path / "in"], words, str(tmp_path / "in" / "results"))
+
+
+@pytest.mark.parametrize(("value", "lines"), [(0, 0), (20000, 1)])
+def test_a_window_that_misses_the_volume_is_told(
+    capsys: pytest.CaptureFixture[str], value: int, lines: int
+) -> None:
+    array = np.full((40, 5, 5), value, dtype=np.int16)
+    array[:, 0, 0] = 0
+    warn_if_outside(Volume(array, np.eye(4), "bone.nii"), CLINICAL_WINDOW)
+    err = capsys.readouterr().err
+    assert (
+        err.count("\n") == lines == err.count("96 % of bone.nii lie outside the intensity window")
+    )

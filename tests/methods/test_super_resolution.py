@@ -264,7 +264,7 @@ def test_an_existing_result_is_refused_before_any_work(
 
 
 def test_a_broken_run_leaves_nothing_that_looks_finished(
-    tmp_path: Path, resolver: IdentityResolver
+    tmp_path: Path, resolver: IdentityResolver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     array = soft_volume((14, 12, 4))
     mask = np.ones_like(array)
@@ -280,8 +280,19 @@ def test_a_broken_run_leaves_nothing_that_looks_finished(
         for ending in ("", ".journal")
     ]
     resolver.fail_at = None
+    capsys.readouterr()
     folder = run(tmp_path, "--input", str(path))  # and nothing is in the way of the next attempt
+    assert "of an interrupted run is replaced: --resume keeps it" in capsys.readouterr().out
     assert sorted(p.name for p in folder.iterdir()) == sorted([*OUTPUTS, "run.json"])
+
+
+def test_an_input_among_the_outputs_is_refused(tmp_path: Path, resolver: IdentityResolver) -> None:
+    path = write_ct(tmp_path / "results" / "clinical.nii.gz", soft_volume(SIZE), AFFINES["lps"])
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"clinical\.nii\.gz is an input of this run"):
+        run(tmp_path, "--input", str(path), "--overwrite")
+    assert path.read_bytes() == before
+    assert resolver.inputs == []
 
 
 def test_a_broken_run_keeps_the_results_it_was_to_replace(

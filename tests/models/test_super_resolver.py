@@ -631,6 +631,13 @@ def test_a_volume_without_window_or_of_another_shape_is_refused(generator: SRGen
         resolver.upscale(np.zeros(8), window=WINDOW)
     with pytest.raises(UserError, match=r"mask of shape \(8, 8\)"):
         resolver.upscale(np.zeros((2, 8, 8)), np.zeros((8, 8)), WINDOW)
+    with pytest.raises(UserError, match=r"volume of shape \(0, 8, 8\)"):
+        resolver.upscale(np.zeros((0, 8, 8)), window=WINDOW)
+    for value in (np.nan, np.inf):
+        volume = np.zeros((2, 8, 8))
+        volume[1, 2, 3] = value
+        with pytest.raises(UserError, match="the volume holds NaN or infinite values"):
+            resolver.upscale(volume, window=WINDOW)
 
 
 def test_a_bare_state_dict_is_loaded_without_window(tmp_path: Path) -> None:

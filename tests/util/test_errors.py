@@ -32,6 +32,19 @@ def test_debug_shows_the_traceback_as_well(capsys: pytest.CaptureFixture[str]) -
     assert err.endswith("error: cannot read\n")
 
 
+def test_a_missing_package_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(words: list[str]) -> int:
+        raise ModuleNotFoundError(f"No module named {words[0]!r}", name=words[0])
+
+    assert run_command_line(main, ["SimpleITK.extra"]) == EXIT_USER_ERROR
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "lacks the package SimpleITK: type `source .venv/bin/activate`" in err
+    for own in ("data.nothing", "train"):  # a fault of the program
+        with pytest.raises(ModuleNotFoundError):
+            run_command_line(main, [own])
+
+
 def test_ctrl_c_ends_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     def main(words: list[str]) -> int:
         raise KeyboardInterrupt
