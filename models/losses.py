@@ -77,7 +77,7 @@ def ssim(image: Tensor, reference: Tensor, data_range: float) -> Tensor:
     Returns:
         Scalar, at most 1 (equal images).
     """
-    window = _gaussian(image.device)
+    window = _gaussian(image.device).to(image.dtype)
     planes = torch.cat(
         [image, reference, image * image, reference * reference, image * reference], dim=1
     )

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fused_network import FusedNetwork
 from models.image_pool import ImagePool
 from models.losses import (
     GANLoss,
@@ -138,9 +139,12 @@ class MedicalCycleGANModel:
 
     def run(self, network: nn.Module, images: Tensor) -> Tensor:
         """Apply `network` in the chosen precision, over all devices; the result is float32."""
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.options.precision == "bf16"
-        ):
+        halved = self.options.precision == "bf16"
+        # Batch norm gathers running statistics, which torch's own layer does.
+        fused = self.options.engine == "fused" and self.options.norm != "batch"
+        if fused:
+            network = FusedNetwork(network, torch.bfloat16 if halved else torch.float32)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=halved and not fused):
             if len(self.devices) > 1:
                 indices = [device.index for device in self.devices]
                 output: Tensor = nn.parallel.data_parallel(network, images, indices)

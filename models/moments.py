@@ -42,21 +42,21 @@ class Moments:
             count, self.mean + difference * share, self.deviation + other.deviation + between
         )
 
-    def affine(self, eps: float) -> tuple[Tensor, Tensor]:
-        """Instance norm as x * scale + shift; both (N, C, 1, 1) float32."""
+    def affine(self, eps: float, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Instance norm as x * scale + shift; both (N, C, 1, 1) of `dtype`."""
         variance = self.deviation / self.count.clamp(min=SMALLEST_COUNT)
         scale = torch.rsqrt(variance + eps)
-        return scale.float(), (-self.mean * scale).float()
+        return scale.to(dtype), (-self.mean * scale).to(dtype)
 
 
 def measure(values: Tensor, weights: Tensor | None = None) -> Moments:
     """Moments of each channel of feature maps.
 
     Args:
-        values: (N, C, H, W), any float type and memory format; computed in float32.
+        values: (N, C, H, W), any float type and memory format; computed in float32 or wider.
         weights: (N, 1, H, W) float32, non-negative weight of each pixel; None counts all alike.
     """
-    pixels = values.float()
+    pixels = widened(values)
     if weights is None:
         count = torch.full(
             (len(values), 1, 1, 1),
@@ -72,6 +72,11 @@ def measure(values: Tensor, weights: Tensor | None = None) -> Moments:
         mean = (pixels * weights).sum((2, 3), keepdim=True) / total.clamp(min=SMALLEST_COUNT)
         deviation = (pixels - mean).square_().mul_(weights).sum((2, 3), keepdim=True)
     return Moments(count, mean.double(), deviation.double())
+
+
+def widened(values: Tensor) -> Tensor:
+    """In the type that norms are computed in: float32, or float64 where that is given."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def pooled(sets: Iterable[Moments]) -> Moments:

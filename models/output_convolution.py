@@ -10,6 +10,8 @@ tenth of the time (docs/inference.md has the measurement).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,9 +90,27 @@ def reflect_unshuffled(rows: Tensor, dim: int, before: int, after: int) -> Tenso
     """
     if not before and not after:
         return rows
-    length = rows.shape[dim]
-    sides = (0, 0, before, after) if dim == 2 else (before, after, 0, 0)
-    padded = F.pad(rows, sides)
+    shape = list(rows.shape)
+    shape[dim] += before + after
+    padded = torch.empty(
+        shape, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last
+    )
+    padded.narrow(dim, before, rows.shape[dim]).copy_(rows)
+    for target, source in _mirrored(padded, dim, before, after):
+        target.copy_(source)
+    return padded
+
+
+def fold_unshuffled(gradient: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """The adjoint of `reflect_unshuffled`: from the padded map's gradient, changed in place."""
+    for padding, source in _mirrored(gradient, dim, before, after):
+        source.add_(padding)
+    return gradient.narrow(dim, before, gradient.shape[dim] - before - after)
+
+
+def _mirrored(padded: Tensor, dim: int, before: int, after: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of one padding row (or column) of a padded map, and of the one that it mirrors."""
+    length = padded.shape[dim] - before - after
     # Image rows -1, -2, -3 mirror 1, 2, 3; beyond the end, n, n + 1, n + 2 mirror n - 2, ...
     for block in (*range(-before, 0), *range(length, length + after)):
         for phase in range(2):
@@ -98,9 +118,10 @@ def reflect_unshuffled(rows: Tensor, dim: int, before: int, after: int) -> Tenso
             mirrored = -pixel if block < 0 else 2 * (2 * length - 1) - pixel
             # An outermost phase, which the kernel does not see, may lie outside a tiny map.
             mirrored = min(max(mirrored, 0), 2 * length - 1)
-            target = _phase(padded, dim, phase).select(dim + 1, block + before)
-            target.copy_(_phase(rows, dim, mirrored % 2).select(dim + 1, mirrored // 2))
-    return padded
+            yield (
+                _phase(padded, dim, phase).select(dim + 1, block + before),
+                _phase(padded, dim, mirrored % 2).select(dim + 1, mirrored // 2 + before),
+            )
 
 
 def _phase(rows: Tensor, dim: int, phase: int) -> Tensor:

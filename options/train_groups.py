@@ -32,6 +32,13 @@ def add_run_group(parser: argparse.ArgumentParser) -> None:
         default="",
         help="appended to the name; {option} is filled in, such as _ngf{ngf}",
     )
+    group.add_argument(
+        "--engine",
+        choices=("fused", "eager"),
+        default="fused",
+        help="fused: convolutions with what stands before them, faster and in half the memory; "
+        "eager: torch's layers one by one, as published (also taken for --norm batch)",
+    )
     group.add_argument("--seed", type=whole_number, default=0, help="of every random number")
     group.add_argument(
         "--continue_train",
