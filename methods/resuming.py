@@ -13,7 +13,7 @@ import torch
 from data.journal import differences
 from data.partial_file import begun_with, forget_journal, partial_files
 from models.super_resolver import SuperResolver
-from util.devices import device_name
+from util.devices import arithmetic_name
 from util.errors import UserError
 from util.files import plain
 
@@ -67,7 +67,7 @@ def rounding_facts(resolver: SuperResolver) -> dict[str, Any]:
         "band_values": resolver.engine.band_values,
         "memory_format": str(resolver.engine.memory_format),
         "threads": torch.get_num_threads(),
-        "device": device_name(resolver.device),
+        "device": arithmetic_name(resolver.device),
         "torch": torch.__version__,
         "openvino": openvino,
     }

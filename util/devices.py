@@ -44,7 +44,7 @@ def choose_devices(gpu_ids: str) -> list[torch.device]:
     return [torch.device("cuda", index) for index in indices]
 
 
-def device_name(device: torch.device) -> str:
+def arithmetic_name(device: torch.device) -> str:
     """What rounds alike: the GPU's name, or the vector instructions that torch uses on the CPU."""
     import torch
 
@@ -57,8 +57,8 @@ def warn_of_emulated_bf16(device: torch.device) -> None:
     """Say in one line that bf16 will be slow, where the processor has no arithmetic for it."""
     if has_bf16(device) is False:
         print(
-            f"warning: --precision bf16 on {device_name(device)}, which has no bf16 arithmetic: "
-            "it is emulated, slower than fp32 and no more precise; leave --precision out",
+            f"warning: --precision bf16 on {arithmetic_name(device)}, which has no bf16 "
+            "arithmetic: it is emulated, slower than fp32 and no more precise; leave it out",
             file=sys.stderr,
         )
 

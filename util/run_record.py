@@ -16,6 +16,7 @@ from typing import Any
 
 from util.files import write_json
 
+STATUS = Path("/proc/self/status")
 PROJECT_FOLDER = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "tifffile", "scikit-image")
 GIT_SECONDS = 10.0  # a repository on a slow network disk must not hold a run up
@@ -121,6 +122,13 @@ def device_name(device: str) -> str:
 
 def peak_memory() -> int | None:
     """Largest resident memory of this process so far in bytes; None where it is not told."""
+    try:
+        # Linux counts anew after exec here, while getrusage also tells what the caller had used.
+        text = STATUS.read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    if match := re.search(r"^VmHWM:\s+(\d+) kB", text, re.MULTILINE):
+        return int(match[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 import util.devices
-from util.devices import choose_devices, count_gpus, device_name, has_bf16, warn_of_emulated_bf16
+from util.devices import (
+    arithmetic_name,
+    choose_devices,
+    count_gpus,
+    has_bf16,
+    warn_of_emulated_bf16,
+)
 from util.errors import UserError
 
 
@@ -59,9 +65,9 @@ def test_importing_the_module_does_not_load_torch() -> None:
 
 
 def test_a_devices_name_tells_what_rounds_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert device_name(torch.device("cpu")) == f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    assert arithmetic_name(torch.device("cpu")) == f"cpu {torch.backends.cpu.get_cpu_capability()}"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
-    assert device_name(torch.device("cuda:1")) == "card 1"
+    assert arithmetic_name(torch.device("cuda:1")) == "card 1"
 
 
 @pytest.mark.parametrize(
