@@ -96,10 +96,11 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
         )
         raise
     # Only now, so that a broken run leaves no picture that looks like a result.
-    draw_preview(folder / "preview.png", volume, made.shown, *made.preview, window, model.scale)
+    picture = folder / "preview.png"
+    draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
     record_case(folder, options, model, volume, window, time.monotonic() - started, made, key)
     forget_journals(folder, names)
-    print(f"wrote {folder / names[0]}; {folder / 'preview.png'} shows a slice of it")
+    print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
 
 
 def output_names(options: Namespace) -> list[str]:
@@ -151,9 +152,12 @@ def draw_preview(
     result: np.ndarray,
     window: IntensityWindow,
     scale: int,
+    mask: np.ndarray | None,
 ) -> None:
     """Input, cubic interpolation and SR side by side with the same zoomed inset."""
     cubic = enlarge(image, scale, order=3)
+    # The lung, where SR stands; the chest wall beside it would be the strongest detail.
+    shown = None if mask is None else mask[index].repeat(scale, 0).repeat(scale, 1)
     comparison_picture(
         path,
         [
@@ -162,7 +166,7 @@ def draw_preview(
             (f"super-resolution, {volume.spacing[0] / scale:.3g} mm", result),
         ],
         (window.low, window.high),
-        best_inset(result),
+        best_inset(np.clip(result, window.low, window.high), region=shown),
         f"{volume.name}, slice {index} of {volume.num_slices}, window {window.low:g} to "
         f"{window.high:g} HU. Detail below the input's resolution is inferred, not measured.",
     )

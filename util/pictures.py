@@ -38,7 +38,9 @@ def unit_to_grey(values: NDArray[Any]) -> NDArray[np.uint8]:
     return _grey(values, -1.0, 1.0)
 
 
-def best_inset(image: NDArray[Any], fraction: float = 0.125) -> Inset:
+def best_inset(
+    image: NDArray[Any], fraction: float = 0.125, region: NDArray[Any] | None = None
+) -> Inset:
     """The most detailed square of an image, for `comparison_picture`.
 
     Detail is the standard deviation within a small neighbourhood (an eighth of the square's side),
@@ -50,6 +52,8 @@ def best_inset(image: NDArray[Any], fraction: float = 0.125) -> Inset:
         image: (rows, columns), finite; clipped to the window that will be drawn, or invisible
             contrasts (within bone, in a lung window) choose the place.
         fraction: side of the square over the shorter side of the image, in (0, 1].
+        region: mask (rows, columns) in whose inside detail counts, its border excepted; None for
+            everywhere.
 
     Returns:
         (row, column, height, width) as fractions of the image's rows and columns.
@@ -66,6 +70,9 @@ def best_inset(image: NDArray[Any], fraction: float = 0.125) -> Inset:
         mean = ndimage.uniform_filter(values, neighbourhood)
         variance = ndimage.uniform_filter(values * values, neighbourhood) - mean * mean
         deviation = np.sqrt(variance.clip(min=0))
+        if region is not None:
+            inside = ndimage.uniform_filter((region != 0).astype(np.float32), neighbourhood)
+            deviation[inside < 1 - 1e-3] = 0
         sums = np.pad(deviation, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
         detail = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side]
         detail += sums[:-side, :-side]

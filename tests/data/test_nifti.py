@@ -234,7 +234,11 @@ def test_whole_stream_shorter_than_its_header_promises(tmp_path: Path) -> None:
     assert cache_files() == []
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip at all", gzip.compress(b"no NIfTI" * 100)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip at all", gzip.compress(b"no NIfTI" * 100, mtime=0)],
+    ids=["empty", "no gzip", "no NIfTI"],
+)
 def test_not_nifti_inside(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(content)

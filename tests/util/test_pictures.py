@@ -134,6 +134,19 @@ def test_best_inset_finds_the_detail_at_any_resolution() -> None:
         assert column * 60 == pytest.approx(40, abs=1)
 
 
+def test_best_inset_stays_in_its_region_and_off_its_border() -> None:
+    image = np.zeros((64, 64))
+    image[:, 30:34] = 5.0  # a wall, the strongest detail
+    image[40:46, 8:14] = np.indices((6, 6)).sum(0) % 2
+    region = np.zeros((64, 64), dtype=np.uint8)
+    region[:, :30] = 255
+    row, column, height, width = best_inset(image, 0.25, region)
+    assert row <= 40 / 64
+    assert row + height >= 46 / 64
+    assert column <= 8 / 64
+    assert 14 / 64 <= column + width <= 30 / 64
+
+
 def test_best_inset_of_an_even_image_is_its_middle_and_equal_squares_give_the_first() -> None:
     assert best_inset(np.full((64, 64), 0.1), 0.25) == (0.375, 0.375, 0.25, 0.25)
     checks = (np.indices((32, 32)).sum(axis=0) % 2).astype(np.float32)
