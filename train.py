@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,10 +102,12 @@ def train(options: argparse.Namespace) -> int:
     superseded = superseded_checkpoints(folder, position.epoch, position.step, fresh)
     write_text(folder / "options.txt", format_options(TrainOptions().build(), options) + "\n")
     write_json(folder / "options.json", vars(options))
+    saved_at = time.monotonic()
     monitor = TrainingMonitor(folder, LOSSES, options, position.step)
 
     def save(*names: str) -> None:
         """Write checkpoints under `names`; refuses to keep a step that was not finite."""
+        nonlocal saved_at
         monitor.flush()
         for name, network in model.networks.items():
             if not all_finite(network):
@@ -125,6 +128,7 @@ def train(options: argparse.Namespace) -> int:
             path = superseded.pop()
             if path not in written:
                 path.unlink(missing_ok=True)
+        saved_at = time.monotonic()
         prune_checkpoints(folder, options.keep)
         remember_experiment(Path(options.checkpoints_dir), options.name)
 
@@ -141,6 +145,11 @@ def train(options: argparse.Namespace) -> int:
             windows=data.windows.as_dict(),
             outputs=[str(folder / "latest.pt")],
         )
+
+    def is_old() -> bool:
+        """Whether --save_every_minutes have gone by since the last checkpoint."""
+        minutes = options.save_every_minutes
+        return minutes is not None and time.monotonic() - saved_at >= 60 * minutes
 
     record("started")
     try:
@@ -164,6 +173,8 @@ def train(options: argparse.Namespace) -> int:
                     if position.step % options.save_latest_freq == 0:
                         numbered = [f"iter_{position.step}"] if options.save_by_iter else []
                         save("latest", *numbered)
+                    elif is_old():
+                        save("latest")
                     if stop.requested is not None:
                         save("latest")
                         record("stopped")

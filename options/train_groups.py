@@ -8,6 +8,7 @@ from options.base_options import (
     MODEL_NAMES,
     fraction,
     non_negative_float,
+    positive_float,
     positive_int,
     whole_number,
 )
@@ -55,6 +56,11 @@ def add_run_group(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=5000,
         help="steps between two savings of the latest checkpoint",
+    )
+    group.add_argument(
+        "--save_every_minutes",
+        type=positive_float,
+        help="also write latest.pt when the last one is so old, where steps take long",
     )
     group.add_argument(
         "--save_epoch_freq",

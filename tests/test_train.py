@@ -13,6 +13,7 @@ import pytest
 import torch
 from training_helpers import TINY_RUN, TINY_STEPS, loss_rows, write_training_data
 
+import models.training_state
 import train
 from data.readers import read_volume
 from models.checkpoints import last_experiment, load_checkpoint, load_generator
@@ -139,6 +140,24 @@ def test_checkpoints_are_pruned(data: tuple[str, ...], keep: str, left: list[int
     for kind in ("epoch", "iter"):
         found = sorted(int(path.stem.split("_")[1]) for path in folder.glob(f"{kind}_*.pt"))
         assert found == left
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [("1e-9", [1, 2, 3, 4, 4]), ("60", [2, 4, 4])])
+def test_an_old_checkpoint_is_written_again(
+    data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, minutes: str, expected: list[int]
+) -> None:
+    """Besides those of every second step and of the epoch's end."""
+    saved: list[int] = []
+    save = models.training_state.save_training_state
+
+    def watched(paths: Any, model: Any, options: Any, position: Any, *more: Any) -> None:
+        saved.append(position.step)
+        save(paths, model, options, position, *more)
+
+    monkeypatch.setattr(models.training_state, "save_training_state", watched)
+    words = ("--niter", "1", "--niter_decay", "0", "--max_dataset_size", "4", "--batch_size", "1")
+    run(data, "--no_html", *words, "--save_latest_freq", "2", "--save_every_minutes", minutes)
+    assert saved == expected
 
 
 def test_only_every_so_many_epochs_are_kept_and_the_last(data: tuple[str, ...]) -> None:

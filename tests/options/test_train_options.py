@@ -28,7 +28,7 @@ KNOWN_NAMES = (
     "lr_decay_iters lambda_G_A lambda_G_B lambda_A lambda_B lambda_identity "
     "lambda_downsample_loss lambda_upsample_loss lambda_clinical_ssim lambda_micro_ssim "
     "slices seed preset windows debug normalization micro_mix degradation micro_spacing precision "
-    "keep overwrite"
+    "keep overwrite engine save_every_minutes"
 )
 
 # Read while parsing, or from the words themselves; each has a test of its effect.
