@@ -103,6 +103,10 @@ class Journal:
             return None
         return values[0] if values and isinstance(values[0], dict) else None
 
+    def slices(self) -> int:
+        """How many slices the whole lines on the disk tell of; -1 for not even a header."""
+        return len(_whole(self.path.read_bytes().splitlines(keepends=True))) - 2
+
     def rewind(self, slices: int) -> State:
         """Drop all states after that of so many slices, and return it."""
         lines = self.path.read_bytes().splitlines(keepends=True)[: slices + 2]  # key and start

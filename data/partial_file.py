@@ -60,6 +60,8 @@ class PartialFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         left = self._partial if self._partial.exists() else self.path
         state = self._journal.take_up(NOTHING.after(first), left) if resume else None
+        if state is not None and left == self.path and state.slices < self._journal.slices():
+            state = None  # another result that begins alike stands there
         if state is not None:
             left.replace(self._partial)
             self._file = self._partial.open("r+b")

@@ -235,10 +235,7 @@ def refuse_own_inputs(
     target = Path(results_dir).resolve()
     for word in words or []:
         folder = Path(word).expanduser()
-        # Beside the slices of one series nothing is taken for a further input.
-        if not folder.is_dir() or folder.resolve() in inputs:
-            continue
-        if target.is_relative_to(folder.resolve()):
+        if folder.is_dir() and target.is_relative_to(folder.resolve()):
             raise UserError(
                 f"--results_dir {results_dir} lies in the input folder {word}, where the next run "
                 "would take results for inputs: give a folder outside it"

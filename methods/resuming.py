@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,24 +31,23 @@ def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
         UserError: the case was finished by a run of another key.
     """
     record = folder / "run.json"
-    if not all((folder / name).exists() for name in (*names, "run.json")):
-        return False
+    there = [name for name in names if (folder / name).exists()]
     left = [partial_files(folder / name) for name in names]
-    if any(partial.exists() for partial, _ in left):
+    if not record.exists() or any(partial.exists() for partial, _ in left):
         return False
-    stored = _recorded_key(record)
-    if stored is None:
+    if any(journal.exists() for _, journal in left) and not _same_run(record, key):
+        return False  # the files are newer: their run was cut off before it recorded them
+    stored = _recorded(record).get("determined_by")
+    if not isinstance(stored, dict):
         unlike = f"{record} does not say which (an older version wrote it, or it is damaged)"
     else:
         unlike = differences(stored, plain(key))
-    if unlike and any(journal.exists() for _, journal in left):
-        return False  # the files are newer: their run was cut off before it recorded them
-    if unlike:
+    if unlike and there:
         raise UserError(
-            f"{folder / names[0]} was made by another kind of run: {unlike}: --overwrite without "
+            f"{folder / there[0]} was made by another kind of run: {unlike}: --overwrite without "
             "--resume replaces it, --results_dir FOLDER writes elsewhere"
         )
-    return True
+    return there == names and _covers(record, names)
 
 
 def forget_journals(folder: Path, names: list[str]) -> None:
@@ -73,42 +73,63 @@ def rounding_facts(resolver: SuperResolver) -> dict[str, Any]:
     }
 
 
-def plan_as_before(
-    resolver: SuperResolver, rows: int, columns: int, folder: Path, name: str
-) -> None:
+def plan_as_before(resolver: SuperResolver, folder: Path, name: str) -> None:
     """Give the resolver the memory that the run to be taken up had, if there is one.
 
     How much memory a slice may take decides which maps are computed anew, and so the last bit of
     the result (models/memory_plan.py). Free memory is another one each time.
 
     Args:
-        resolver: its `max_memory` is set.
-        rows, columns: of the input slices.
+        resolver: its `max_memory` and bands are set.
         folder: of the case.
         name: of its result.
+    """
+    begun = begun_with(folder / name)
+    left = _recorded(folder / "run.json").get("determined_by") if begun is None else begun["run"]
+    before = left if isinstance(left, dict) else {}
+    memory, bands = before.get("max_memory"), before.get("band_values")
+    if isinstance(memory, int) and isinstance(bands, int):
+        resolver.max_memory = memory
+        resolver.engine.band_values = bands
+        highest = resolver.engine.recomputed_values
+        resolver.memory = replace(resolver.memory, band_values=highest)
+
+
+def refuse_without_memory(resolver: SuperResolver, rows: int, columns: int, path: Path) -> None:
+    """Refuse to go on with a plan of an earlier run that the free memory has no room for.
+
+    Args:
+        resolver: after `plan_as_before`.
+        rows, columns: of the input slices.
+        path: of the result.
 
     Raises:
         UserError: so much is not free now.
     """
-    begun = begun_with(folder / name)
-    left = _recorded_key(folder / "run.json") if begun is None else begun["run"]
-    before = None if left is None else left.get("max_memory")
-    if not isinstance(before, int):
-        return
-    kept = resolver.memory.levels_to_keep(rows, columns, before)
+    kept = resolver.memory.levels_to_keep(rows, columns, resolver.max_memory)
     needed, free = resolver.memory.needed(rows * columns, kept), resolver.free_budget()
     if needed > free:
         raise UserError(
-            f"{folder / name} was begun with {needed / 1e9:.2f} GB for a slice, the free memory "
-            f"allows {free / 1e9:.2f} GB: end other programs, or run without --resume to start anew"
+            f"{path} was begun with {needed / 1e9:.2f} GB for a slice, the free memory allows "
+            f"{free / 1e9:.2f} GB: end other programs, or run without --resume to start anew"
         )
-    resolver.max_memory = before
 
 
-def _recorded_key(record: Path) -> dict[str, Any] | None:
-    """The key in a run record; None where there is none."""
+def _recorded(record: Path) -> dict[str, Any]:
+    """What a run record holds; nothing where there is none that can be read."""
     try:
-        key = json.loads(record.read_text(encoding="utf-8"))["determined_by"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return key if isinstance(key, dict) else None
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _same_run(record: Path, key: Mapping[str, Any]) -> bool:
+    stored = _recorded(record).get("determined_by")
+    return isinstance(stored, dict) and not differences(stored, plain(key))
+
+
+def _covers(record: Path, names: list[str]) -> bool:
+    """Whether a record tells of all these files: others beside it are of another run."""
+    outputs = _recorded(record).get("outputs")
+    return isinstance(outputs, list) and set(names) <= {Path(str(path)).name for path in outputs}

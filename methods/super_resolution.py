@@ -30,6 +30,7 @@ from methods.resuming import (
     forget_journals,
     is_finished,
     plan_as_before,
+    refuse_without_memory,
     rounding_facts,
 )
 from methods.volume_upscaling import Upscaled, UpscaleSettings, upscale_volume
@@ -76,14 +77,16 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
     if options.max_memory is None:
         model.resolver.max_memory = model.resolver.free_budget()
         if options.resume:
-            columns, rows, _ = volume.size
-            plan_as_before(model.resolver, rows, columns, folder, names[0])
+            plan_as_before(model.resolver, folder, names[0])
     settings = upscale_settings(model, options)
     key = settings.key(volume, mask, window)
     if options.resume and is_finished(folder, names, key):
         forget_journals(folder, names)
         print(f"{folder / names[0]} is finished: nothing to resume")
         return
+    if options.resume and options.max_memory is None:
+        columns, rows, _ = volume.size
+        refuse_without_memory(model.resolver, rows, columns, folder / names[0])
     if not options.resume and begun_with(folder / names[0]) is not None:
         print(f"{folder / names[0]}.partial of an interrupted run is replaced: --resume keeps it")
     try:

@@ -97,18 +97,23 @@ def remembered(kept: Path | None, choose: Callable[[], torch.memory_format]) -> 
         kept: text file; None for no file.
         choose: makes the choice.
     """
+    known = _kept_format(kept)
+    if known is not None:
+        return known
+    chosen = choose()
+    if kept is None:
+        return chosen
+    with suppress(UserError):  # a folder that cannot be written costs a trial each time
+        write_text(kept, f"{chosen}\n")
+    return _kept_format(kept) or chosen  # of processes that start together the last one's
+
+
+def _kept_format(kept: Path | None) -> torch.memory_format | None:
     try:
         known = "" if kept is None else kept.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        known = ""
-    for memory_format in FORMATS:
-        if str(memory_format) == known:
-            return memory_format
-    chosen = choose()
-    if kept is not None:
-        with suppress(UserError):  # a folder that cannot be written costs a trial each time
-            write_text(kept, f"{chosen}\n")
-    return chosen
+        return None
+    return next((found for found in FORMATS if str(found) == known), None)
 
 
 def _faster_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:

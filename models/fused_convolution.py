@@ -147,7 +147,7 @@ class Finish(torch.autograd.Function):
         for first in range(0, int(x.shape[2]), step):
             rows = finish(x[:, :, first : first + step], norm, known(slope))
             if added is not None:
-                rows += added[:, :, first : first + step]
+                rows = rows + added[:, :, first : first + step]
             result[:, :, first : first + step] = rows
         return result
 

@@ -15,7 +15,9 @@ CPU_BAND_VALUES = 1 << 20
 def finish(
     rows: Tensor, norm: tuple[Tensor, Tensor] | None, slope: Tensor | float | None
 ) -> Tensor:
-    """Norm as (scale, shift) and activation of rows (N, C, h, W), in float32; no view of them.
+    """Norm as (scale, shift) and activation of rows (N, C, h, W), in float32.
+
+    A view of the rows where there is nothing to do.
 
     `slope` is that of the activation below zero: a number, PReLU's one parameter on a GPU, whose
     value the host does not know without waiting, or None for no activation.
@@ -51,18 +53,18 @@ def through_activation(
 
     Returns:
         What the norm and the slope need, each summed over these rows: the gradient and its
-        product with the normalised values, (N, C, 1, 1), and the slope's own gradient.
+        product with the normalised values, (N, C, 1, 1), and the slope's own gradient; float64.
     """
     given = widened(gradient)
     values = finish(x, norm, None)
     to_slope = (given * values.clamp(max=0)).sum() if trained else values.new_zeros(())
     if isinstance(slope, Tensor):
-        given = torch.where(values < 0, given * slope, given)
+        given = torch.where(values > 0, given, given * slope)
     elif slope is not None:
         given = torch.ops.aten.leaky_relu_backward(given, values, slope, False)
     gradient.copy_(given)
     total, product = (part.sum((2, 3), keepdim=True) for part in (given, given * values))
-    return total, product, to_slope
+    return total.double(), product.double(), to_slope.double()
 
 
 class BehindActivation:

@@ -23,7 +23,8 @@ def readme_commands() -> list[str]:
     section = section.split("\n## ")[0]
     blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    # `run` does what the line that activates the environment does.
+    return [line for line in lines if line and line != "source .venv/bin/activate"]
 
 
 def run(command: str, folder: Path) -> str:

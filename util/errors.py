@@ -9,6 +9,7 @@ from pathlib import Path
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "cuda error: out of memory")
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -21,7 +22,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+        or any(words in str(error).lower() for words in OUT_OF_MEMORY)
     )
 
 

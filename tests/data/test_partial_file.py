@@ -114,15 +114,20 @@ def test_a_sealed_file_is_taken_up_whole(tmp_path: Path, packing: Packing, named
     assert path.read_bytes() == whole(packing, path)
 
 
-def test_a_finished_file_of_others_bytes_stays(tmp_path: Path, packing: Packing) -> None:
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_finished_file_of_others_bytes_stays(
+    tmp_path: Path, packing: Packing, alike: bool
+) -> None:
     path = tmp_path / "a"
     begun(path, packing, SLICES)
+    content = (tmp_path / "a.partial").read_bytes()
     (tmp_path / "a.partial").unlink()
-    path.write_bytes(b"an older result")
+    older = content[:-1] + b"?" if alike else b"an older result"  # alike up to its last slice
+    path.write_bytes(older)
     file = PartialFile(path, packing, KEY)
     file.open(HEADER, resume=True)
     assert file.slices == 0
-    assert path.read_bytes() == b"an older result"
+    assert path.read_bytes() == older
     file.abandon()
 
 
