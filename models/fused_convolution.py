@@ -65,10 +65,7 @@ class FusedConvolution(torch.autograd.Function):
         eps: float | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.geometry, ctx.dtype = geometry, dtype
-        norm = None if scale is None or shift is None else (scale, shift)
-        ctx.slope = slope if isinstance(slope, float) else None
-        kept_slope = slope if isinstance(slope, Tensor) else None
-        ctx.save_for_backward(x, scale, shift, kept_slope, weight)
+        norm = keep(ctx, x, scale, shift, slope, weight)
         slope = known(slope)
         kernel, offset = cast(weight, dtype), bias.to(dtype)
         shape = result_shape(x.shape, weight.shape, geometry)
@@ -96,15 +93,12 @@ class FusedConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Any, ...]:
-        x, scale, shift, kept_slope, weight = ctx.saved_tensors
-        geometry, dtype = ctx.geometry, ctx.dtype
-        norm = None if scale is None else (scale, shift)
-        slope = known(ctx.slope if kept_slope is None else kept_slope)
+        x, norm, parameter, (weight,) = kept(ctx)
+        geometry, dtype, slope = ctx.geometry, ctx.dtype, known(parameter)
         needs_x, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[4]
         kernel = cast(weight, dtype)
         weights = torch.zeros_like(weight) if needs_weight else None
         offsets = weight.new_zeros(len(gradient[0])) if needs_weight else None
-        parameter = ctx.slope if kept_slope is None else kept_slope
         behind = BehindActivation(x, norm, parameter) if needs_x else None
         mask = [needs_x, needs_weight, needs_weight]
         for band in ctx.bands:
@@ -139,9 +133,7 @@ class Finish(torch.autograd.Function):
         slope: Tensor | float | None,
         added: Tensor | None,
     ) -> Tensor:
-        norm = None if scale is None or shift is None else (scale, shift)
-        ctx.slope = slope if isinstance(slope, float) else None
-        ctx.save_for_backward(x, scale, shift, slope if isinstance(slope, Tensor) else None)
+        norm = keep(ctx, x, scale, shift, slope)
         result = empty_map(x.shape, x.dtype, x.device)
         step = rows_at_once(x)
         for first in range(0, int(x.shape[2]), step):
@@ -154,12 +146,34 @@ class Finish(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        x, scale, shift, kept_slope = ctx.saved_tensors
-        norm = None if scale is None else (scale, shift)
-        behind = BehindActivation(x, norm, ctx.slope if kept_slope is None else kept_slope)
+        x, norm, slope, _ = kept(ctx)
+        behind = BehindActivation(x, norm, slope)
         behind.add(gradient, 0, int(x.shape[2]))
         to_x, to_slope = behind.result()
         return to_x, None, None, to_slope, gradient if ctx.needs_input_grad[4] else None
+
+
+def keep(
+    ctx: Any,
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    slope: Tensor | float | None,
+    *more: Tensor,
+) -> tuple[Tensor, Tensor] | None:
+    """Keep a raw map with its norm and slope for the backward pass; returns the norm as a pair."""
+    ctx.slope = slope if isinstance(slope, float) else None
+    ctx.save_for_backward(x, scale, shift, slope if isinstance(slope, Tensor) else None, *more)
+    return None if scale is None or shift is None else (scale, shift)
+
+
+def kept(
+    ctx: Any,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None, Tensor | float | None, list[Tensor]]:
+    """What `keep` was given: raw map, norm, slope and the further tensors."""
+    x, scale, shift, parameter, *more = ctx.saved_tensors
+    norm = None if scale is None else (scale, shift)
+    return x, norm, ctx.slope if parameter is None else parameter, more
 
 
 def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:

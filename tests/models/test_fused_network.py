@@ -61,16 +61,25 @@ def gradients(network: nn.Module, images: Tensor, result: Tensor) -> list[Tensor
     return [gradient for gradient in found if gradient is not None]
 
 
+def both_ways(
+    case: str, dtype: torch.dtype, tolerance: float
+) -> tuple[list[str], list[Tensor], list[Tensor]]:
+    """Names, fused and plain gradients of a case, whose results agree within the tolerance."""
+    network, images = made(case, dtype)
+    plain = network(images)
+    expected = gradients(network, images, plain)
+    fused = run_fused(network.model, images, dtype)
+    found = gradients(network, images, fused)
+    torch.testing.assert_close(fused, plain, rtol=0, atol=tolerance)
+    names = [*(name for name, _ in network.named_parameters()), "images"]
+    assert len(names) == len(found) == len(expected)
+    return names, found, expected
+
+
 @pytest.mark.usefixtures("bands")
 @pytest.mark.parametrize("case", CASES)
 def test_results_and_gradients_in_float64(case: str) -> None:
-    network, images = made(case, torch.float64)
-    plain = network(images)
-    expected = gradients(network, images, plain)
-    fused = run_fused(network.model, images, torch.float64)
-    found = gradients(network, images, fused)
-    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-12)
-    assert len(found) == len(expected) == sum(1 for _ in network.parameters()) + 1
+    _, found, expected = both_ways(case, torch.float64, 1e-12)
     largest = max(float(gradient.abs().max()) for gradient in expected)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12 * largest)
@@ -79,13 +88,7 @@ def test_results_and_gradients_in_float64(case: str) -> None:
 @pytest.mark.usefixtures("bands")
 @pytest.mark.parametrize("case", CASES)
 def test_results_and_gradients_in_float32(case: str) -> None:
-    network, images = made(case, torch.float32)
-    plain = network(images)
-    expected = gradients(network, images, plain)
-    fused = run_fused(network.model, images, torch.float32)
-    found = gradients(network, images, fused)
-    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-5)
-    names = [*(name for name, _ in network.named_parameters()), "images"]
+    names, found, expected = both_ways(case, torch.float32, 1e-5)
     for name, ours, theirs in zip(names, found, expected, strict=True):
         if not name.endswith("bias"):  # those before a norm are rounding alone, see float64
             assert float((ours - theirs).norm() / theirs.norm()) < 1e-4
