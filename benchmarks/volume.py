@@ -21,10 +21,12 @@ import numpy as np
 from benchmarks.machine import machine_line, published_generator
 from data.readers import read_volume
 from data.writers import NiftiSliceWriter
-from methods.volume_upscaling import UpscaleSettings, upscale_volume
+from methods.upscale_settings import UpscaleSettings
+from methods.volume_upscaling import upscale_volume
 from models.super_resolver import SuperResolver
 from util.devices import choose_devices
 from util.intensity_window import IntensityWindow
+from util.interrupt import StopRequest
 from util.run_record import peak_memory
 
 
@@ -79,7 +81,9 @@ def main() -> None:
         started = time.perf_counter()
         settings = UpscaleSettings(consistency=arguments.consistency)
         window = IntensityWindow(-1000.0, 500.0)
-        upscale_volume(volume, None, resolver, window, Path(folder) / "out", settings, {})
+        upscale_volume(
+            volume, None, resolver, window, Path(folder) / "out", settings, {}, StopRequest()
+        )
         total = time.perf_counter() - started
         written = (Path(folder) / "out" / "SR.nii.gz").stat().st_size / 1e9
     print(f"{machine_line(device, 0)}, {resolver.backend}, {arguments.precision}\n")

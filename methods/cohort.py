@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from util.errors import UserError, is_out_of_memory
+from util.errors import UserError, is_out_of_memory, was_interrupted
 
 EXIT_SOME_FAILED = 1
 LONGEST_WAIT = timedelta(days=30)  # shares may differ by many volumes
@@ -80,7 +80,9 @@ def run_cases(
         try:
             work(path, folder)
             continue
-        except Exception as error:  # noqa: BLE001 - one bad case must not cost the night's others
+        except Exception as error:  # one bad case must not cost the night's others
+            if was_interrupted(error):
+                raise KeyboardInterrupt from error
             # A user error and a lack of memory explain themselves; anything else is a fault here.
             if options.debug or not (isinstance(error, UserError) or is_out_of_memory(error)):
                 traceback.print_exc()

@@ -25,7 +25,7 @@ def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
     Args:
         folder: of the case.
         names: its files besides run.json; the result first.
-        key: what determines the voxels, see `methods.volume_upscaling.UpscaleSettings.key`.
+        key: what determines the voxels, see `methods.upscale_settings.UpscaleSettings.key`.
 
     Raises:
         UserError: the case was finished by a run of another key.

@@ -33,7 +33,9 @@ from methods.resuming import (
     refuse_without_memory,
     rounding_facts,
 )
-from methods.volume_upscaling import Upscaled, UpscaleSettings, upscale_volume
+from methods.upscale_settings import UpscaleSettings
+from methods.volume_upscaling import Upscaled, upscale_volume
+from util.interrupt import StopRequest
 from util.pictures import best_inset, comparison_picture
 from util.resampling import enlarge
 from util.run_record import write_run_record
@@ -89,21 +91,25 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
         refuse_without_memory(model.resolver, rows, columns, folder / names[0])
     if not options.resume and begun_with(folder / names[0]) is not None:
         print(f"{folder / names[0]}.partial of an interrupted run is replaced: --resume keeps it")
-    try:
-        made = upscale_volume(volume, mask, model.resolver, window, folder, settings, key)
-    except KeyboardInterrupt:
-        print(
-            f"stopped: {folder / names[0]}.partial holds the slices so far; the same command "
-            "with --resume goes on",
-            file=sys.stderr,
-        )
-        raise
-    # Only now, so that a broken run leaves no picture that looks like a result.
     picture = folder / "preview.png"
-    draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
-    record_case(folder, options, model, volume, window, time.monotonic() - started, made, key)
-    forget_journals(folder, names)
+    # Not as an exception from anywhere: a lock or a finaliser in Python's own code may lose it.
+    with StopRequest() as stop:
+        try:
+            made = upscale_volume(volume, mask, model.resolver, window, folder, settings, key, stop)
+        except KeyboardInterrupt:
+            print(
+                f"stopped: {folder / names[0]}.partial holds the slices so far; the same command "
+                "with --resume goes on",
+                file=sys.stderr,
+            )
+            raise
+        # Only now, so that a broken run leaves no picture that looks like a result.
+        draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
+        record_case(folder, options, model, volume, window, time.monotonic() - started, made, key)
+        forget_journals(folder, names)
     print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
+    if stop.requested is not None:  # came when all slices were there: the case was finished first
+        raise KeyboardInterrupt
 
 
 def output_names(options: Namespace) -> list[str]:

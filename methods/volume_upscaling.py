@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +17,14 @@ from data.windows import IntensityWindow
 from data.writers import NiftiSliceWriter
 from methods.case_enlarger import CaseEnlarger, Enlarged
 from methods.compose import compose_slice
+from methods.upscale_settings import UpscaleSettings
 from models.slice_jobs import SliceJob
 from models.super_resolver import SuperResolver
 from util.back_projection import back_project, consistency_errors
+from util.interrupt import StopRequest
 from util.pipeline import ahead
 from util.progress import progress
 from util.resampling import enlarge
-
-
-@dataclass(frozen=True)
-class UpscaleSettings:
-    """How a volume is super-resolved.
-
-    Attributes:
-        lung_statistics: take norm statistics from the lung's pixels instead of the whole slice.
-        volume_statistics: pool them over all slices.
-        consistency: correct the result so that its area average is the input.
-        self_ensemble, uncertainty: see `methods.case_enlarger.CaseEnlarger`.
-        overwrite: whether existing results may be replaced.
-        resume: take up the partial files of an interrupted run.
-        output_name: of the result, .nii or .nii.gz.
-        determined_by: further facts that the voxels depend on, for the key of the partial files.
-    """
-
-    lung_statistics: bool = False
-    volume_statistics: bool = False
-    consistency: bool = False
-    self_ensemble: bool = False
-    uncertainty: bool = False
-    overwrite: bool = False
-    resume: bool = False
-    output_name: str = "SR.nii.gz"
-    determined_by: Mapping[str, Any] = field(default_factory=dict)
-
-    def key(
-        self, volume: Volume, mask: np.ndarray | None, window: IntensityWindow
-    ) -> dict[str, Any]:
-        """All that the voxels of a result depend on: what a run that takes it up must share."""
-        names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble")
-        return {
-            **self.determined_by,
-            "input, --slices or --region": content_digest(volume, mask),
-            **window.as_dict(),
-            **{name: getattr(self, name) for name in names},
-        }
 
 
 @dataclass
@@ -127,6 +90,7 @@ def upscale_volume(
     folder: Path,
     settings: UpscaleSettings,
     key: Mapping[str, Any],
+    stop: StopRequest,
 ) -> Upscaled:
     """Write the super-resolved volume and its companions; holds a few slices at a time.
 
@@ -143,6 +107,10 @@ def upscale_volume(
         folder: for the outputs.
         settings: how.
         key: `settings.key(...)`; a partial file of another key is not taken up.
+        stop: looked at between two slices.
+
+    Raises:
+        KeyboardInterrupt: a stop was requested; the slices so far are kept.
     """
     scale = resolver.scale
     columns, rows, slices = volume.size
@@ -173,7 +141,7 @@ def upscale_volume(
                 lambda: (
                     slice_job(image, section, window, settings)
                     for _, image, section in progress(
-                        ahead(read_slices(volume, mask, numbers)),
+                        stop.checked(ahead(read_slices(volume, mask, numbers))),
                         f"{volume.name}, gathering statistics",
                         unit="slice",
                         total=slices,
@@ -188,7 +156,7 @@ def upscale_volume(
         shown = preview_slice(volume, mask)
         preview: tuple[np.ndarray, np.ndarray] | None = None
         for index, image, section, enlarged in progress(
-            computed, volume.name, unit="slice", total=slices, initial=start
+            stop.checked(computed), volume.name, unit="slice", total=slices, initial=start
         ):
             result = finish_slice(image, section, enlarged, window, settings, scale)
             inside = ~window.outside(image)
@@ -297,13 +265,3 @@ def preview_slice(volume: Volume, mask: np.ndarray | None) -> int:
     if mask is None:
         return volume.num_slices // 2
     return int(np.argmax([np.count_nonzero(section) for section in mask]))
-
-
-def content_digest(volume: Volume, mask: np.ndarray | None) -> str:
-    """Fingerprint of all voxels in HU and of the mask, 32 hex digits."""
-    digest = blake2b(digest_size=16)
-    for index in range(volume.num_slices):
-        digest.update(np.ascontiguousarray(volume.read_slice(index)).data)
-        if mask is not None:
-            digest.update(np.packbits(mask[index] != 0).data)
-    return digest.hexdigest()

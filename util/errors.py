@@ -26,6 +26,19 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error.
+
+    Python's own locks turn a KeyboardInterrupt that comes between two of their lines into
+    "RuntimeError: release unlocked lock".
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def run_command_line(main: Callable[[list[str]], int | None], arguments: list[str]) -> int:
     """Run `main` and turn a `UserError` into one line on standard error.
 
@@ -57,6 +70,8 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         )
         return EXIT_USER_ERROR
     except Exception as error:
+        if was_interrupted(error):
+            return say_interrupted()
         if not is_out_of_memory(error):
             raise
         if "--debug" in arguments:
@@ -69,5 +84,10 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         )
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return say_interrupted()
+
+
+def say_interrupted() -> int:
+    """One line, and the exit code for it."""
+    print("interrupted", file=sys.stderr)
+    return EXIT_INTERRUPTED

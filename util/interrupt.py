@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class StopRequest:
@@ -30,6 +34,17 @@ class StopRequest:
         trace: TracebackType | None,
     ) -> None:
         self._restore()
+
+    def checked(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, until a stop is requested; the loop's body is never broken off.
+
+        Raises:
+            KeyboardInterrupt: in place of the next item, once a signal has come.
+        """
+        for item in items:
+            if self.requested is not None:
+                raise KeyboardInterrupt
+            yield item
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = signal.Signals(number)

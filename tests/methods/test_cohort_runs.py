@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_helpers import write_case, write_checkpoint
@@ -88,6 +90,44 @@ def test_an_input_that_vanishes_is_one_failed_case(
     assert "error: 1 of 3 cases failed:" in err
     assert "Traceback" not in err
     assert cohort.finished() == ["a", "c"]
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["plain", "turned into another error"])
+def test_an_interrupt_ends_the_whole_cohort(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    cohort.add("a", "b", "c")
+    begun: list[str] = []
+
+    def interrupted(path: Path, *rest: object) -> None:
+        begun.append(path.name)
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if changed:
+                raise RuntimeError("release unlocked lock")  # noqa: B904 - as Python's locks do
+            raise
+
+    monkeypatch.setattr(methods.super_resolution, "super_resolve_case", interrupted)
+    cohort.run(code=130)
+    assert len(begun) == 1
+
+
+def test_a_case_that_is_all_but_finished_is_finished_before_a_stop(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort.add("a", "b")
+    original = methods.super_resolution.upscale_volume
+
+    def late(*settings: Any) -> Any:
+        made = original(*settings)
+        os.kill(os.getpid(), signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(methods.super_resolution, "upscale_volume", late)
+    cohort.run(code=130)
+    assert cohort.finished() == ["a"]
+    assert not list(cohort.out.rglob("*.partial*"))
 
 
 def test_resume_does_what_is_left_of_a_cohort(

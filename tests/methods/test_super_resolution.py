@@ -28,8 +28,10 @@ import methods.super_resolution
 from data.volume import Volume
 from data.windows import CLINICAL_WINDOW
 from methods.super_resolution import output_names, super_resolution
-from methods.volume_upscaling import UpscaleSettings, preview_slice, upscale_volume
+from methods.upscale_settings import UpscaleSettings
+from methods.volume_upscaling import preview_slice, upscale_volume
 from util.errors import UserError
+from util.interrupt import StopRequest
 from util.pictures import comparison_picture
 from util.resampling import enlarge
 
@@ -319,7 +321,7 @@ def peak_memory(folder: Path, slices: int) -> int:
     tracemalloc.start()
     try:
         settings = UpscaleSettings(overwrite=True)
-        upscale_volume(volume, None, resolver, CLINICAL_WINDOW, folder, settings, {})
+        upscale_volume(volume, None, resolver, CLINICAL_WINDOW, folder, settings, {}, StopRequest())
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

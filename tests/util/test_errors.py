@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, run_command_line
+from util.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    UserError,
+    run_command_line,
+    was_interrupted,
+)
 
 
 def test_the_commands_own_code_is_returned() -> None:
@@ -51,6 +59,22 @@ def test_ctrl_c_ends_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> 
 
     assert run_command_line(main, []) == EXIT_INTERRUPTED == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_interrupt_that_a_lock_turned_into_another_error_is_one_still(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As threading.Condition does: its `with` lets go of a lock that is not held any more."""
+
+    def main(words: list[str]) -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            threading.Lock().release()
+
+    assert run_command_line(main, []) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not was_interrupted(None)
 
 
 class OutOfMemoryError(RuntimeError):

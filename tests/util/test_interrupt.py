@@ -29,6 +29,21 @@ def test_the_first_signal_is_noted_and_nothing_is_interrupted(number: signal.Sig
         assert stop.requested is number
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_items_end_with_the_one_in_work_when_a_stop_is_requested(number: signal.Signals) -> None:
+    with StopRequest() as stop:
+        items = stop.checked(range(5))
+        assert [next(items), next(items)] == [0, 1]
+        os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):
+            next(items)
+
+
+def test_all_items_come_where_nobody_stops() -> None:
+    with StopRequest() as stop:
+        assert list(stop.checked(iter("abc"))) == ["a", "b", "c"]
+
+
 def test_the_second_interrupt_acts_as_usual() -> None:
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
