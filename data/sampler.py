@@ -18,16 +18,25 @@ class EpochSampler(Sampler[int]):
     knows how many items it has used, says with `set_position` where to go on. An epoch that was
     yielded to its end is followed by the next one.
 
+    Several processes share an epoch: of each run of `processes` items every one takes its own, so
+    a step of all of them uses the items that one process with so much larger batches would use.
+    The last items, fewer than there are processes, are left out.
+
     Args:
         length: items an epoch, as `len(dataset)`.
         seed: 0 to 2^64 - 1.
         shuffle: False yields indices in rising order.
+        rank, processes: number of this process and of all.
     """
 
-    def __init__(self, length: int, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self, length: int, seed: int, shuffle: bool = True, rank: int = 0, processes: int = 1
+    ) -> None:
         self._length = length
         self._seed = seed
         self._shuffle = shuffle
+        self._rank = rank
+        self._processes = processes
         self._epoch = 0
         self._offset = 0
 
@@ -46,15 +55,17 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         epoch, offset = self._epoch, self._offset
-        for index in self._order(epoch)[offset:]:
+        order = self._order(epoch)[offset:]
+        shared = len(order) - len(order) % self._processes
+        for index in order[self._rank : shared : self._processes]:
             yield epoch * self._length + int(index)
         # A position set while this epoch ran is meant for the next iteration: keep it.
         if (self._epoch, self._offset) == (epoch, offset):
             self._epoch, self._offset = epoch + 1, 0
 
     def __len__(self) -> int:
-        """Items left in the epoch that the next iteration goes through."""
-        return self._length - self._offset
+        """This process's items in the part of the epoch that the next iteration goes through."""
+        return (self._length - self._offset) // self._processes
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self._shuffle:

@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from util.errors import UserError, is_out_of_memory, was_interrupted
+from util.processes import process_place
 
 EXIT_SOME_FAILED = 1
 LONGEST_WAIT = timedelta(days=30)  # shares may differ by many volumes
 
 Item = TypeVar("Item")
-
-
-def process_place() -> tuple[int, int]:
-    """This process's (rank, number of processes) under torchrun; (0, 1) without it."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def own_share(items: Sequence[Item], num_parts: int, part_id: int) -> list[Item]:

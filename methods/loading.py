@@ -21,12 +21,8 @@ from data.windows import (
     WindowPolicy,
     parse_windows,
 )
-from models.checkpoints import (
-    LoadedGenerator,
-    checkpoint_path,
-    last_experiment,
-    load_generator,
-)
+from models.checkpoints import LoadedGenerator, load_generator
+from models.experiment_folder import checkpoint_path, last_experiment
 from models.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
 from util.devices import choose_devices, warn_of_emulated_bf16

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +14,15 @@ from torch import Tensor, nn
 
 from models.networks import SRGenerator, recognise_generator
 from util.errors import UserError
-from util.files import atomic_path, write_text
+from util.files import atomic_path
 
 FORMAT = "sr-cyclegan"
-VERSION = 1
-LAST_FILE = "last_experiment.txt"
+VERSION = 2
 ORIGINAL_NAMES = ("G_A", "G_B", "D_A", "D_B")
+
+
+class DamagedCheckpointError(UserError):
+    """A file that was a checkpoint once, or was to become one: cut off or overwritten in part."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,6 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def checkpoint_path(folder: Path, epoch: str, load_iter: int) -> Path:
-    """File of the checkpoint named by --epoch, or by --load_iter where that is not 0."""
-    if load_iter:
-        return folder / f"iter_{load_iter}.pt"
-    return folder / ("latest.pt" if epoch == "latest" else f"epoch_{epoch}.pt")
-
-
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) to `path` in one atomic step."""
     with atomic_path(path) as partial:
@@ -79,8 +74,8 @@ def load_file(path: Path) -> Any:
     """Read a file of tensors without running code from it.
 
     Raises:
-        UserError: missing, cut off, not a torch file, or holding more than tensors and plain
-            values.
+        DamagedCheckpointError: cut off, or not a torch file.
+        UserError: missing, or holding more than tensors and plain values.
     """
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.pt"))
@@ -99,7 +94,7 @@ def load_file(path: Path) -> Any:
             "it could run code: give a state dict saved with torch.save(net.state_dict(), ...)"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(
+        raise DamagedCheckpointError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it may be cut off; "
             "give another one"
         ) from error
@@ -121,7 +116,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has checkpoint version {state['version']}, this code knows up to {VERSION}: "
             "update the code"
         )
-    return state
+    return upgrade(state)
+
+
+def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of an earlier version as this code writes it.
+
+    Version 1 knew one process, whose pools and random states lay at the top.
+    """
+    if state["version"] == 1 and "pools" in state:
+        state["processes"] = [{"pools": state.pop("pools"), "random": state.pop("random")}]
+    return {"average": None, **state, "version": VERSION}
 
 
 def strip_parallel_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -132,7 +137,8 @@ def strip_parallel_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_generator(path: Path) -> LoadedGenerator:
     """Load G_A for testing, from a checkpoint of this project or a bare state dict.
 
-    The architecture comes with the checkpoint; for a bare state dict (latest_net_G_A.pth of the
+    The architecture comes with the checkpoint, and the moving average of the weights where one was
+    kept (--ema) is taken; for a bare state dict (latest_net_G_A.pth of the
     original code) it is recognised by the shapes of the weights.
 
     Raises:
@@ -143,7 +149,10 @@ def load_generator(path: Path) -> LoadedGenerator:
         state = load_checkpoint(path)
         try:
             generator = SRGenerator(**state["architecture"])
-            generator.load_state_dict(state["networks"]["G_A"])
+            average = state["average"]
+            generator.load_state_dict(
+                state["networks"]["G_A"] if average is None else average["network"]
+            )
             loaded = LoadedGenerator(
                 generator,
                 state["windows"],
@@ -180,62 +189,3 @@ def load_original_weights(folder: Path, epoch: str) -> dict[str, dict[str, Tenso
     if not all(path.is_file() for path in paths.values()):
         return None
     return {name: strip_parallel_prefix(load_file(path)) for name, path in paths.items()}
-
-
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the `keep` newest numbered checkpoints; 0 keeps every one.
-
-    `latest.pt` is never deleted. Epoch and step checkpoints are counted apart, by their number.
-    """
-    if keep == 0:
-        return
-    for kind in ("epoch", "iter"):
-        numbered = {
-            int(match[1]): path
-            for path in folder.glob(f"{kind}_*.pt")
-            if (match := re.fullmatch(rf"{kind}_(\d+)\.pt", path.name))
-        }
-        for number in sorted(numbered)[:-keep]:
-            numbered[number].unlink()
-
-
-def superseded_checkpoints(folder: Path, epoch: int, step: int, fresh: bool) -> list[Path]:
-    """Checkpoints of an earlier run that a run which begins here will make void.
-
-    A fresh start (--overwrite) replaces all of them. Going back to an earlier checkpoint leaves
-    those beyond it on an abandoned branch: pruning by number would keep them and delete the new
-    ones. Delete what is returned only once the new run has saved.
-
-    Args:
-        folder: of the experiment.
-        epoch, step: where the run begins; its next finished epoch is `epoch`.
-        fresh: whether it begins anew.
-    """
-    limits = {"epoch": epoch - 1, "iter": step}
-    void = [folder / "latest.pt"] if fresh else []
-    for kind, limit in limits.items():
-        for path in folder.glob(f"{kind}_*.pt"):
-            number = path.stem.removeprefix(f"{kind}_")
-            if number.isdigit() and (fresh or int(number) > limit):
-                void.append(path)
-    return void
-
-
-def remember_experiment(checkpoints_dir: Path, name: str) -> None:
-    """Note which experiment was trained last, for tests that name none."""
-    write_text(checkpoints_dir / LAST_FILE, name + "\n")
-
-
-def last_experiment(checkpoints_dir: Path) -> str:
-    """Name of the experiment that was trained last.
-
-    Raises:
-        UserError: nothing has been trained here.
-    """
-    path = checkpoints_dir / LAST_FILE
-    if not path.is_file():
-        raise UserError(
-            f"nothing has been trained yet in {checkpoints_dir}: run `bash run.sh` first, or give "
-            "--checkpoint FILE"
-        )
-    return path.read_text(encoding="utf-8").strip()

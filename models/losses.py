@@ -41,6 +41,26 @@ class GANLoss(nn.Module):
             return F.mse_loss(scores, target)
         return F.binary_cross_entropy_with_logits(scores, target)
 
+    def share_right(self, of_real: Tensor, of_fake: Tensor) -> Tensor:
+        """Share of scores on the right side of the border, real and generated weighted alike.
+
+        The border is 0.5 for lsgan, half way between its targets, and 0 for vanilla and wgangp
+        (whose critic need not keep to it). 0.5: it cannot tell; 1: it always can.
+        """
+        border = 0.5 if self.mode == "lsgan" else 0.0
+        right = (of_real > border).float().mean() + (of_fake < border).float().mean()
+        return right.detach() / 2
+
+
+def random_crop(images: Tensor, edge: int) -> Tensor:
+    """The same random square of all images (N, C, H, W), `edge` pixels wide.
+
+    The place comes from torch's CPU generator, so that no GPU has to be waited for.
+    """
+    row = int(torch.randint(images.shape[-2] - edge + 1, ()))
+    column = int(torch.randint(images.shape[-1] - edge + 1, ()))
+    return images[..., row : row + edge, column : column + edge]
+
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """WGAN-GP penalty: 10 * mean (|grad D(x)| - 1)^2 at random points between real and fake.

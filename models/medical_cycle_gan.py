@@ -16,13 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fused_network import FusedNetwork
+from models.guarded_step import guarded_step
 from models.image_pool import ImagePool
+from models.loss_names import NETWORKS
 from models.losses import (
     GANLoss,
     enlarge_identity,
     gradient_penalty,
     multi_modality_losses,
     pool,
+    random_crop,
 )
 from models.networks import (
     DownsamplingGenerator,
@@ -31,21 +34,9 @@ from models.networks import (
     make_discriminator,
 )
 from models.schedulers import make_scheduler, step_scheduler, take_up_rate
+from models.weight_average import WeightAverage
+from util.processes import ALONE, Processes
 
-NETWORKS = ("G_A", "G_B", "D_A", "D_B")
-MULTI_MODALITY = ("downsample", "upsample", "clinical_ssim", "micro_ssim")
-LOSSES = (
-    "D_A",
-    "G_A",
-    "cycle_A",
-    "idt_A",
-    "D_B",
-    "G_B",
-    "cycle_B",
-    "idt_B",
-    *MULTI_MODALITY,
-    "G",
-)
 ADAM_BETA2 = 0.999
 IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
 
@@ -62,12 +53,16 @@ class MedicalCycleGANModel:
         options: parsed training options (see options/train_options.py); this class is the one
             place below the scripts that takes the whole bag.
         devices: where to compute; the first holds the weights, several split each batch.
+        processes: those that train this model together; gradients and losses are their means.
     """
 
     identity_mode = "bilinear"  # U of idt_B, published for 8x
 
-    def __init__(self, options: Namespace, devices: list[torch.device]) -> None:
+    def __init__(
+        self, options: Namespace, devices: list[torch.device], processes: Processes = ALONE
+    ) -> None:
         self.options = options
+        self.processes = processes
         self.devices = devices
         self.device = devices[0]
         self.scale: int = 2**options.sampling_times
@@ -88,17 +83,17 @@ class MedicalCycleGANModel:
         for network in self.networks.values():
             initialise(network, options.init_type, options.init_gain)
             network.to(self.device)
-        self.pool_A = ImagePool(options.pool_size, seed=options.seed)
-        self.pool_B = ImagePool(options.pool_size, seed=options.seed + 1)
+        self.average = WeightAverage(self.G_A, options.ema) if options.ema > 0 else None
+        seed = options.seed + 2 * processes.rank
+        self.pool_A = ImagePool(options.pool_size, seed=seed)
+        self.pool_B = ImagePool(options.pool_size, seed=seed + 1)
         self.gan_loss = GANLoss(options.gan_mode)
         betas = (options.beta1, ADAM_BETA2)
         self.optimizers = {
-            "G": torch.optim.Adam(
-                [*self.G_A.parameters(), *self.G_B.parameters()], lr=options.lr, betas=betas
-            ),
-            "D": torch.optim.Adam(
-                [*self.D_A.parameters(), *self.D_B.parameters()], lr=options.lr, betas=betas
-            ),
+            name: torch.optim.Adam(
+                [*first.parameters(), *second.parameters()], options.lr, betas, fused=True
+            )
+            for name, first, second in (("G", self.G_A, self.G_B), ("D", self.D_A, self.D_B))
         }
         self.schedulers = {
             name: make_scheduler(
@@ -112,6 +107,7 @@ class MedicalCycleGANModel:
             for name, optimizer in self.optimizers.items()
         }
         self.losses: dict[str, Tensor] = {}
+        self.steps = 0
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -170,15 +166,16 @@ class MedicalCycleGANModel:
         }
         zero = self.real_A.new_zeros(())
         losses["idt_A"], losses["idt_B"] = zero, zero
-        if o.lambda_identity > 0:  # skipped at 0: G_A on a micro patch is the dearest pass of all
-            same_B = pool(self.run(self.G_A, self.real_B), self.scale)
+        # Skipped at 0: G_A on a micro patch is the dearest pass of all.
+        if o.lambda_identity > 0 and self.steps % o.identity_every == 0:
+            weight = o.lambda_identity * o.identity_every
+            sample = random_crop(self.real_B, o.identity_crop) if o.identity_crop else self.real_B
+            same_B = pool(self.run(self.G_A, sample), self.scale)
             same_A = enlarge_identity(
                 self.run(self.G_B, self.real_A), self.scale, self.identity_mode
             )
-            losses["idt_A"] = F.l1_loss(same_B, self.real_B) * o.lambda_B * o.lambda_identity
-            losses["idt_B"] = (
-                F.l1_loss(same_A, self.real_A) * o.lambda_A * o.lambda_identity * IDT_B_SHARE
-            )
+            losses["idt_A"] = F.l1_loss(same_B, sample) * o.lambda_B * weight
+            losses["idt_B"] = F.l1_loss(same_A, self.real_A) * o.lambda_A * weight * IDT_B_SHARE
         consistency = multi_modality_losses(
             self.real_A, self.fake_B, self.real_B, self.fake_A, self.scale, o.ssim_data_range
         )
@@ -199,13 +196,12 @@ class MedicalCycleGANModel:
     def discriminator_loss(self, name: str, real: Tensor, fake: Tensor) -> Tensor:
         """Half the sum of the losses on real images and on pooled, detached generated ones."""
         discriminator = self.networks[name]
-        loss = 0.5 * (
-            self.gan_loss(self.run(discriminator, real), real=True)
-            + self.gan_loss(self.run(discriminator, fake), real=False)
-        )
+        of_real, of_fake = self.run(discriminator, real), self.run(discriminator, fake)
+        loss = 0.5 * (self.gan_loss(of_real, real=True) + self.gan_loss(of_fake, real=False))
         if self.gan_loss.mode == "wgangp":
             loss = loss + gradient_penalty(discriminator, real, fake)
         self.losses[name] = loss.detach()
+        self.losses[f"{name}_right"] = self.gan_loss.share_right(of_real, of_fake)
         return loss
 
     def optimize_parameters(self) -> None:
@@ -214,7 +210,11 @@ class MedicalCycleGANModel:
         self._freeze_discriminators(True)
         self.optimizers["G"].zero_grad(set_to_none=True)
         self.generator_loss().backward()
-        self.optimizers["G"].step()
+        self.losses["norm_G"], skipped = guarded_step(
+            self.optimizers["G"], self.processes, self.options.clip_gradient
+        )
+        if self.average is not None:
+            self.average.update(self.G_A)
 
         self._freeze_discriminators(False)
         self.optimizers["D"].zero_grad(set_to_none=True)
@@ -222,7 +222,12 @@ class MedicalCycleGANModel:
         self.discriminator_loss("D_A", self.real_B, fake_B).backward()
         fake_A = self.pool_A.query(self.fake_A.detach())
         self.discriminator_loss("D_B", self.real_A, fake_A).backward()
-        self.optimizers["D"].step()
+        mine = [loss for name, loss in self.losses.items() if not name.startswith(("norm", "skip"))]
+        self.losses["norm_D"], skipped_D = guarded_step(
+            self.optimizers["D"], self.processes, self.options.clip_gradient, also_average=mine
+        )
+        self.losses["skipped"] = torch.maximum(skipped, skipped_D)
+        self.steps += 1
 
     def _freeze_discriminators(self, frozen: bool) -> None:
         for network in (self.D_A, self.D_B):
@@ -244,16 +249,20 @@ class MedicalCycleGANModel:
         return {role: getattr(self, role)[0, 0].detach().float().cpu() for role in roles}
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, schedulers and pools, as a checkpoint keeps them."""
+        """What all processes share: networks, their average, optimisers and schedulers."""
         return {
             "networks": {name: net.state_dict() for name, net in self.networks.items()},
             "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
             "schedulers": {name: s.state_dict() for name, s in self.schedulers.items()},
-            "pools": {"A": self.pool_A.state_dict(), "B": self.pool_B.state_dict()},
+            "average": None if self.average is None else self.average.state_dict(),
         }
 
+    def pools_state(self) -> dict[str, Any]:
+        """The image pools, which each process has of its own."""
+        return {"A": self.pool_A.state_dict(), "B": self.pool_B.state_dict()}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state made by `state_dict`.
+        """Take up a state made by `state_dict`; an average that it lacks starts from its weights.
 
         Raises:
             RuntimeError: the weights are of another architecture (torch names the keys).
@@ -263,15 +272,23 @@ class MedicalCycleGANModel:
             optimizer.load_state_dict(state["optimizers"][name])
             for group in optimizer.param_groups:
                 group["betas"] = (self.options.beta1, ADAM_BETA2)
+                group["fused"] = True
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
-        self.pool_A.load_state_dict(state["pools"]["A"], self.device)
-        self.pool_B.load_state_dict(state["pools"]["B"], self.device)
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+
+    def load_pools(self, state: Mapping[str, Any]) -> None:
+        """Take up pools saved by `pools_state`."""
+        self.pool_A.load_state_dict(state["A"], self.device)
+        self.pool_B.load_state_dict(state["B"], self.device)
 
     def load_networks(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Load the four state dicts alone, as the original code saves them."""
         for name, network in self.networks.items():
             network.load_state_dict(weights[name])
+        if self.average is not None:
+            self.average.network.load_state_dict(weights["G_A"])
 
 
 class MedicalCycleGANx4Model(MedicalCycleGANModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoints import (
-    checkpoint_path,
-    load_checkpoint,
-    load_original_weights,
-    save_checkpoint,
-)
+from models.checkpoints import load_checkpoint, load_original_weights, save_checkpoint
+from models.experiment_folder import LATEST, checkpoint_path, keep_previous, load_newest
 from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError
 from util.seeds import random_states, restore_random_states
@@ -58,7 +54,10 @@ class Position:
         """Count one step on `items` patches; does not wait for the device."""
         self.step += 1
         self.offset += items
-        self.loss_sum = self.loss_sum.to(generator_loss.device) + generator_loss.detach().double()
+        loss = generator_loss.detach().double()
+        # A step that was left out for its loss must not spoil the epoch's mean.
+        loss = torch.where(loss.isfinite(), loss, torch.zeros_like(loss))
+        self.loss_sum = self.loss_sum.to(loss.device) + loss
         self.loss_count += 1
 
     def mean_loss(self) -> float:
@@ -110,24 +109,35 @@ def save_training_state(
     position: Position,
     windows: Mapping[str, Any],
     digests: Sequence[str],
+    processes: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write one checkpoint under each of `paths`.
+    """Write one checkpoint under each of `paths`; what was `latest.pt` becomes `previous.pt`.
 
     It holds the networks with their architecture, the optimisers, schedulers and pools, the
     sampler's position, every random state, the intensity windows and the training slices'
     digests, so that testing and exact resuming need nothing else.
+
+    Args:
+        processes: `process_state` of each.
     """
     state = {
         "architecture": model.G_A.architecture,
         "windows": dict(windows),
         "training_digests": list(digests),
         "position": position.state_dict(),
-        "random": random_states(),
+        "processes": list(processes),
         "options": {name: plain_option(value) for name, value in vars(options).items()},
         **model.state_dict(),
     }
     for path in paths:
+        if path.name == LATEST and path.exists():
+            keep_previous(path)
         save_checkpoint(path, state)
+
+
+def process_state(model: MedicalCycleGANModel) -> dict[str, Any]:
+    """What each process has of its own: image pools and random states."""
+    return {"pools": model.pools_state(), "random": random_states()}
 
 
 def plain_option(value: Any) -> Any:
@@ -137,8 +147,16 @@ def plain_option(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def start_or_resume(folder: Path, options: Namespace, model: MedicalCycleGANModel) -> Start:
+def start_or_resume(
+    folder: Path,
+    options: Namespace,
+    model: MedicalCycleGANModel,
+    say: Callable[[str], None] = print,
+) -> Start:
     """Where to start: at the beginning, or with --continue_train where a checkpoint stands.
+
+    A `latest.pt` that was cut off is passed over for the one before it. A process that the saved
+    run did not have starts with empty pools and its own seed.
 
     Weights that the original code saved (latest_net_G_A.pth and its three companions) are taken
     up as well; they bring no optimiser state, so training starts at --epoch_count.
@@ -167,7 +185,7 @@ def start_or_resume(folder: Path, options: Namespace, model: MedicalCycleGANMode
                     "trained with"
                 ) from error
             return Start(Position(options.epoch_count))
-    state = load_checkpoint(path)
+    state = load_newest(folder, say) if path.name == LATEST else load_checkpoint(path)
     for name in FIXED_OPTIONS:
         was, now = state["options"].get(name), getattr(options, name)
         if was != now:
@@ -177,9 +195,14 @@ def start_or_resume(folder: Path, options: Namespace, model: MedicalCycleGANMode
             )
     model.load_state_dict(state)
     model.take_up_learning_rate(before=state["options"]["lr"])
-    restore_random_states(state["random"])
+    position = Position.from_state(state["position"])
+    model.steps = position.step
+    rank = model.processes.rank
+    if rank < len(state["processes"]):
+        model.load_pools(state["processes"][rank]["pools"])
+        restore_random_states(state["processes"][rank]["random"])
     return Start(
-        Position.from_state(state["position"]),
+        position,
         state["windows"],
         frozenset(state["training_digests"]),
     )

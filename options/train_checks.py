@@ -25,6 +25,8 @@ DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
     "load_iter": ("continue_train", True),
 }
 
+SMALLEST_CROP = 4  # in pixels; G_A mirrors three of them
+
 # Options that only show something, and what shows it.
 PANEL_OPTIONS = (
     "display_freq",
@@ -78,6 +80,9 @@ def refuse_idle_options(
                 f"--{name} is about visdom panels, which --display_id 1 turns on: add it or leave "
                 f"--{name} out"
             )
+    for name in ("identity_crop", "identity_every"):
+        if name in given and options.lambda_identity == 0:
+            parser.error(f"--{name} has no effect with --lambda_identity 0: leave one of them out")
     if "update_html_freq" in given and options.no_html:
         parser.error("--update_html_freq has no effect with --no_html: leave one of them out")
 
@@ -107,6 +112,16 @@ def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, 
         parser.error(
             f"--clinical_patch_size is {patch}, expected a multiple of {multiple} of at least "
             f"{smallest} for the generators' padding and the discriminators at {scale}x: take {fix}"
+        )
+
+
+def check_identity(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse a crop that is larger than its patch or smaller than G_A's padding allows."""
+    crop = options.identity_crop
+    if crop is not None and not SMALLEST_CROP <= crop <= options.micro_patch_size:
+        parser.error(
+            f"--identity_crop is {crop}, expected {SMALLEST_CROP} to the micro patch's edge "
+            f"{options.micro_patch_size}"
         )
 
 

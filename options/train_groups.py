@@ -81,75 +81,6 @@ def add_run_group(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data_group(parser: argparse.ArgumentParser) -> None:
-    """Volumes, windows and patches."""
-    group = parser.add_argument_group("training data")
-    group.add_argument(
-        "--dataset_mode",
-        choices=("unpaired", "public_2D"),
-        default="unpaired",
-        help="unpaired clinical CT and micro-CT, or clinical CT alone shrunk by itself",
-    )
-    group.add_argument("--clinical_folder", help="folder of clinical CT volumes")
-    group.add_argument("--micro_folder", help="folder of micro-CT volumes")
-    for domain in ("clinical", "micro"):
-        group.add_argument(
-            f"--all_{domain}_paths",
-            nargs="+",
-            metavar="PATH",
-            help=f"{domain} volumes: files, folders or globs, in place of or besides "
-            f"--{domain}_folder",
-        )
-    group.add_argument(
-        "--normalization",
-        choices=("window", "minmax"),
-        default="window",
-        help="fixed windows kept with the weights, or each volume's own range as published",
-    )
-    group.add_argument(
-        "--clinical_patch_size",
-        type=positive_int,
-        default=None,
-        help="clinical patch edge in pixels (32; public_2D: 48)",
-    )
-    group.add_argument(
-        "--micro_patch_size",
-        type=positive_int,
-        help="micro patch edge in pixels: clinical_patch_size * 2^sampling_times",
-    )
-    group.add_argument(
-        "--batch_num",
-        type=positive_int,
-        default=2000,
-        help="patches drawn from each clinical volume in an epoch",
-    )
-    group.add_argument(
-        "--max_dataset_size",
-        type=positive_int,
-        help="patches in an epoch at the most, over all volumes",
-    )
-    group.add_argument(
-        "--micro_mix",
-        type=fraction,
-        default=0.25,
-        help="share of shrunk micro patches among the clinical inputs (published: a quarter)",
-    )
-    group.add_argument("--no_flip", action="store_true", help="do not flip patches")
-    group.add_argument(
-        "--serial_batches",
-        action="store_true",
-        help="take patches in order and pair them by index, as published",
-    )
-    group.add_argument(
-        "--fixed_patches",
-        action="store_true",
-        help="the same patches in every epoch, as published, instead of fresh ones",
-    )
-    group.add_argument(
-        "--num_threads", type=whole_number, default=4, help="worker processes that load data"
-    )
-
-
 def add_networks_group(parser: argparse.ArgumentParser) -> None:
     """Generators and discriminators."""
     group = parser.add_argument_group("networks")
@@ -231,6 +162,17 @@ def add_schedule_group(parser: argparse.ArgumentParser) -> None:
         "--lr_decay_iters", type=positive_int, default=50, help="epochs a step (policy step)"
     )
     group.add_argument(
+        "--clip_gradient",
+        type=positive_float,
+        help="largest norm of the gradients of both generators, and of both discriminators",
+    )
+    group.add_argument(
+        "--ema",
+        type=fraction,
+        default=0.0,
+        help="decay of a moving average of G_A's weights, such as 0.999, which tests then use",
+    )
+    group.add_argument(
         "--pool_size",
         type=whole_number,
         default=50,
@@ -257,6 +199,17 @@ def add_losses_group(parser: argparse.ArgumentParser) -> None:
     )
     for name, default, text in weights:
         group.add_argument(f"--lambda_{name}", type=non_negative_float, default=default, help=text)
+    group.add_argument(
+        "--identity_crop",
+        type=positive_int,
+        help="edge in pixels of a random square of the micro patch for idt_A; else the whole patch",
+    )
+    group.add_argument(
+        "--identity_every",
+        type=positive_int,
+        default=1,
+        help="steps between two with the identity losses, which then weigh so much more",
+    )
     group.add_argument(
         "--ssim_data_range",
         type=non_negative_float,

@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from options.base_options import BaseOptions, given_names, join_slices
+from options.data_groups import add_data_group
 from options.presets import PRESETS, X4_DEFAULTS
 from options.train_checks import (
+    check_identity,
     check_patches,
     refuse_idle_options,
     refuse_restart,
     refuse_start_options,
 )
 from options.train_groups import (
-    add_data_group,
     add_display_group,
     add_losses_group,
     add_networks_group,
@@ -96,8 +97,11 @@ class TrainOptions(BaseOptions):
                 f"{options.sampling_times}: leave it out or take --model medical_cycle_gan"
             )
         check_patches(parser, options, scale)
+        check_identity(parser, options)
         if options.ngf % scale:
             parser.error(f"--ngf is {options.ngf}, expected a multiple of the scale {scale}")
+        if options.ema == 1:
+            parser.error("--ema is 1, expected less, such as 0.999: at 1 nothing is ever learned")
         if options.ssim_data_range <= 0:
             parser.error("--ssim_data_range is 0, expected 2 (or 1 as published)")
         last = options.niter + options.niter_decay

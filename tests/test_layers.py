@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ("options", "data", "models", "util", "methods")
+LAYERS = ("options", "data", "models", "util", "methods", "training")
 SCRIPTS = ("train.py", "medicaltest.py")
 
 # Layer -> layers of the project that it may import, besides itself.
@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"util"},
     "models": {"util"},
     "methods": {"data", "models", "util", "options"},
+    "training": {"data", "models", "util", "options"},
 }
 
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.medical_cycle_gan import LOSSES, MODELS, NETWORKS, MedicalCycleGANModel
+from models.loss_names import LOSSES, NETWORKS
+from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import recognise_generator
 from options import TrainOptions
 

@@ -13,11 +13,13 @@ import pytest
 import torch
 from training_helpers import TINY_RUN, TINY_STEPS, loss_rows, write_training_data
 
-import models.training_state
 import train
+import training.saver
 from data.readers import read_volume
-from models.checkpoints import last_experiment, load_checkpoint, load_generator
-from models.medical_cycle_gan import LOSSES, NETWORKS, MedicalCycleGANModel
+from models.checkpoints import load_checkpoint, load_generator
+from models.experiment_folder import last_experiment
+from models.loss_names import LOGGED, NETWORKS
+from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError, run_command_line
 from util.training_monitor import TrainingMonitor
 
@@ -46,7 +48,7 @@ def test_a_run_leaves_everything_that_is_needed(
     folder = run(data, "--update_html_freq", "2", "--print_freq", "4", "--save_epoch_freq", "1")
     assert sorted(path.name for path in folder.iterdir()) == [
         "epoch_1.pt", "epoch_2.pt", "epoch_3.pt", "latest.pt", "loss_log.csv", "options.json",
-        "options.txt", "run.json", "web",
+        "options.txt", "previous.pt", "run.json", "web",
     ]  # fmt: skip
     assert last_experiment(Path("checkpoints")) == "run"
 
@@ -54,8 +56,8 @@ def test_a_run_leaves_everything_that_is_needed(
     assert [(row["epoch"], row["step"]) for row in rows] == [
         (str(1 + step // 3), str(step + 1)) for step in range(TINY_STEPS)
     ]
-    assert list(rows[0]) == ["epoch", "step", *LOSSES]
-    assert all(math.isfinite(float(row[name])) for row in rows for name in LOSSES)
+    assert list(rows[0]) == ["epoch", "step", *LOGGED]
+    assert all(math.isfinite(float(row[name])) for row in rows for name in LOGGED)
 
     stored = json.loads((folder / "options.json").read_text(encoding="utf-8"))
     assert (stored["name"], stored["ngf"], stored["lr"]) == ("run", 4, 1e-3)
@@ -148,13 +150,13 @@ def test_an_old_checkpoint_is_written_again(
 ) -> None:
     """Besides those of every second step and of the epoch's end."""
     saved: list[int] = []
-    save = models.training_state.save_training_state
+    save = training.saver.save_training_state
 
     def watched(paths: Any, model: Any, options: Any, position: Any, *more: Any) -> None:
         saved.append(position.step)
         save(paths, model, options, position, *more)
 
-    monkeypatch.setattr(models.training_state, "save_training_state", watched)
+    monkeypatch.setattr(training.saver, "save_training_state", watched)
     words = ("--niter", "1", "--niter_decay", "0", "--max_dataset_size", "4", "--batch_size", "1")
     run(data, "--no_html", *words, "--save_latest_freq", "2", "--save_every_minutes", minutes)
     assert saved == expected

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writers import write_volume
-from models.checkpoints import remember_experiment
+from models.experiment_folder import remember_experiment
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
-from models.training_state import Position, save_training_state
+from models.training_state import Position, process_state, save_training_state
 from options import TrainOptions
 
 TINY = (
@@ -80,9 +82,21 @@ def write_checkpoint(folder: Path, name: str, *words: str, seed: int = 0) -> Pat
     path = folder / name / "latest.pt"
     windows = WindowPolicy("window", CLINICAL_WINDOW, IntensityWindow(0, 10000)).as_dict()
     position = Position(1, offset=5, step=5)
-    save_training_state([path], model, model.options, position, windows, [])
+    save_state(path, model, position, windows)
     remember_experiment(folder, name)
     return path
+
+
+def save_state(
+    path: Path,
+    model: MedicalCycleGANModel,
+    position: Position,
+    windows: Mapping[str, Any] | None = None,
+    digests: Sequence[str] = (),
+) -> None:
+    """Save a training run of one process."""
+    own = [process_state(model)]
+    save_training_state([path], model, model.options, position, windows or {}, digests, own)
 
 
 # Steps of some ten milliseconds: 1x1 discriminators let the patches be 8 pixels small.

@@ -40,23 +40,44 @@ class NonFiniteLossError(UserError):
 class LossLog:
     """Rows (epoch, step, one column a loss), buffered on the device until `flush`.
 
+    A file of an earlier version, with fewer columns, gets the missing ones empty.
+
     Flush before a checkpoint is saved. At a resume call `truncate_after` with the checkpoint's
     step, at a fresh start with 0: then the CSV of a resumed run equals that of an uninterrupted
     one.
     """
 
-    def __init__(self, csv_path: str | Path, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        csv_path: str | Path,
+        names: Sequence[str],
+        allowed_skips: int = 0,
+        writes: bool = True,
+    ) -> None:
         """Log the losses `names` into `csv_path`, which may hold the rows of an earlier part.
+
+        Args:
+            csv_path: the file.
+            names: of the columns; "skipped" among them marks steps that changed nothing.
+            allowed_skips: so many steps in a row may be marked so and hold any number.
+            writes: False only watches the numbers, where another process writes them.
 
         Raises:
             UserError: the file has other columns.
         """
         self.path = Path(csv_path)
         self.names = list(names)
+        self._allowed_skips = allowed_skips
+        self._skips_in_a_row = 0
+        self._writes = writes
         self._positions: list[tuple[int, int]] = []
         self._values: list[torch.Tensor] = []
+        if not writes:
+            return
         rows = self._read_rows()
-        if rows and rows[0] != self._header:
+        if rows and set(rows[0]) < set(self._header):
+            write_text(self.path, _csv_text([self._header, *self._widened(rows)]))
+        elif rows and rows[0] != self._header:
             raise UserError(
                 f"{self.path} has the columns {','.join(rows[0])}, this run records "
                 f"{','.join(self._header)}: move the file away or train under another name"
@@ -98,7 +119,8 @@ class LossLog:
         """Bring all kept losses over in one transfer and append them to the CSV.
 
         Returns:
-            Mean of each loss since the last flush; empty where nothing was recorded.
+            Mean of each loss since the last flush over the steps that counted; empty where nothing
+            was recorded.
 
         Raises:
             NonFiniteLossError: a loss is infinite or NaN; the rows are written all the same.
@@ -109,20 +131,40 @@ class LossLog:
         values = torch.stack(self._values).cpu().numpy()
         positions = self._positions
         self._values, self._positions = [], []
-        self._append(positions, values)
-        for (_, step), row in zip(positions, values, strict=True):
-            for name, value in zip(self.names, row, strict=True):
-                if not math.isfinite(value):
-                    raise NonFiniteLossError(step, name, float(value))
-        means = values.mean(axis=0, dtype=np.float64)
+        if self._writes:
+            self._append(positions, values)
+        counted = [
+            self._counts(step, row) for (_, step), row in zip(positions, values, strict=True)
+        ]
+        means = values[counted].mean(axis=0, dtype=np.float64) if any(counted) else values[-1]
         return {name: float(mean) for name, mean in zip(self.names, means, strict=True)}
+
+    def _counts(self, step: int, row: np.ndarray) -> bool:
+        """Whether a step changed the weights; raises where one that did not may not be passed."""
+        numbers = dict(zip(self.names, row.tolist(), strict=True))
+        skipped = bool(numbers.get("skipped"))
+        self._skips_in_a_row = self._skips_in_a_row + 1 if skipped else 0
+        if not skipped or self._skips_in_a_row > self._allowed_skips:
+            for name, value in numbers.items():
+                if not math.isfinite(value):
+                    raise NonFiniteLossError(step, name, value)
+        return not skipped
 
     def truncate_after(self, step: int) -> None:
         """Drop the rows of steps past `step`, and a last row that a crash cut short."""
+        if not self._writes:
+            return
         rows = self._read_rows()
         kept = [row for row in rows[1:] if self._is_whole(row) and int(row[1]) <= step]
         if rows:
             write_text(self.path, _csv_text([self._header, *kept]))
+
+    def _widened(self, rows: list[list[str]]) -> list[list[str]]:
+        """Rows of a file with fewer columns (the first names them) in this log's columns."""
+        return [
+            [dict(zip(rows[0], row, strict=False)).get(name, "") for name in self._header]
+            for row in rows[1:]
+        ]
 
     def _is_whole(self, row: list[str]) -> bool:
         return len(row) == len(self._header) and row[1].isdigit() and row[-1] != ""

@@ -20,6 +20,7 @@ def progress(
     unit: str = "it",
     total: int | None = None,
     initial: int = 0,
+    hidden: bool = False,
 ) -> tqdm[Item]:
     """Wrap `items` in a bar on standard error: done, total, rate, remaining time.
 
@@ -29,6 +30,7 @@ def progress(
         unit: name of one item, for the rate ("slice", "patch").
         total: number of items where `len(items)` is not known.
         initial: how many of them were done before; they do not count in the rate.
+        hidden: draw nothing, where another process does.
     """
     interval = TERMINAL_INTERVAL if sys.stderr.isatty() else LOG_INTERVAL
     return tqdm(
@@ -42,4 +44,5 @@ def progress(
         # tqdm's monitor would otherwise draw every 10 s whatever `mininterval` says.
         maxinterval=max(interval, 10.0),
         dynamic_ncols=True,
+        disable=hidden,
     )

@@ -14,6 +14,8 @@ from util.pictures import unit_to_grey
 from util.visdom_panels import VisdomPanels
 
 PAGE_PICTURE_WIDTH = 256  # a micro patch of the published size, pixel for pixel
+# bf16 may meet a patch that it cannot take, so such a step is left out; more in a row are a fault.
+ALLOWED_SKIPS = 10
 
 
 class TrainingMonitor:
@@ -25,20 +27,29 @@ class TrainingMonitor:
         options: the display options.
         step: steps done so far; rows of later ones, left by a run that was cut off or by an
             earlier one, are dropped.
+        shows: False in all but one of several processes: losses are watched there, not shown.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], options: Namespace, step: int) -> None:
-        self.log = LossLog(folder / "loss_log.csv", names)
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        options: Namespace,
+        step: int,
+        shows: bool = True,
+    ) -> None:
+        skips = ALLOWED_SKIPS if options.precision == "bf16" else 0
+        self.log = LossLog(folder / "loss_log.csv", names, skips, writes=shows)
         self.log.truncate_after(step)
         self.page = None
-        if not options.no_html:
+        if shows and not options.no_html:
             self.page = TrainingPage(folder / "web", options.name, PAGE_PICTURE_WIDTH)
             self.page.truncate_after(step)
         self.panels = VisdomPanels(
             options.display_server,
             options.display_port,
             options.display_env,
-            options.display_id,
+            options.display_id if shows else 0,
             options.display_ncols,
         )
 

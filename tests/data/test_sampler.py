@@ -106,3 +106,37 @@ def test_position_at_the_end_of_an_epoch_leaves_nothing_of_it() -> None:
     assert len(sampler) == 0
     assert list(sampler) == []
     assert min(sampler) == 10
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_each_step_of_one_large_batch(processes: int) -> None:
+    def keys(rank: int, count: int) -> list[int]:
+        return list(EpochSampler(12, seed=3, rank=rank, processes=count))
+
+    whole = keys(0, 1)
+    shares = [keys(rank, processes) for rank in range(processes)]
+    assert sorted(key for share in shares for key in share) == sorted(whole)
+    for step in range(12 // (2 * processes)):
+        together = {key for share in shares for key in share[2 * step : 2 * step + 2]}
+        assert together == set(whole[2 * processes * step : 2 * processes * (step + 1)])
+
+
+def test_items_that_do_not_reach_all_processes_are_left_out() -> None:
+    samplers = [EpochSampler(11, seed=3, rank=rank, processes=4) for rank in range(4)]
+    shares = [list(sampler) for sampler in samplers]
+    assert [len(share) for share in shares] == [2] * 4
+    assert len({key for share in shares for key in share}) == 8
+    for sampler in samplers:
+        sampler.set_position(1, 8)
+        assert len(sampler) == len(list(sampler)) == 0
+
+
+def test_another_number_of_processes_goes_on_with_the_items_that_are_left() -> None:
+    whole = list(EpochSampler(12, seed=3))
+    left = []
+    for rank in range(2):
+        sampler = EpochSampler(12, seed=3, rank=rank, processes=2)
+        sampler.set_position(0, 6)
+        assert len(sampler) == 3
+        left += list(sampler)
+    assert sorted(left) == sorted(whole[6:])

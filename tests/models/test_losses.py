@@ -16,6 +16,7 @@ from models.losses import (
     gradient_penalty,
     multi_modality_losses,
     pool,
+    random_crop,
     ssim,
 )
 
@@ -121,3 +122,26 @@ def test_multi_modality_losses_vanish_where_nothing_changed() -> None:
     assert float(shifted["upsample"]) == pytest.approx(0.5, abs=1e-5)
     assert float(shifted["clinical_ssim"]) > 0.005
     assert float(shifted["micro_ssim"]) > 0.005
+
+
+def test_scores_on_the_right_side_are_counted() -> None:
+    of_real, of_fake = torch.tensor([0.9, 0.6, 0.4, 2.0]), torch.tensor([0.1, 0.2, 0.7, -1.0])
+    assert float(GANLoss("lsgan").share_right(of_real, of_fake)) == 0.75
+    assert float(GANLoss("vanilla").share_right(of_real, of_fake)) == 0.625
+    assert float(GANLoss("lsgan").share_right(torch.ones(3), torch.zeros(5))) == 1
+    blind = torch.full((4,), 0.7)
+    assert float(GANLoss("lsgan").share_right(blind, blind)) == 0.5
+
+
+def test_a_random_crop_is_a_part_of_all_images_and_reaches_everywhere() -> None:
+    images = torch.arange(2 * 6 * 7).reshape(2, 1, 6, 7)
+    torch.manual_seed(0)
+    corners = set()
+    for _ in range(300):
+        crop = random_crop(images, 4)
+        assert crop.shape == (2, 1, 4, 4)
+        assert torch.equal(crop[1] - crop[0], torch.full((1, 4, 4), 42))
+        row, column = divmod(int(crop[0, 0, 0, 0]), 7)
+        assert torch.equal(crop[0, 0], images[0, 0, row : row + 4, column : column + 4])
+        corners.add((row, column))
+    assert corners == {(row, column) for row in range(3) for column in range(4)}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from training_helpers import tiny_batch, tiny_model
 
 from data.patches import enliven
 from data.sampling import item_generator
-from models.medical_cycle_gan import LOSSES, residual_blocks
+from models.loss_names import LOGGED, LOSSES
+from models.medical_cycle_gan import residual_blocks
 
 
 def test_a_step_reports_every_loss_and_moves_every_network() -> None:
@@ -20,7 +22,7 @@ def test_a_step_reports_every_loss_and_moves_every_network() -> None:
     }
     model.set_input(tiny_batch())
     model.optimize_parameters()
-    assert set(model.losses) == set(LOSSES)
+    assert set(model.losses) == set(LOGGED)
     for name, network in model.networks.items():
         changed = [
             not torch.equal(old, new)
@@ -113,6 +115,7 @@ def test_state_goes_on_bitwise() -> None:
         first.optimize_parameters()
     first.end_epoch(1.0)
     second.load_state_dict(copy.deepcopy(first.state_dict()))  # as a file would hand it over
+    second.load_pools(copy.deepcopy(first.pools_state()))
     for step in range(3, 6):
         for model in (first, second):
             model.set_input(tiny_batch(step))
@@ -159,3 +162,85 @@ def test_noise_keeps_the_gradient_of_an_empty_patch_small() -> None:
         largest[name] = max(float(gradient.norm()) for gradient in gradients)
     assert largest["noisy"] < 1e3
     assert not largest["empty"] < 1e5  # also true of NaN
+
+
+def test_idt_a_on_a_crop_judges_that_crop_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("--identity_crop", "16")
+    model.set_input(tiny_batch())
+    sizes: list[tuple[int, ...]] = []
+    run = model.run
+
+    def watched(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        if network is model.G_A:
+            sizes.append(tuple(images.shape[-2:]))
+        return run(network, images)
+
+    monkeypatch.setattr(model, "run", watched)
+    model.optimize_parameters()
+    assert sizes == [(32, 32), (32, 32), (16, 16)]  # real_A, fake_A, and the crop of real_B
+    assert float(model.losses["idt_A"]) > 0
+
+
+def test_a_crop_as_large_as_the_patch_changes_nothing() -> None:
+    found = []
+    for words in ((), ("--identity_crop", "64")):
+        model = tiny_model(*words)
+        model.set_input(tiny_batch())
+        model.optimize_parameters()
+        found.append(float(model.losses["idt_A"]))
+    assert found[0] == found[1]
+
+
+def test_the_identity_losses_come_every_so_many_steps_and_weigh_as_much_in_all() -> None:
+    every, third = tiny_model(), tiny_model("--identity_every", "3")
+    found = []
+    for step in range(4):
+        for model in (every, third):
+            model.set_input(tiny_batch(step))
+            model.optimize_parameters()
+        found.append(float(third.losses["idt_A"]))
+        if step == 0:
+            for name in ("idt_A", "idt_B"):
+                assert float(third.losses[name]) == pytest.approx(3 * float(every.losses[name]))
+    assert found[1] == found[2] == 0
+    assert found[3] > 0
+
+
+def test_clipping_holds_the_gradients_norm() -> None:
+    free, held = tiny_model(), tiny_model("--clip_gradient", "1e-3")
+    for model in (free, held):
+        model.set_input(tiny_batch())
+        model.optimize_parameters()
+    assert float(held.losses["norm_G"]) == float(free.losses["norm_G"]) > 1e-3
+    for name in ("G", "D"):
+        gradients = [
+            p.grad
+            for g in held.optimizers[name].param_groups
+            for p in g["params"]
+            if p.grad is not None
+        ]
+        norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_step_that_is_not_finite_leaves_the_weights() -> None:
+    model = tiny_model("--precision", "bf16", "--ema", "0.9")
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    before = copy.deepcopy(model.state_dict())
+    spoilt = tiny_batch(1)
+    spoilt["clinical"][0, 0, 3, 3] = math.nan
+    model.set_input(spoilt)
+    model.optimize_parameters()
+    assert float(model.losses["skipped"]) == 1
+    for name, network in model.networks.items():
+        for key, weight in network.state_dict().items():
+            assert torch.equal(weight, before["networks"][name][key]), (name, key)
+
+
+def test_accuracy_of_the_discriminators_is_told() -> None:
+    model = tiny_model()
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    for name in ("D_A_right", "D_B_right"):
+        assert 0 <= float(model.losses[name]) <= 1

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_helpers import tiny_model, write_checkpoint
+from training_helpers import save_state, tiny_model, write_checkpoint
 
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from models.networks import DownsamplingGenerator
 from models.super_resolver import SuperResolver
-from models.training_state import Position, save_training_state
+from models.training_state import Position
 from util.errors import UserError
 
 
@@ -71,7 +71,7 @@ def test_settings_reach_the_resolver(checkpoint: Path) -> None:
 def test_a_model_of_minmax_normalization_needs_a_window(tmp_path: Path) -> None:
     model = tiny_model()
     windows = WindowPolicy("minmax", CLINICAL_WINDOW, IntensityWindow(0, 10000)).as_dict()
-    save_training_state([tmp_path / "latest.pt"], model, model.options, Position(1), windows, [])
+    save_state(tmp_path / "latest.pt", model, Position(1), windows, [])
     resolver = SuperResolver.from_checkpoint(tmp_path / "latest.pt", "cpu")
     assert resolver.window is None
     with pytest.raises(UserError, match=r"window=IntensityWindow\(low, high\)"):

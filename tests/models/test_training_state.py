@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import tiny_model
+from training_helpers import save_state, tiny_model, tiny_options
 
-from models.training_state import Position, save_training_state, start_or_resume
+from models.checkpoints import load_generator
+from models.medical_cycle_gan import MODELS
+from models.training_state import Position, start_or_resume
 from util.errors import UserError
+from util.processes import Processes
 
 
 def test_position_counts_and_returns() -> None:
@@ -24,7 +27,7 @@ def test_position_counts_and_returns() -> None:
 def test_a_fresh_start_does_not_replace_a_model(tmp_path: Path) -> None:
     model = tiny_model()
     assert start_or_resume(tmp_path, model.options, model).position.epoch == 1
-    save_training_state([tmp_path / "latest.pt"], model, model.options, Position(3), {}, [])
+    save_state(tmp_path / "latest.pt", model, Position(3), {}, [])
     with pytest.raises(UserError, match="already holds a model: --continue_train"):
         start_or_resume(tmp_path, model.options, model)
     again = tiny_model("--overwrite")
@@ -35,7 +38,7 @@ def test_resume_takes_up_weights_windows_and_position(tmp_path: Path) -> None:
     model = tiny_model()
     position = Position(3, offset=4, step=11)
     windows = {"normalization": "window", "clinical": {"low": -1000.0, "high": 500.0}}
-    save_training_state([tmp_path / "latest.pt"], model, model.options, position, windows, ["aa"])
+    save_state(tmp_path / "latest.pt", model, position, windows, ["aa"])
     drawn = torch.rand(3)
     other = tiny_model("--seed", "9")
     other.options.continue_train = True
@@ -52,7 +55,7 @@ def test_resume_takes_up_weights_windows_and_position(tmp_path: Path) -> None:
 
 def test_resume_refuses_another_architecture(tmp_path: Path) -> None:
     model = tiny_model()
-    save_training_state([tmp_path / "latest.pt"], model, model.options, Position(1), {}, [])
+    save_state(tmp_path / "latest.pt", model, Position(1), {}, [])
     wider = tiny_model("--ngf", "8")
     wider.options.continue_train = True
     with pytest.raises(UserError, match="was trained with --ngf 4, got 8"):
@@ -78,3 +81,44 @@ def test_original_weights_start_at_the_epoch_count(tmp_path: Path) -> None:
     narrow.options.continue_train = True
     with pytest.raises(UserError, match=r"do not fit these networks \(.*size mismatch"):
         start_or_resume(tmp_path, narrow.options, narrow)
+
+
+def test_a_checkpoint_of_version_1_goes_on(tmp_path: Path) -> None:
+    """It knew one process, no moving average, and no fused optimiser."""
+    model = tiny_model()
+    path = tmp_path / "latest.pt"
+    save_state(path, model, Position(2, step=7), {"normalization": "window"})
+    state = torch.load(path, weights_only=True)
+    (own,) = state.pop("processes")
+    del state["average"]
+    for optimizer in state["optimizers"].values():
+        for group in optimizer["param_groups"]:
+            group["fused"] = None
+    torch.save({**state, **own, "version": 1}, path)
+    drawn = torch.rand(3)
+    other = tiny_model("--seed", "5", "--ema", "0.9")
+    other.options.continue_train = True
+    start = start_or_resume(tmp_path, other.options, other)
+    assert (start.position.step, other.steps) == (7, 7)
+    assert torch.equal(torch.rand(3), drawn)
+    assert other.average is not None
+    for name, weight in model.G_A.state_dict().items():
+        assert torch.equal(other.average.network.state_dict()[name], weight)
+    assert all(g["fused"] for o in other.optimizers.values() for g in o.param_groups)
+    assert load_generator(path).step == 7
+
+
+def test_a_process_that_the_saved_run_did_not_have_starts_with_its_own_chances(
+    tmp_path: Path,
+) -> None:
+    model = tiny_model()
+    model.pool_A.query(torch.zeros(1, 1, 8, 8))
+    save_state(tmp_path / "latest.pt", model, Position(2))
+    for rank, images in ((0, 1), (1, 0)):
+        options = tiny_options()
+        options.continue_train = True
+        other = MODELS[options.model](options, [torch.device("cpu")], Processes(rank, 2))
+        torch.manual_seed(50 + rank)
+        start_or_resume(tmp_path, options, other)
+        assert len(other.pool_A.images) == images
+        assert (torch.initial_seed() == 51) == (rank == 1)

@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from training_helpers import tiny_model
+from training_helpers import save_state, tiny_model
 
 from models.checkpoints import load_generator, weights_digest
 from models.networks import SRGenerator
-from models.training_state import Position, save_training_state
+from models.training_state import Position
 
 
 def test_a_digest_depends_on_the_weights_and_not_on_their_file(tmp_path: Path) -> None:
@@ -15,8 +15,8 @@ def test_a_digest_depends_on_the_weights_and_not_on_their_file(tmp_path: Path) -
     model = tiny_model()
     windows = {"normalization": "window"}
     paths = [tmp_path / "first.pt", tmp_path / "other" / "second.pt", tmp_path / "bare.pth"]
-    save_training_state([paths[0]], model, model.options, Position(1), windows, [])
-    save_training_state([paths[1]], model, model.options, Position(3, step=9), windows, ["aa"])
+    save_state(paths[0], model, Position(1), windows, [])
+    save_state(paths[1], model, Position(3, step=9), windows, ["aa"])
     weights = load_generator(paths[0]).generator.state_dict()
     torch.save({f"module.{key}": weights[key] for key in reversed(weights)}, paths[2])
     digests = {load_generator(path).digest for path in paths}

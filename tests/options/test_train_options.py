@@ -45,7 +45,7 @@ def test_known_names_are_there(name: str) -> None:
 
 def test_no_option_is_without_effect() -> None:
     """Each is read by the code behind train.py, not only declared and checked."""
-    read = options_read_in(sources("train.py", "models", "util", "data"))
+    read = options_read_in(sources("train.py", "training", "models", "util", "data"))
     assert option_names(TrainOptions) - read - READ_ELSEWHERE.keys() == set()
 
 

@@ -148,3 +148,55 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     log.record(1, 1, {"G": 1.0})
     with pytest.raises(UserError, match="cannot write the loss log"):
         log.flush()
+
+
+def _health(log: LossLog, *rows: tuple[float, float]) -> None:
+    """Record a row for each (loss, skipped)."""
+    for step, (loss, skipped) in enumerate(rows, start=1):
+        log.record(1, step, {"skipped": skipped, "G": loss})
+
+
+def test_steps_that_were_left_out_do_not_count(tmp_path: Path) -> None:
+    log = LossLog(tmp_path / "log.csv", ["skipped", "G"], allowed_skips=2)
+    _health(log, (1.0, 0), (math.nan, 1), (math.inf, 1), (3.0, 0))
+    assert log.flush() == {"skipped": 0.0, "G": 2.0}
+    assert log.path.read_text().splitlines()[2] == "1,2,1.0,nan"
+
+
+def test_too_many_steps_left_out_in_a_row_end_training_also_over_two_flushes(
+    tmp_path: Path,
+) -> None:
+    log = LossLog(tmp_path / "log.csv", ["skipped", "G"], allowed_skips=2)
+    _health(log, (1.0, 0), (math.nan, 1))
+    log.flush()
+    _health(log, (math.nan, 1), (math.nan, 1))
+    with pytest.raises(NonFiniteLossError, match="loss G is nan at step 2"):
+        log.flush()
+
+
+def test_where_none_may_be_left_out_the_first_ends_training(tmp_path: Path) -> None:
+    log = LossLog(tmp_path / "log.csv", ["skipped", "G"])
+    _health(log, (math.nan, 1))
+    with pytest.raises(NonFiniteLossError, match="loss G is nan at step 1"):
+        log.flush()
+
+
+def test_a_log_with_fewer_columns_is_widened(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,step,G\n1,1,0.5\n1,2,0.25\n")
+    log = LossLog(path, ["D_A", "G"])
+    log.truncate_after(1)
+    log.record(1, 2, {"D_A": 2.0, "G": 0.75})
+    log.flush()
+    assert path.read_text() == "epoch,step,D_A,G\n1,1,,0.5\n1,2,2.0,0.75\n"
+
+
+def test_a_process_that_only_watches_writes_nothing(tmp_path: Path) -> None:
+    log = LossLog(tmp_path / "log.csv", ["G"], writes=False)
+    log.truncate_after(0)
+    log.record(1, 1, {"G": 0.5})
+    assert log.flush() == {"G": 0.5}
+    log.record(1, 2, {"G": math.nan})
+    with pytest.raises(NonFiniteLossError):
+        log.flush()
+    assert not log.path.exists()

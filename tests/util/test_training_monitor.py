@@ -21,6 +21,7 @@ def monitor(folder: Path, step: int = 0, **changes: Any) -> TrainingMonitor:
     options = {
         "name": "run",
         "no_html": False,
+        "precision": "fp32",
         "display_server": "http://localhost",
         "display_port": 8097,
         "display_env": "main",

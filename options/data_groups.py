@@ -1,0 +1,76 @@
+"""The flags of train.py about data, one function a group of --help."""
+
+from __future__ import annotations
+
+import argparse
+
+from options.base_options import fraction, positive_int, whole_number
+
+
+def add_data_group(parser: argparse.ArgumentParser) -> None:
+    """Volumes, windows and patches."""
+    group = parser.add_argument_group("training data")
+    group.add_argument(
+        "--dataset_mode",
+        choices=("unpaired", "public_2D"),
+        default="unpaired",
+        help="unpaired clinical CT and micro-CT, or clinical CT alone shrunk by itself",
+    )
+    group.add_argument("--clinical_folder", help="folder of clinical CT volumes")
+    group.add_argument("--micro_folder", help="folder of micro-CT volumes")
+    for domain in ("clinical", "micro"):
+        group.add_argument(
+            f"--all_{domain}_paths",
+            nargs="+",
+            metavar="PATH",
+            help=f"{domain} volumes: files, folders or globs, in place of or besides "
+            f"--{domain}_folder",
+        )
+    group.add_argument(
+        "--normalization",
+        choices=("window", "minmax"),
+        default="window",
+        help="fixed windows kept with the weights, or each volume's own range as published",
+    )
+    group.add_argument(
+        "--clinical_patch_size",
+        type=positive_int,
+        default=None,
+        help="clinical patch edge in pixels (32; public_2D: 48)",
+    )
+    group.add_argument(
+        "--micro_patch_size",
+        type=positive_int,
+        help="micro patch edge in pixels: clinical_patch_size * 2^sampling_times",
+    )
+    group.add_argument(
+        "--batch_num",
+        type=positive_int,
+        default=2000,
+        help="patches drawn from each clinical volume in an epoch",
+    )
+    group.add_argument(
+        "--max_dataset_size",
+        type=positive_int,
+        help="patches in an epoch at the most, over all volumes",
+    )
+    group.add_argument(
+        "--micro_mix",
+        type=fraction,
+        default=0.25,
+        help="share of shrunk micro patches among the clinical inputs (published: a quarter)",
+    )
+    group.add_argument("--no_flip", action="store_true", help="do not flip patches")
+    group.add_argument(
+        "--serial_batches",
+        action="store_true",
+        help="take patches in order and pair them by index, as published",
+    )
+    group.add_argument(
+        "--fixed_patches",
+        action="store_true",
+        help="the same patches in every epoch, as published, instead of fresh ones",
+    )
+    group.add_argument(
+        "--num_threads", type=whole_number, default=4, help="worker processes that load data"
+    )

@@ -1,0 +1,69 @@
+"""Training that is killed at random moments, over and over, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from run_helpers import assert_same_run
+from training_helpers import TINY_RUN, write_training_data
+
+from models.checkpoints import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLS = 20
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PATIENCE = 240.0  # seconds; only a test that fails waits so long
+
+
+def test_twenty_kills_leave_the_losses_and_weights_of_an_unbroken_run(tmp_path: Path) -> None:
+    """Loader processes, a full pool, random penalties, a moving average: all that has a state."""
+    words = (
+        *TINY_RUN, *write_training_data(tmp_path / "volumes"), "--no_html",
+        "--checkpoints_dir", str(tmp_path), "--num_threads", "1", "--pool_size", "2",
+        "--gan_mode", "wgangp", "--ema", "0.99", "--clip_gradient", "5",
+        "--batch_num", "32", "--niter", "8", "--niter_decay", "7", "--save_latest_freq", "3",
+    )  # fmt: skip
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(process: subprocess.Popen[str]) -> None:
+        out, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, out
+
+    finish(start(*words, "--name", "whole"))
+    folder = tmp_path / "parts"
+    latest = folder / "latest.pt"
+    again = ("--continue_train", "--checkpoints_dir", str(tmp_path), "--name", "parts")
+    moments = random.Random(7)
+    steps: list[int] = []
+    for kill in range(KILLS):
+        number = SIGNALS[kill % len(SIGNALS)]
+        before = latest.stat().st_mtime_ns if latest.exists() else 0
+        process = start(*(again if latest.exists() else (*words, "--name", "parts")))
+        begun = time.monotonic()
+        # Once it has saved, so that twenty kills come to an end, and then at any moment.
+        while not latest.exists() or latest.stat().st_mtime_ns == before:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() - begun < PATIENCE
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.4))
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == (130 if number is not signal.SIGKILL else -9), out
+        steps.append(load_checkpoint(latest)["position"]["step"])
+    whole = load_checkpoint(tmp_path / "whole" / "latest.pt")["position"]["step"]
+    assert steps == sorted(steps)
+    assert steps[-1] < whole  # so the last kill, too, came in the middle
+    finish(start(*again))
+    assert_same_run(tmp_path / "whole", folder)

@@ -1,0 +1,161 @@
+"""Several processes under torchrun train one model, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training_helpers import TINY_RUN, loss_rows, write_training_data
+
+from models.checkpoints import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 240.0  # seconds; only a test that fails waits so long
+ALIKE = ("--batch_num", "8", "--no_html", "--niter_decay", "0", "--pool_size", "2")
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> tuple[str, ...]:
+    data = write_training_data(tmp_path / "volumes")
+    return (*TINY_RUN, *data, *ALIKE, "--checkpoints_dir", str(tmp_path))
+
+
+def launch(count: int, *words: str) -> list[str]:
+    """The command of `count` processes; of one without torchrun."""
+    runner = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    script = [str(ROOT / "train.py"), *words]
+    return [sys.executable, *(runner if count > 1 else []), *script]
+
+
+def train(count: int, *words: str, code: int = 0) -> str:
+    """Run to the end; returns standard output and error."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        launch(count, *words),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def test_two_processes_average_the_gradient_of_the_doubled_batch(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Adam's first moment after one step is (1 - beta1) times the gradient."""
+    one_step = ("--max_dataset_size", "4", "--niter", "1")
+    train(1, *words, *one_step, "--name", "one", "--batch_size", "4")
+    out = train(2, *words, *one_step, "--name", "two", "--batch_size", "2")
+    assert "2 processes" in out
+    assert out.count("trained: ") == 1
+    states = [load_checkpoint(tmp_path / name / "latest.pt") for name in ("one", "two")]
+    for name in ("G", "D"):
+        first, second = (state["optimizers"][name]["state"] for state in states)
+        assert first.keys() == second.keys() != set()
+        gradients = [
+            torch.cat([moments[key]["exp_avg"].flatten() for key in sorted(moments)])
+            for moments in (first, second)
+        ]
+        difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
+        assert difference < 1e-5
+    first, second = (loss_rows(tmp_path / name) for name in ("one", "two"))
+    assert len(first) == len(second) == 1
+    for name in ("G", "cycle_A", "idt_A", "clinical_ssim", "D_A"):
+        assert float(first[0][name]) == pytest.approx(float(second[0][name]), rel=1e-5), name
+    assert [len(state["processes"]) for state in states] == [1, 2]
+    record = json.loads((tmp_path / "two" / "run.json").read_text(encoding="utf-8"))
+    assert record["processes"] == 2
+
+
+def test_a_run_goes_on_exactly_with_as_many_and_on_with_another_number(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    train(2, *words, "--niter", "2", "--name", "whole")
+    train(2, *words, "--niter", "1", "--name", "parts", "--lr_policy", "constant")
+    train(2, *words, "--niter", "2", "--name", "plain", "--lr_policy", "constant")
+    place = ("--checkpoints_dir", str(tmp_path), "--continue_train", "--name")
+    train(2, *place, "parts", "--niter", "2")
+    states = [load_checkpoint(tmp_path / name / "latest.pt") for name in ("plain", "parts")]
+    for name, weights in states[0]["networks"].items():
+        for key, weight in weights.items():
+            assert torch.equal(weight, states[1]["networks"][name][key]), (name, key)
+    assert (tmp_path / "plain" / "loss_log.csv").read_bytes() == (
+        tmp_path / "parts" / "loss_log.csv"
+    ).read_bytes()
+    assert not torch.equal(
+        states[0]["processes"][0]["random"]["torch"], states[0]["processes"][1]["random"]["torch"]
+    )
+    out = train(1, *place, "parts", "--niter", "3")
+    assert "8 patches and 4 steps an epoch" in out
+    assert len(loss_rows(tmp_path / "parts")) == 2 * 2 + 4  # two processes take half the steps
+
+
+def test_a_signal_stops_all_at_the_same_step(words: tuple[str, ...], tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        launch(2, *words, "--niter", "9999", "--name", "run", "--print_freq", "1"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until_trained(tmp_path / "run", process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert out.count("stopped after step") == 1, out
+    step = load_checkpoint(tmp_path / "run" / "latest.pt")["position"]["step"]
+    assert f"stopped after step {step} " in out
+    assert len(loss_rows(tmp_path / "run")) == step
+
+
+def test_a_process_that_dies_ends_all_and_its_error_is_shown(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        launch(2, *words, "--niter", "9999", "--name", "run", "--print_freq", "1"),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until_trained(tmp_path / "run", process)
+    listed = subprocess.run(
+        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True, check=True
+    )
+    workers = [int(word) for word in listed.stdout.split()]
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert "Signal 9 (SIGKILL) received" in out
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+def test_an_error_of_one_process_is_told_in_its_line(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    train(1, *words, "--niter", "1", "--name", "run")
+    out = train(2, *words, "--niter", "1", "--name", "run", code=1)  # torchrun's own exit code
+    assert "already holds a model: --continue_train goes on with it" in out
+
+
+def until_trained(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the first losses are written."""
+    begun = time.monotonic()
+    while not (folder / "loss_log.csv").exists() or not loss_rows(folder):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() - begun < PATIENCE
+        time.sleep(0.05)

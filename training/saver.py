@@ -1,0 +1,130 @@
+"""What a run leaves on the disk: checkpoints and run.json, by the first process alone."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.training_data import TrainingData
+from models.experiment_folder import (
+    LATEST,
+    prune_checkpoints,
+    remember_experiment,
+    superseded_checkpoints,
+)
+from models.medical_cycle_gan import MedicalCycleGANModel
+from models.networks import all_finite
+from models.training_state import Position, process_state, save_training_state
+from options import TrainOptions
+from options.base_options import format_options
+from util.errors import UserError
+from util.files import write_json, write_text
+from util.run_record import write_run_record
+
+
+class RunSaver:
+    """Saves a run in its folder; every method is called by all processes.
+
+    Args:
+        folder: of the experiment.
+        options: of the run; written to options.txt and options.json at once.
+        model: what is trained.
+        position: where the run stands; the loop moves it on.
+        data: for its windows and sources.
+        digests: of all slices trained on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        options: Namespace,
+        model: MedicalCycleGANModel,
+        position: Position,
+        data: TrainingData,
+        digests: Sequence[str],
+    ) -> None:
+        self.folder = folder
+        self.options = options
+        self.model = model
+        self.position = position
+        self.data = data
+        self.digests = digests
+        self.saved_at = time.monotonic()
+        fresh = not options.continue_train
+        goes_back = not fresh and (options.epoch != "latest" or options.load_iter != 0)
+        self.superseded = superseded_checkpoints(
+            folder, position.epoch, position.step, fresh, goes_back
+        )
+        if model.processes.is_first:
+            text = format_options(TrainOptions().build(), options)
+            write_text(folder / "options.txt", text + "\n")
+            write_json(folder / "options.json", vars(options))
+
+    def save(self, *names: str) -> None:
+        """Write checkpoints under `names`.
+
+        Raises:
+            UserError: a weight is not finite, or the disk refused.
+        """
+        for name, network in self.model.networks.items():
+            if not all_finite(network):
+                raise UserError(
+                    f"weights of {name} are not finite after step {self.position.step}: go on "
+                    "with a lower learning rate, or without mixed precision; "
+                    f"{last_good(self.folder)}"
+                )
+        processes = self.model.processes.gather(process_state(self.model))
+        self.saved_at = time.monotonic()
+        if not self.model.processes.is_first:
+            return
+        paths = [self.folder / f"{name}.pt" for name in names]
+        windows = self.data.windows.as_dict()
+        save_training_state(
+            paths, self.model, self.options, self.position, windows, self.digests, processes
+        )
+        # Only now, so that a run which fails before its first save loses nothing.
+        while self.superseded:
+            path = self.superseded.pop()
+            if path not in paths:
+                path.unlink(missing_ok=True)
+        prune_checkpoints(self.folder, self.options.keep)
+        remember_experiment(Path(self.options.checkpoints_dir), self.options.name)
+
+    def is_old(self) -> bool:
+        """Whether --save_every_minutes have gone by since the last checkpoint."""
+        minutes = self.options.save_every_minutes
+        return minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+
+    def record(self, status: str) -> None:
+        """Write run.json."""
+        if not self.model.processes.is_first:
+            return
+        write_run_record(
+            self.folder / "run.json",
+            vars(self.options),
+            str(self.model.device),
+            status=status,
+            seed=self.options.seed,
+            steps=self.position.step,
+            processes=self.model.processes.count,
+            data=self.data.sources,
+            windows=self.data.windows.as_dict(),
+            outputs=[str(self.folder / LATEST)],
+        )
+
+
+def last_good(folder: Path) -> str:
+    """Names the checkpoint that a run which diverged can go on from."""
+    latest = folder / LATEST
+    return f"last good checkpoint: {latest}" if latest.is_file() else "no checkpoint before it"
+
+
+def resume_command(options: Namespace) -> str:
+    """The command line that goes on with this run."""
+    words = ["bash", "run.sh", "--continue_train", "--name", options.name]
+    if options.checkpoints_dir != TrainOptions().build().get_default("checkpoints_dir"):
+        words += ["--checkpoints_dir", options.checkpoints_dir]
+    return shlex.join(words)
