@@ -39,6 +39,14 @@ def train(options: argparse.Namespace) -> int:
     from models.training_state import start_or_resume
     from training.inputs import open_data, patch_settings
     from training.saver import RunSaver, last_good, resume_command
+    from training.validation import (
+        SCORES,
+        Validator,
+        describe,
+        is_better,
+        make_samples,
+        open_held_back,
+    )
     from util.interrupt import StopRequest, ignore_interrupts
     from util.loss_log import NonFiniteLossError
     from util.progress import progress
@@ -105,7 +113,15 @@ def train(options: argparse.Namespace) -> int:
     )
     digests = sorted(start.digests.union(data.digests))
     saver = RunSaver(folder, options, model, position, data, digests)
-    monitor = TrainingMonitor(folder, LOGGED, options, position.step, processes.is_first)
+    held_back = open_held_back(options, data)
+    validator = None
+    if held_back is not None:
+        validator = Validator(make_samples(held_back, data, options), model.scale)
+        count = len(validator.samples)
+        say(f"{count} squares of held-back slices are scored every {options.val_freq} epochs")
+    monitor = TrainingMonitor(
+        folder, LOGGED, options, position.step, position.epoch - 1, SCORES, processes.is_first
+    )
 
     def save(*names: str) -> None:
         """Save once the losses so far are known to be finite and written."""
@@ -129,7 +145,7 @@ def train(options: argparse.Namespace) -> int:
                         share = min(position.offset, len(dataset)) / len(dataset)
                         batches.set_postfix_str(monitor.report(epoch - 1 + share))
                     if position.step % options.display_freq == 0:
-                        monitor.show_pictures(model.pictures())
+                        monitor.show_pictures(position.step, model.pictures())
                     if position.step % options.update_html_freq == 0:
                         monitor.write_page(epoch, position.step, model.pictures())
                     stopping, is_old = processes.any(stop.requested is not None, saver.is_old())
@@ -150,10 +166,28 @@ def train(options: argparse.Namespace) -> int:
                         return EXIT_INTERRUPTED
                 batches.close()
                 model.end_epoch(position.mean_loss())
+                names = ["latest"]
+                if validator is not None and epoch % options.val_freq == 0:
+                    # By the first process; the others wait for what it finds.
+                    mine = validator.score(model) if processes.is_first else None
+                    scores = processes.from_first(mine)
+                    monitor.validated(epoch, position.step, scores)
+                    say(f"epoch {epoch}: {describe(scores)}")
+                    if is_better(options.val_metric, scores[options.val_metric], position.best):
+                        position.best, position.best_epoch = scores[options.val_metric], epoch
+                        names.append("best")
                 monitor.write_page(epoch, position.step, model.pictures())
                 position.next_epoch()
-                is_kept = epoch % options.save_epoch_freq == 0 or epoch == last_epoch
-                save("latest", *([f"epoch_{epoch}"] if is_kept else []))
+                if epoch % options.save_epoch_freq == 0 or epoch == last_epoch:
+                    names.append(f"epoch_{epoch}")
+                save(*names)
+                waited = (epoch - position.best_epoch) // options.val_freq
+                if validator is not None and options.patience and waited >= options.patience:
+                    say(
+                        f"no better {options.val_metric} in {waited} validations since epoch "
+                        f"{position.best_epoch}: stopping; best.pt holds that epoch"
+                    )
+                    break
     except NonFiniteLossError as error:
         raise UserError(f"{error}; {last_good(folder)}") from error
     saver.record("finished")

@@ -11,15 +11,15 @@ from models.checkpoints import DamagedCheckpointError, load_checkpoint
 from util.errors import UserError
 from util.files import PARTIAL_ENDING, write_text
 
-LATEST, PREVIOUS = "latest.pt", "previous.pt"
+LATEST, PREVIOUS, BEST = "latest.pt", "previous.pt", "best.pt"
 LAST_FILE = "last_experiment.txt"
 
 
 def checkpoint_path(folder: Path, epoch: str, load_iter: int) -> Path:
-    """File of the checkpoint named by --epoch, or by --load_iter where that is not 0."""
+    """File of the checkpoint named by --epoch (latest, best or a number), or by --load_iter."""
     if load_iter:
         return folder / f"iter_{load_iter}.pt"
-    return folder / (LATEST if epoch == "latest" else f"epoch_{epoch}.pt")
+    return folder / (f"{epoch}.pt" if epoch in ("latest", "best") else f"epoch_{epoch}.pt")
 
 
 def keep_previous(path: Path) -> None:
@@ -100,7 +100,7 @@ def superseded_checkpoints(
     limits = {"epoch": epoch - 1, "iter": step}
     void = [folder / LATEST] if fresh else []
     if fresh or goes_back:
-        void.append(folder / PREVIOUS)
+        void += [folder / PREVIOUS, folder / BEST]
     for kind, limit in limits.items():
         for path in folder.glob(f"{kind}_*.pt"):
             number = path.stem.removeprefix(f"{kind}_")

@@ -42,6 +42,8 @@ class Position:
         step: optimisation steps since the start.
         loss_sum: sum of the generators' total loss over the epoch's steps, on the device.
         loss_count: steps in it.
+        best: the best validation score; None before the first.
+        best_epoch: the epoch it came from.
     """
 
     epoch: int
@@ -49,6 +51,8 @@ class Position:
     step: int = 0
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     loss_count: int = 0
+    best: float | None = None
+    best_epoch: int = 0
 
     def advance(self, items: int, generator_loss: Tensor) -> None:
         """Count one step on `items` patches; does not wait for the device."""
@@ -77,13 +81,15 @@ class Position:
             "step": self.step,
             "loss_sum": float(self.loss_sum),
             "loss_count": self.loss_count,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Position:
         """Inverse of `state_dict`."""
         loss_sum = torch.tensor(state["loss_sum"], dtype=torch.float64)
-        return cls(state["epoch"], state["offset"], state["step"], loss_sum, state["loss_count"])
+        return cls(**{**state, "loss_sum": loss_sum})
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,9 @@ class BaseOptions:
             help="bf16 runs the networks under autocast: faster where the processor has it",
         )
         group.add_argument(
-            "--epoch", default="latest", help="checkpoint to load: latest or an epoch's number"
+            "--epoch",
+            default="latest",
+            help="checkpoint to load: latest, best (by validation) or an epoch's number",
         )
         group.add_argument(
             "--load_iter",
@@ -164,8 +166,9 @@ class BaseOptions:
                     f"--micro_spacing is {spacing}, expected one positive number or three (x y z)"
                 )
             options.micro_spacing = tuple(spacing * 3 if len(spacing) == 1 else spacing)
-        if options.epoch != "latest" and not (options.epoch.isdigit() and int(options.epoch) > 0):
-            parser.error(f"--epoch is {options.epoch!r}, expected latest or a number from 1")
+        named = options.epoch in ("latest", "best")
+        if not named and not (options.epoch.isdigit() and int(options.epoch) > 0):
+            parser.error(f"--epoch is {options.epoch!r}, expected latest, best or a number from 1")
         words = options.gpu_ids.split(",")
         if options.gpu_ids not in ("all", "-1") and not all(word.isdigit() for word in words):
             parser.error(f"--gpu_ids is {options.gpu_ids!r}, expected all, -1 or numbers as in 0,1")
@@ -175,8 +178,8 @@ def join_slices(arguments: Sequence[str]) -> list[str]:
     """Join `--slices -10:` into one word, since argparse takes `-10:` for a flag."""
     joined: list[str] = []
     for word in arguments:
-        if joined and joined[-1] == "--slices":
-            joined[-1] = f"--slices={word}"
+        if joined and joined[-1] in ("--slices", "--val_slices"):
+            joined[-1] += f"={word}"
         else:
             joined.append(word)
     return joined

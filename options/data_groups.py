@@ -74,3 +74,35 @@ def add_data_group(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--num_threads", type=whole_number, default=4, help="worker processes that load data"
     )
+
+
+def add_validation_group(parser: argparse.ArgumentParser) -> None:
+    """Held-back data, and what its scores decide."""
+    group = parser.add_argument_group("validation on held-back data")
+    group.add_argument(
+        "--val_slices",
+        metavar="START:STOP",
+        help="slices at one end held back from training, such as -20: (with --val_..._paths: those "
+        "taken of the volumes there)",
+    )
+    for domain in ("clinical", "micro"):
+        group.add_argument(
+            f"--val_{domain}_paths",
+            nargs="+",
+            metavar="PATH",
+            help=f"{domain} volumes that are not trained on: files, folders or globs",
+        )
+    group.add_argument(
+        "--val_freq", type=positive_int, default=1, help="epochs between two validations"
+    )
+    group.add_argument(
+        "--val_metric",
+        choices=("psnr", "ssim", "consistency"),
+        default="psnr",
+        help="score by which best.pt is kept",
+    )
+    group.add_argument(
+        "--patience",
+        type=positive_int,
+        help="stop after so many validations without a better score",
+    )

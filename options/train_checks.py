@@ -75,10 +75,18 @@ def refuse_idle_options(
             needed = f"--{other}" if value is True else f"--{other} {value}"
             parser.error(f"--{name} has no effect without {needed}: add it or leave --{name} out")
     for name in PANEL_OPTIONS:
-        if name in given and options.display_id == 0:
+        shown = options.tensorboard and name == "display_freq"
+        if name in given and options.display_id == 0 and not shown:
             parser.error(
                 f"--{name} is about visdom panels, which --display_id 1 turns on: add it or leave "
                 f"--{name} out"
+            )
+    validated = (options.val_slices, options.val_clinical_paths, options.val_micro_paths)
+    for name in ("val_freq", "val_metric", "patience"):
+        if name in given and not any(validated):
+            parser.error(
+                f"--{name} has no effect without held-back data: add --val_slices, such as -20:, "
+                f"or --val_micro_paths, or leave --{name} out"
             )
     for name in ("identity_crop", "identity_every"):
         if name in given and options.lambda_identity == 0:
@@ -123,6 +131,35 @@ def check_identity(parser: argparse.ArgumentParser, options: argparse.Namespace)
             f"--identity_crop is {crop}, expected {SMALLEST_CROP} to the micro patch's edge "
             f"{options.micro_patch_size}"
         )
+
+
+def training_slices(val_slices: str) -> str | None:
+    """What is left when slices at one end are held back: "-20:" leaves ":-20"; None in between."""
+    start, _, stop = (word.strip() for word in val_slices.partition(":"))
+    if start and not stop:
+        return f":{start}"
+    if stop and not start:
+        return f"{stop}:"
+    return None
+
+
+def check_validation(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Let training use the slices that validation leaves, where both share the volumes."""
+    if options.val_slices is None or options.val_clinical_paths or options.val_micro_paths:
+        return
+    left = training_slices(options.val_slices)
+    if left is None:
+        parser.error(
+            f"--val_slices is {options.val_slices!r}, expected slices at one end, such as -20: or "
+            ":20, so that training keeps the others in one piece"
+        )
+    if options.slices not in (None, left):
+        parser.error(
+            f"--val_slices {options.val_slices} leaves {left} for training, got --slices "
+            f"{options.slices}: leave --slices out, or give --val_micro_paths and "
+            "--val_clinical_paths as well"
+        )
+    options.slices = left
 
 
 def smallest_patch(options: argparse.Namespace, scale: int) -> int:

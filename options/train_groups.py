@@ -235,6 +235,11 @@ def add_display_group(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no_html", action="store_true", help="no HTML page of pictures")
     group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write TensorBoard files of curves and pictures (pip install tensorboard)",
+    )
+    group.add_argument(
         "--display_id", type=whole_number, default=0, help="visdom window; 0: no visdom"
     )
     group.add_argument(

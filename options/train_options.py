@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from options.base_options import BaseOptions, given_names, join_slices
-from options.data_groups import add_data_group
+from options.data_groups import add_data_group, add_validation_group
 from options.presets import PRESETS, X4_DEFAULTS
 from options.train_checks import (
     check_identity,
     check_patches,
+    check_validation,
     refuse_idle_options,
     refuse_restart,
     refuse_start_options,
@@ -39,6 +40,7 @@ class TrainOptions(BaseOptions):
         """Add the training options, by group."""
         add_run_group(parser)
         add_data_group(parser)
+        add_validation_group(parser)
         add_networks_group(parser)
         add_schedule_group(parser)
         add_losses_group(parser)
@@ -98,6 +100,7 @@ class TrainOptions(BaseOptions):
             )
         check_patches(parser, options, scale)
         check_identity(parser, options)
+        check_validation(parser, options)
         if options.ngf % scale:
             parser.error(f"--ngf is {options.ngf}, expected a multiple of the scale {scale}")
         if options.ema == 1:

@@ -47,8 +47,8 @@ def test_a_run_leaves_everything_that_is_needed(
 ) -> None:
     folder = run(data, "--update_html_freq", "2", "--print_freq", "4", "--save_epoch_freq", "1")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "epoch_1.pt", "epoch_2.pt", "epoch_3.pt", "latest.pt", "loss_log.csv", "options.json",
-        "options.txt", "previous.pt", "run.json", "web",
+        "curves.png", "epoch_1.pt", "epoch_2.pt", "epoch_3.pt", "latest.pt", "loss_log.csv",
+        "options.json", "options.txt", "previous.pt", "run.json", "web",
     ]  # fmt: skip
     assert last_experiment(Path("checkpoints")) == "run"
 

@@ -55,6 +55,8 @@ class RunSaver:
         self.saved_at = time.monotonic()
         fresh = not options.continue_train
         goes_back = not fresh and (options.epoch != "latest" or options.load_iter != 0)
+        if goes_back:  # best.pt may be of the branch that is left, so it goes and is found anew
+            position.best, position.best_epoch = None, position.epoch - 1
         self.superseded = superseded_checkpoints(
             folder, position.epoch, position.step, fresh, goes_back
         )

@@ -150,12 +150,13 @@ class LossLog:
                     raise NonFiniteLossError(step, name, value)
         return not skipped
 
-    def truncate_after(self, step: int) -> None:
-        """Drop the rows of steps past `step`, and a last row that a crash cut short."""
+    def truncate_after(self, step: int, epoch: float = math.inf) -> None:
+        """Drop the rows of steps past `step` or epochs past `epoch`, and a last one cut short."""
         if not self._writes:
             return
         rows = self._read_rows()
-        kept = [row for row in rows[1:] if self._is_whole(row) and int(row[1]) <= step]
+        kept = [row for row in rows[1:] if self._is_whole(row)]
+        kept = [row for row in kept if int(row[1]) <= step and int(row[0]) <= epoch]
         if rows:
             write_text(self.path, _csv_text([self._header, *kept]))
 

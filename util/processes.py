@@ -77,6 +77,16 @@ class Processes:
         distributed.gather_object(value, gathered)
         return gathered or []
 
+    def from_first(self, value: Any) -> Any:
+        """What process 0 holds, in all processes."""
+        if self.count == 1:
+            return value
+        from torch import distributed
+
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
     def wait(self) -> None:
         """Wait until all processes have come here."""
         self.any(False)

@@ -1,4 +1,4 @@
-"""What a training run shows: CSV log, HTML page of pictures, visdom panels."""
+"""What a training run shows: CSV logs, curves, HTML page of pictures, visdom, TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from util.curves import Curves
 from util.html_page import TrainingPage
 from util.loss_log import LossLog
 from util.pictures import unit_to_grey
+from util.tensorboard_log import TensorBoardLog
 from util.visdom_panels import VisdomPanels
 
 PAGE_PICTURE_WIDTH = 256  # a micro patch of the published size, pixel for pixel
@@ -27,6 +29,8 @@ class TrainingMonitor:
         options: the display options.
         step: steps done so far; rows of later ones, left by a run that was cut off or by an
             earlier one, are dropped.
+        epochs: epochs done so far, for the scores in the same way.
+        scores: names of what a validation finds.
         shows: False in all but one of several processes: losses are watched there, not shown.
     """
 
@@ -36,11 +40,24 @@ class TrainingMonitor:
         names: Sequence[str],
         options: Namespace,
         step: int,
+        epochs: int = 0,
+        scores: Sequence[str] = (),
         shows: bool = True,
     ) -> None:
         skips = ALLOWED_SKIPS if options.precision == "bf16" else 0
         self.log = LossLog(folder / "loss_log.csv", names, skips, writes=shows)
         self.log.truncate_after(step)
+        self._step = step
+        self.validation = LossLog(folder / "validation.csv", scores, writes=shows)
+        self.validation.truncate_after(step, epochs)
+        self.curves = None
+        self.board = None
+        if shows:
+            self.curves = Curves(folder / "curves.png")
+            self.curves.add_file(self.validation.path, scores)
+            self.curves.add_file(self.log.path, names)
+            if options.tensorboard:
+                self.board = TensorBoardLog(folder / "tensorboard", step)
         self.page = None
         if shows and not options.no_html:
             self.page = TrainingPage(folder / "web", options.name, PAGE_PICTURE_WIDTH)
@@ -56,14 +73,20 @@ class TrainingMonitor:
     def record(self, epoch: int, step: int, losses: Mapping[str, torch.Tensor]) -> None:
         """Keep one step's losses; does not wait for the device."""
         self.log.record(epoch, step, losses)
+        self._step = step
 
     def flush(self) -> dict[str, float]:
-        """Write the kept losses to the CSV and return their means.
+        """Write the kept losses to the CSV, the curves and TensorBoard; returns their means.
 
         Raises:
             NonFiniteLossError: one of them is infinite or NaN.
         """
-        return self.log.flush()
+        means = self.log.flush()
+        if means and self.curves is not None:
+            self.curves.add(self._step, means)
+        if means and self.board is not None:
+            self.board.scalars(self._step, means, "losses")
+        return means
 
     def report(self, position: float) -> str:
         """Flush, draw the means at `position` (in epochs), and return them as one short line."""
@@ -71,13 +94,31 @@ class TrainingMonitor:
         self.panels.plot_losses(position, means)
         return " ".join(f"{name} {value:.3f}" for name, value in means.items())
 
-    def show_pictures(self, pictures: Mapping[str, torch.Tensor]) -> None:
-        """Show pictures (rows, columns) in [-1, 1] on the visdom panels."""
-        if self.panels.display_id > 0:
-            self.panels.show_images({name: unit_to_grey(p.numpy()) for name, p in pictures.items()})
+    def validated(self, epoch: int, step: int, scores: Mapping[str, float]) -> None:
+        """Keep what a validation found."""
+        self.validation.record(epoch, step, scores)
+        self.validation.flush()
+        if self.curves is not None:
+            self.curves.add(step, scores)
+        if self.board is not None:
+            self.board.scalars(step, scores, "validation")
+
+    def show_pictures(self, step: int, pictures: Mapping[str, torch.Tensor]) -> None:
+        """Show pictures (rows, columns) in [-1, 1] on the visdom panels and in TensorBoard."""
+        if self.panels.display_id == 0 and self.board is None:
+            return
+        grey = {name: unit_to_grey(picture.numpy()) for name, picture in pictures.items()}
+        self.panels.show_images(grey)
+        if self.board is not None:
+            self.board.pictures(step, grey)
 
     def write_page(self, epoch: int, step: int, pictures: Mapping[str, torch.Tensor]) -> None:
-        """Add a row of pictures to the HTML page; none where there are no pictures yet."""
+        """Draw the curves anew, and add a row of pictures to the HTML page where there are any."""
+        self.flush()
+        if self.curves is not None:
+            self.curves.draw()
+        if self.board is not None:
+            self.board.flush()
         if self.page is not None and pictures:
             grey = {name: unit_to_grey(picture.numpy()) for name, picture in pictures.items()}
             self.page.add(epoch, step, grey)

@@ -90,7 +90,7 @@ def test_wrong_values_leave_one_line_and_exit_code_2(
 @pytest.mark.parametrize("epoch", ["first", "0", "-1", ""])
 def test_epoch_is_latest_or_a_number(capsys: pytest.CaptureFixture[str], epoch: str) -> None:
     message = refusal(capsys, "medicaltest.py", f"--epoch={epoch}")
-    assert "expected latest or a number from 1" in message
+    assert "expected latest, best or a number from 1" in message
     assert evaluation_options("--epoch", "12").epoch == "12"
 
 

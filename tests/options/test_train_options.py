@@ -253,8 +253,8 @@ def test_options_of_one_call_are_not_taken_from_the_store(stored: Path) -> None:
         ("--epoch_count 2", "leave --epoch_count out"),
         ("--n_layers_D 4", "without --netD n_layers"),
         ("--clinical_patch_size 32", "24"),
-        ("--epoch 0", "expected latest or a number from 1"),
-        ("--epoch last", "expected latest or a number from 1"),
+        ("--epoch 0", "expected latest, best or a number from 1"),
+        ("--epoch last", "expected latest, best or a number from 1"),
     ],
 )
 def test_flags_without_effect_on_a_resumed_run_are_refused(

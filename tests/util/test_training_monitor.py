@@ -22,6 +22,7 @@ def monitor(folder: Path, step: int = 0, **changes: Any) -> TrainingMonitor:
         "name": "run",
         "no_html": False,
         "precision": "fp32",
+        "tensorboard": False,
         "display_server": "http://localhost",
         "display_port": 8097,
         "display_env": "main",
@@ -118,13 +119,13 @@ def test_panels_get_curves_and_grey_pictures(
     shown = monitor(tmp_path, display_id=1)
     shown.record(1, 1, losses(1.0))
     shown.report(0.25)
-    shown.show_pictures(pictures())
+    shown.show_pictures(3, pictures())
     assert curves == [(0.25, {"G": 1.0, "D_A": 2.0})]
     (found,) = images
     assert list(found) == ["real_A", "fake_B"]
     assert found["fake_B"].dtype.name == "uint8"
     assert found["fake_B"].max() == 0
-    monitor(tmp_path, display_id=0).show_pictures(pictures())
+    monitor(tmp_path, display_id=0).show_pictures(3, pictures())
     assert len(images) == 1  # without visdom no picture is even converted
 
 
@@ -138,7 +139,7 @@ def test_a_missing_server_costs_one_line(
     for step in (1, 2, 3):
         shown.record(1, step, losses(1.0))
         assert shown.report(step / 3) == "G 1.000 D_A 2.000"
-        shown.show_pictures(pictures())
+        shown.show_pictures(3, pictures())
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "(training goes on without it)" in err

@@ -1,0 +1,128 @@
+"""train.py with held-back slices: scores, the best checkpoint, patience, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from run_helpers import assert_same_run
+from training_helpers import TINY_RUN, write_case, write_micro
+
+import train
+from models.checkpoints import load_checkpoint
+from util.errors import run_command_line
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    monkeypatch.chdir(tmp_path)
+    clinical = write_case(tmp_path / "clinical", "ct", (24, 20, 6))
+    micro = write_micro(tmp_path / "micro", "specimen", (40, 36, 6))
+    return ("--all_clinical_paths", str(clinical), "--all_micro_paths", str(micro), "--no_html")
+
+
+def command(*words: str, code: int = 0) -> None:
+    assert run_command_line(train.main, list(words)) == code
+
+
+def scores(name: str) -> list[dict[str, str]]:
+    with Path(f"checkpoints/{name}/validation.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_scores_are_logged_and_the_best_epoch_is_kept(
+    data: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--niter", "4", "--niter_decay", "0", "--save_epoch_freq", "1")
+    command(*TINY_RUN, *data, *words, "--val_slices", "-2:", "--val_metric", "ssim", "--name", "a")
+    rows = scores("a")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert list(rows[0]) == ["epoch", "step", "psnr", "ssim", "consistency"]
+    best = max(range(4), key=lambda index: float(rows[index]["ssim"]))
+    kept = load_checkpoint(Path("checkpoints/a/best.pt"))
+    assert kept["position"]["best_epoch"] == best + 1
+    assert kept["position"]["best"] == pytest.approx(float(rows[best]["ssim"]), rel=1e-6)
+    same = load_checkpoint(Path(f"checkpoints/a/epoch_{best + 1}.pt"))["networks"]
+    for name, weights in kept["networks"].items():
+        assert all(torch.equal(weight, same[name][key]) for key, weight in weights.items())
+    out = capsys.readouterr().out
+    assert "4 squares of held-back slices are scored every 1 epochs" in out
+    assert "epoch 1: PSNR " in out
+    assert Path("checkpoints/a/curves.png").is_file()
+    command(*TINY_RUN, *data, "--continue_train", "--name", "a", "--epoch", "best", "--niter", "5")
+    assert scores("a")[-1]["epoch"] == "5"
+
+
+def test_validation_changes_nothing_of_the_training(data: tuple[str, ...]) -> None:
+    words = (*TINY_RUN, *data, "--slices", ":-2", "--windows", "micro=0:9000")
+    command(*words, "--name", "without")
+    command(*words, "--val_slices", "-2:", "--val_freq", "2", "--name", "with")
+    first, second = (
+        load_checkpoint(Path(f"checkpoints/{n}/latest.pt")) for n in ("without", "with")
+    )
+    for name, weights in first["networks"].items():
+        for key, weight in weights.items():
+            assert torch.equal(weight, second["networks"][name][key])
+    assert [row["epoch"] for row in scores("with")] == ["2"]
+
+
+def test_patience_ends_a_run_that_gets_no_better_and_a_stop_is_exact(
+    data: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = ("--lr", "0", "--lr_policy", "constant", "--niter", "9", "--niter_decay", "0")
+    command(*TINY_RUN, *data, *still, "--val_slices", ":2", "--patience", "2", "--name", "still")
+    assert [row["epoch"] for row in scores("still")] == ["1", "2", "3"]
+    out = capsys.readouterr().out
+    assert (
+        "no better psnr in 2 validations since epoch 1: stopping; best.pt holds that epoch" in out
+    )
+
+
+def test_a_run_with_validation_goes_on_exactly(data: tuple[str, ...]) -> None:
+    words = (
+        *TINY_RUN,
+        *data,
+        "--val_slices",
+        "-2:",
+        "--lr_policy",
+        "constant",
+        "--niter_decay",
+        "0",
+    )
+    command(*words, "--niter", "3", "--name", "whole")
+    command(*words, "--niter", "2", "--name", "parts")
+    command("--continue_train", "--name", "parts", "--niter", "3")
+    assert_same_run(Path("checkpoints/whole"), Path("checkpoints/parts"))
+    assert scores("whole") == scores("parts")
+
+
+def test_tensorboard_files_are_written(data: tuple[str, ...]) -> None:
+    pytest.importorskip("tensorboard")
+    command(*TINY_RUN, *data, "--tensorboard", "--display_freq", "2", "--name", "board")
+    (events,) = Path("checkpoints/board/tensorboard").iterdir()
+    assert events.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--val_slices", "2:4"), "expected slices at one end, such as -20: or :20"),
+        (("--val_slices", "-2:", "--slices", ":3"), "leaves :-2 for training, got --slices :3"),
+        (("--patience", "3"), "--patience has no effect without held-back data"),
+        (("--val_slices", "-6:"), "holds no slice of a volume of 6"),
+    ],
+)
+def test_what_cannot_be_validated_is_refused_in_one_line(
+    data: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    try:
+        code = run_command_line(train.main, [*TINY_RUN, *data, *words])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_helpers import tiny_model, tiny_options, write_case, write_micro
+
+from data.training_data import TrainingData, open_training_data
+from data.volume import Volume
+from training.validation import (
+    LARGEST_EDGE,
+    SLICES,
+    Sample,
+    Validator,
+    describe,
+    enlarge,
+    is_better,
+    make_samples,
+    open_held_back,
+    squares,
+)
+from util.errors import UserError
+from util.metrics import psnr
+
+
+def opened(clinical: Path, micro: Path | None, slices: str | None = None) -> TrainingData:
+    return open_training_data(
+        dataset_mode="unpaired" if micro else "public_2D",
+        clinical_words=[str(clinical)],
+        micro_words=[str(micro)] if micro else [],
+        phantom_folder=Path("unused"),
+        scale=2,
+        cache_dir=None,
+        mask_folder=None,
+        spacing=None,
+        slices=slices,
+        normalization="window",
+        window_words=None,
+        stored_windows=None,
+        say=print,
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    clinical = write_case(tmp_path, "ct", (40, 36, 6))
+    return clinical, write_micro(tmp_path, "specimen", (60, 52, 6))
+
+
+def test_slices_at_one_end_are_held_back_of_the_training_volumes(
+    files: tuple[Path, Path],
+) -> None:
+    options = tiny_options("--val_slices", "-2:")
+    assert options.slices == ":-2"
+    data = opened(*files, slices=options.slices)
+    held_back = open_held_back(options, data)
+    assert held_back is not None
+    assert [volume.num_slices for volume, _ in held_back.clinical] == [2]
+    assert [volume.num_slices for volume in held_back.micro] == [2]
+    assert held_back.micro[0].affine[2, 3] == pytest.approx(4 * 0.05)
+    samples = make_samples(held_back, data, options)
+    assert [sample.high is None for sample in samples] == [True, True, False, False]
+    assert samples[0].low.shape == (36, 40)
+    for sample in samples[2:]:
+        assert sample.high is not None
+        assert sample.high.shape == (52, 60)
+        assert sample.low.shape == (26, 30)
+        mean = sample.high.reshape(26, 2, 30, 2).mean(axis=(1, 3))
+        np.testing.assert_allclose(sample.low, mean, atol=1e-6)
+    window = data.windows.clinical
+    assert samples[0].hu == (window.high - window.low) / 2
+
+
+def test_without_held_back_data_nothing_is_validated(files: tuple[Path, Path]) -> None:
+    assert open_held_back(tiny_options(), opened(*files)) is None
+
+
+def test_what_is_trained_on_is_refused(files: tuple[Path, Path]) -> None:
+    data = opened(*files)
+    options = tiny_options("--val_micro_paths", str(files[1]), "--val_slices", "2:3")
+    with pytest.raises(UserError, match=r"specimen\.nii holds slices that are trained on"):
+        open_held_back(options, data)
+
+
+def test_scores_need_a_truth(files: tuple[Path, Path], tmp_path: Path) -> None:
+    other = write_case(tmp_path / "other", "ct2", (40, 36, 4), seed=3)
+    options = tiny_options("--val_clinical_paths", str(other))
+    with pytest.raises(UserError, match="held-back micro-CT, got none: give --val_micro_paths"):
+        open_held_back(options, opened(*files))
+    options.dataset_mode = "public_2D"
+    data = opened(files[0], None)
+    held_back = open_held_back(options, data)
+    assert held_back is not None
+    assert all(sample.high is not None for sample in make_samples(held_back, data, options))
+
+
+def test_squares_are_spread_over_the_lung_and_lie_inside() -> None:
+    array = np.zeros((30, 700, 90), dtype=np.int16)
+    mask = np.zeros_like(array)
+    mask[10:20, 600:690, 5:20] = 1
+    volume = Volume(array, np.eye(4), "ct.nii")
+    found = list(squares([(volume, mask), (volume, None)], 128, 8))
+    assert len(found) == SLICES
+    assert [index for _, index, _ in found] == [10, 13, 16, 19, 0, 10, 19, 29]
+    for _, _, (row, column, height, width) in found:
+        assert (height, width) == (128, 88)
+        assert 0 <= row <= 700 - 128
+        assert 0 <= column <= 90 - 88
+    assert found[0][2][:2] == (572, 0)  # around the lung, moved in from the border
+    assert found[4][2][:2] == (286, 1)  # in the middle
+
+
+def test_squares_are_no_larger_than_memory_allows(files: tuple[Path, Path]) -> None:
+    volume = Volume(np.zeros((3, 2000, 1500), dtype=np.int16), np.eye(4), "micro.nii")
+    assert {corner[2:] for _, _, corner in squares([(volume, None)], LARGEST_EDGE, 8)} == {
+        (LARGEST_EDGE, LARGEST_EDGE)
+    }
+
+
+class Repeating:
+    """Stands for a model whose G_A repeats each pixel and adds a constant."""
+
+    average = None
+    device = torch.device("cpu")
+    G_A: Any = None
+
+    def __init__(self, shift: float) -> None:
+        self.shift = shift
+
+    def run(self, network: Any, images: torch.Tensor) -> torch.Tensor:
+        return images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) + self.shift
+
+
+def test_scores_of_a_known_enlargement() -> None:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-0.5, 0.5, (2, 12, 12)).astype(np.float32)
+    high = low.repeat(2, axis=1).repeat(2, axis=2)
+    samples = [Sample(low[0], high[0], 50.0), Sample(low[1], high[1], 50.0)]
+    found = Validator(samples, 2).score(Repeating(0.1))  # type: ignore[arg-type]
+    assert found["psnr"] == pytest.approx(10 * np.log10(4 / 0.01), abs=1e-4)
+    assert found["consistency"] == pytest.approx(5.0, rel=1e-4)
+    assert 0.8 < found["ssim"] < 1
+    # Clinical CT alone decides on consistency where there is any.
+    clinical = Sample(low[0], None, 750.0)
+    found = Validator([*samples, clinical], 2).score(Repeating(0.1))  # type: ignore[arg-type]
+    assert found["consistency"] == pytest.approx(75.0, rel=1e-4)
+    assert describe(found).startswith("PSNR 26.02 dB, SSIM 0.")
+
+
+def test_a_model_is_scored_without_moving_it_and_by_its_average() -> None:
+    model = tiny_model("--ema", "0.9")
+    assert model.average is not None
+    image = np.linspace(-1, 1, 400, dtype=np.float32).reshape(20, 20)
+    before = torch.random.get_rng_state()
+    first = enlarge(model, image)
+    assert first.shape == (40, 40)
+    assert torch.equal(before, torch.random.get_rng_state())
+    with torch.no_grad():
+        next(model.G_A.parameters()).zero_()
+    np.testing.assert_array_equal(enlarge(model, image), first)
+    assert model.G_A.training
+    sample = Sample(image, np.zeros((40, 40), np.float32), 1.0)
+    found = Validator([sample], 2).score(model)
+    assert found["psnr"] == pytest.approx(psnr(first, np.zeros((40, 40)), 2.0))
+
+
+def test_better_is_more_but_for_consistency() -> None:
+    assert is_better("psnr", 20.0, None)
+    assert is_better("psnr", 20.0, 19.0)
+    assert not is_better("ssim", 0.5, 0.5)
+    assert is_better("consistency", 10.0, 12.0)
+    assert not is_better("consistency", 12.0, 10.0)

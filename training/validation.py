@@ -1,0 +1,207 @@
+"""Scores on held-back slices while training: does it learn what it has not seen?"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.patches import low_resolution
+from data.training_data import TrainingData, open_volumes, open_with_lung_mask, slice_digests
+from data.volume import Volume
+from data.windows import Domain
+from models.medical_cycle_gan import MedicalCycleGANModel
+from util.errors import UserError
+from util.metrics import psnr, ssim
+from util.resampling import area_average
+
+SCORES = ("psnr", "ssim", "consistency")
+SLICES = 8  # of a domain, evenly spaced: enough to see a trend, a matter of seconds on a GPU
+LARGEST_EDGE = 512  # micro pixels of a square: bounds memory and time, whatever the slices are
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-back image.
+
+    Attributes:
+        low: input of G_A, (rows, columns) in [-1, 1].
+        high: what it was shrunk from, k times as large, in [-1, 1]; None for clinical CT.
+        hu: HU (for micro-CT the file's units) that a step of 1 in [-1, 1] stands for.
+    """
+
+    low: np.ndarray
+    high: np.ndarray | None
+    hu: float
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """The held-back volumes, clinical ones with their lung masks."""
+
+    clinical: list[tuple[Volume, np.ndarray | None]]
+    micro: list[Volume]
+
+
+def open_held_back(options: Namespace, data: TrainingData) -> HeldBack | None:
+    """Open what --val_clinical_paths, --val_micro_paths or --val_slices name; None without them.
+
+    Raises:
+        UserError: a slice of them is trained on, or what a score needs is missing.
+    """
+    words = {"clinical": options.val_clinical_paths, "micro": options.val_micro_paths}
+    if not any(words.values()):
+        if options.val_slices is None:
+            return None
+        words = data.sources
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    masks = Path(options.maskdatafolder) if options.maskdatafolder else None
+    spacing, slices = options.micro_spacing, options.val_slices
+    clinical = [
+        open_with_lung_mask(Path(path), cache_dir, masks, spacing, slices)
+        for path in words["clinical"] or []
+    ]
+    micro = open_volumes(words["micro"], cache_dir, spacing, slices) if words["micro"] else []
+    public = options.dataset_mode == "public_2D"
+    if not (clinical if public else micro):
+        missing = "clinical CT" if public else "micro-CT"
+        flag = "clinical" if public else "micro"
+        raise UserError(
+            f"PSNR and SSIM are measured on held-back {missing}, got none: give "
+            f"--val_{flag}_paths, or --val_slices such as -20:"
+        )
+    for volume in [*(volume for volume, _ in clinical), *micro]:
+        if set(slice_digests([volume])) & set(data.digests):
+            raise UserError(
+                f"validation volume {volume.source} holds slices that are trained on: give "
+                "--val_slices, or other volumes"
+            )
+    return HeldBack(clinical, micro)
+
+
+def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) -> list[Sample]:
+    """Squares of evenly spaced slices, as the networks take them; without any chance in it.
+
+    Raises:
+        UserError: slices are smaller than a patch.
+    """
+    scale = 2**options.sampling_times
+    paired = options.dataset_mode == "public_2D"
+    samples = []
+    micro: list[tuple[Volume, np.ndarray | None]] = [(volume, None) for volume in held_back.micro]
+    domains: list[tuple[Domain, list[tuple[Volume, np.ndarray | None]]]] = [
+        ("clinical", held_back.clinical),
+        ("micro", micro),
+    ]
+    for domain, volumes in domains:
+        whole = domain == "micro" or paired
+        edge = LARGEST_EDGE if whole else LARGEST_EDGE // scale
+        for volume, index, corner in squares(volumes, edge, scale if whole else 1):
+            window = data.windows.window_for(volume, domain)
+            image = window.to_unit(volume.read_patch(index, *corner))
+            hu = (window.high - window.low) / 2
+            if whole:
+                low = low_resolution(image, scale, options.degradation)
+                samples.append(Sample(low, image, hu))
+            else:
+                samples.append(Sample(image, None, hu))
+    return samples
+
+
+def squares(
+    volumes: Sequence[tuple[Volume, np.ndarray | None]], edge: int, multiple: int
+) -> Iterator[tuple[Volume, int, tuple[int, int, int, int]]]:
+    """(volume, slice, (row, column, height, width)) of evenly spaced slices, around the lung.
+
+    Args:
+        volumes: with their lung masks, or None for the middle of the slice.
+        edge: of the square at the most, in pixels.
+        multiple: height and width are multiples of this.
+    """
+    share = -(-SLICES // len(volumes)) if volumes else 0
+    for volume, mask in volumes:
+        columns, rows, slices = volume.size
+        height, width = (min(edge, side) // multiple * multiple for side in (rows, columns))
+        candidates = np.arange(slices)
+        if mask is not None:
+            candidates = np.array([z for z in candidates if np.any(mask[z])], dtype=int)
+        picked = np.linspace(0, len(candidates) - 1, min(share, len(candidates)))
+        for index in candidates[np.round(picked).astype(int)]:
+            y, x = rows / 2, columns / 2
+            if mask is not None:
+                y, x = (float(np.mean(axis)) for axis in np.nonzero(mask[index]))
+            row = int(np.clip(round(y) - height // 2, 0, rows - height))
+            column = int(np.clip(round(x) - width // 2, 0, columns - width))
+            yield volume, int(index), (row, column, height, width)
+
+
+class Validator:
+    """Scores a model on samples.
+
+    Args:
+        samples: at least one, and at least one of them with its truth.
+        scale: k = 2^n.
+    """
+
+    def __init__(self, samples: Sequence[Sample], scale: int) -> None:
+        self.samples = samples
+        self.scale = scale
+
+    def score(self, model: MedicalCycleGANModel) -> dict[str, float]:
+        """PSNR and SSIM of restored images, and how far the SR image's average is from its input.
+
+        Returns:
+            psnr in dB from the squared error over all samples with a truth; ssim, their mean, on
+            intensities in [0, 2]; consistency, the mean absolute difference of the SR image's area
+            average from its input, in HU over clinical CT (over micro-CT in its units where no
+            clinical CT is held back).
+        """
+        restored: list[np.ndarray] = []
+        truths: list[np.ndarray] = []
+        similar: list[float] = []
+        inconsistent: dict[bool, list[float]] = {True: [], False: []}
+        for sample in self.samples:
+            image = enlarge(model, sample.low)
+            error = np.abs(area_average(image, self.scale) - sample.low).mean() * sample.hu
+            inconsistent[sample.high is None].append(float(error))
+            if sample.high is not None:
+                restored.append(image.ravel())
+                truths.append(sample.high.ravel())
+                similar.append(ssim(image + 1, sample.high + 1, data_range=2.0))
+        return {
+            "psnr": psnr(np.concatenate(restored), np.concatenate(truths), data_range=2.0),
+            "ssim": float(np.mean(similar)),
+            "consistency": float(np.mean(inconsistent[True] or inconsistent[False])),
+        }
+
+
+@torch.no_grad()
+def enlarge(model: MedicalCycleGANModel, image: np.ndarray) -> np.ndarray:
+    """An image (rows, columns) in [-1, 1] through G_A, or its moving average where one is kept.
+
+    Returns:
+        float32 (rows * k, columns * k).
+    """
+    network = model.G_A if model.average is None else model.average.network
+    images = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    enlarged: np.ndarray = model.run(network, images.to(model.device))[0, 0].cpu().numpy()
+    return enlarged
+
+
+def describe(scores: Mapping[str, float]) -> str:
+    """The scores in one line for the user's eyes."""
+    return (
+        f"PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}, "
+        f"consistency {scores['consistency']:.1f} HU"
+    )
+
+
+def is_better(metric: str, score: float, best: float | None) -> bool:
+    """Whether a score beats the best so far: more is better but for the consistency error."""
+    if best is None:
+        return True
+    return score < best if metric == "consistency" else score > best
