@@ -20,6 +20,11 @@ from util.processes import join_processes, leave_processes, own_device, process_
 def main(arguments: list[str]) -> int:
     """Train by command-line words; returns the exit code."""
     options, parser = TrainOptions().parse(arguments, count_gpus)
+    if options.summary:
+        from training.summary import summary
+
+        print(summary(options))
+        return 0
     if process_place()[0] == 0:
         print(f"options\n{format_options(parser, options)}\n")
     return train(options)

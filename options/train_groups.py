@@ -40,6 +40,11 @@ def add_run_group(parser: argparse.ArgumentParser) -> None:
         help="fused: convolutions with what stands before them, faster and in half the memory; "
         "eager: torch's layers one by one, as published (also taken for --norm batch)",
     )
+    group.add_argument(
+        "--summary",
+        action="store_true",
+        help="print networks, parameters, arithmetic and memory of a step, and stop",
+    )
     group.add_argument("--seed", type=whole_number, default=0, help="of every random number")
     group.add_argument(
         "--continue_train",

@@ -165,5 +165,14 @@ def stored_options(
 
 # Options that belong to one call, not to the experiment.
 PER_CALL_OPTIONS = frozenset(
-    {"continue_train", "overwrite", "epoch", "load_iter", "checkpoints_dir", "gpu_ids", "debug"}
+    {
+        "continue_train",
+        "overwrite",
+        "summary",
+        "epoch",
+        "load_iter",
+        "checkpoints_dir",
+        "gpu_ids",
+        "debug",
+    }
 )
