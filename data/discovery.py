@@ -19,6 +19,8 @@ from data.formats import (
 )
 from data.tiff import count_slices
 from data.tiff_stack import tiff_files
+from data.zarr_volume import is_zarr
+from data.zarr_voxels import is_address
 from util.errors import UserError
 
 
@@ -61,6 +63,8 @@ def _nothing_in(words: str) -> UserError:
 
 def _volumes_of(word: str) -> list[Path]:
     path = Path(word).expanduser()
+    if is_address(word):
+        return [path]
     try:
         if path.is_dir():
             return _volumes_in(path)
@@ -100,6 +104,8 @@ def _named_file(path: Path) -> list[Path]:
 
 def _volumes_in(folder: Path) -> list[Path]:
     """The folder itself if it is one volume, its volume files, and what its sub-folders hold."""
+    if is_zarr(folder):
+        return [folder]
     entries = sorted(
         (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
         key=lambda entry: natural_key(entry.name),

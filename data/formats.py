@@ -9,12 +9,13 @@ from pathlib import Path
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 TIFF_ENDINGS = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
+ZARR_ENDINGS = (".zarr", ".ome.zarr")
 ENDINGS = NIFTI_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 """Known file endings, in the order of preference when one case lies there in several formats."""
 
 KNOWN_FORMATS = (
     "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), TIFF (.tif, .tiff), "
-    "a folder of DICOM slices, a folder of TIFF slices"
+    "a folder of DICOM slices, a folder of TIFF slices, Zarr or OME-Zarr (.zarr)"
 )
 
 
@@ -27,7 +28,9 @@ def ending_of(path: str | Path) -> str:
 def case_name(path: str | Path) -> str:
     """File or folder name without its format's ending: `scans/lung 7.nii.gz` -> `lung 7`."""
     name = Path(path).name or Path(path).resolve().name
-    ending = ending_of(name)
+    ending = max(
+        (end for end in ENDINGS + ZARR_ENDINGS if name.lower().endswith(end)), key=len, default=""
+    )
     return name[: -len(ending)] if ending and len(name) > len(ending) else name
 
 

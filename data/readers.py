@@ -13,6 +13,7 @@ from data.nifti import read_nifti
 from data.tiff import check_tiff_spacing, read_tiff, read_tiff_folder
 from data.tiff_stack import tiff_files
 from data.volume import Volume
+from data.zarr_volume import is_zarr, read_zarr
 from util.errors import UserError
 
 
@@ -25,13 +26,14 @@ def read_volume(
 
     Uncompressed files are memory-mapped where they lie. Packed ones, DICOM series and TIFF
     stacks are decoded once, slice by slice, to a cache file named by their content, and mapped
-    from there. Floating-point voxels are checked for NaN, slice by slice.
+    from there. Floating-point voxels are checked for NaN, slice by slice. Zarr and OME-Zarr stay
+    where they are, also at an address such as s3://bucket/lung.zarr, and are read by patches.
 
     Args:
         path: NIfTI, NRRD, MetaImage or TIFF file, or a folder with one DICOM series or one
             TIFF stack.
         cache_dir: folder for decoded volumes; None means `data.cache.default_cache_dir()`.
-        tiff_spacing: voxel size (x, y, z) in mm for TIFF, in place of what the file states.
+        tiff_spacing: voxel size (x, y, z) in mm for TIFF and Zarr, in place of what they state.
 
     Raises:
         UserError: missing, unreadable, truncated, empty, of unknown format, in colour, with
@@ -41,6 +43,8 @@ def read_volume(
     cache = cache_dir if cache_dir is not None else default_cache_dir()
     spacing = None if tiff_spacing is None else check_tiff_spacing(tiff_spacing)
     try:
+        if is_zarr(path):
+            return read_zarr(path, spacing)
         if path.is_dir():
             return _read_folder(path, cache, spacing)
         if not path.exists():

@@ -22,7 +22,7 @@ class Volume:
 
     Attributes:
         array: (slices, rows, columns) = (z, y, x) in the stored type, memory-mapped where it
-            came from a file.
+            came from a file. A `ZarrVoxels` stands in for it where voxels come from a Zarr store.
         affine: (4, 4) float64, voxel index (x, y, z) -> millimetres, RAS+ as in NIfTI.
         source: path as the user knows it.
         slope, intercept: physical value (HU) = stored * slope + intercept.
@@ -97,6 +97,18 @@ class Volume:
         affine[:, 3] = self.affine @ (0.0, 0.0, float(start), 1.0)
         whole = self.whole or self
         return replace(self, array=self.array[start:stop], affine=affine, whole=whole)
+
+    def turned(self, axis: str) -> Volume:
+        """The same voxels with slices across another axis: "z" as they are, "y" or "x".
+
+        Slices along y have (z, x) as rows and columns, slices along x have (z, y). A view: nothing
+        is copied.
+        """
+        order = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 0, 1)}[axis]
+        # Columns of the affine stand for x, y, z: the array's axes backwards.
+        columns = [2 - order[2], 2 - order[1], 2 - order[0], 3]
+        turned = self.array.transpose(order)
+        return replace(self, array=turned, affine=self.affine[:, columns], whole=None)
 
     def slice_digests(self) -> list[str]:
         """A short fingerprint per slice, to find slices that were trained on.

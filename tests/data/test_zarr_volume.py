@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.discovery import find_volumes
+from data.readers import read_volume
+from data.volume import Volume
+from data.zarr_volume import is_zarr, read_zarr
+from data.zarr_voxels import ZarrVoxels, address_of, is_address
+from util.errors import UserError
+
+zarr = pytest.importorskip("zarr")
+VOXELS = np.random.default_rng(0).integers(-1000, 3000, (10, 12, 14)).astype(np.int16)
+
+
+def store(path: Path, voxels: np.ndarray = VOXELS, **attributes: Any) -> Path:
+    array = zarr.open(str(path), mode="w", shape=voxels.shape, chunks=(4,) * voxels.ndim,
+                      dtype=voxels.dtype)  # fmt: skip
+    array[:] = voxels
+    array.attrs.update(attributes)
+    return path
+
+
+def ome(path: Path, version: str, voxels: np.ndarray = VOXELS, **changes: Any) -> Path:
+    """An OME-Zarr image with a second, smaller level; voxels of 5 x 6 x 7 micrometres (x, y, z)."""
+    group = zarr.open_group(str(path), mode="w")
+    lead = voxels.ndim - 3
+    for name, level in (("0", voxels), ("1", voxels[..., ::2, ::2])):
+        made = zarr.open(str(path / name), mode="w", shape=level.shape, chunks=level.shape,
+                         dtype=level.dtype)  # fmt: skip
+        made[:] = level
+    names = [*"tc"[:lead], *"zyx"]
+    axes: Any = [
+        {"name": name, "type": "space", "unit": "micrometer"} if name in "zyx" else {"name": name}
+        for name in names
+    ]
+    scale = [*(1.0,) * lead, 7.0, 6.0, 5.0]
+    datasets = [
+        {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]},
+        {"path": "1"},
+    ]
+    image = {"axes": axes, "datasets": datasets, **changes}
+    if version == "0.5":
+        group.attrs.update({"ome": {"version": "0.5", "multiscales": [image]}})
+    else:
+        group.attrs.update({"multiscales": [{"version": version, **image}]})
+    return path
+
+
+def test_a_plain_array_is_a_volume_that_is_read_by_patches(tmp_path: Path) -> None:
+    volume = read_volume(store(tmp_path / "lung.zarr", spacing=[0.03, 0.02, 0.01]))
+    assert type(volume.array).__name__ == ZarrVoxels.__name__
+    assert volume.name == "lung"
+    assert volume.size == (14, 12, 10)
+    assert volume.spacing == pytest.approx((0.01, 0.02, 0.03))
+    assert volume.spacing_known
+    np.testing.assert_array_equal(volume.read_slice(-1), VOXELS[-1])
+    np.testing.assert_array_equal(volume.read_patch(3, 2, 5, 7, 9), VOXELS[3, 2:9, 5:14])
+    with pytest.raises(IndexError):
+        volume.read_patch(3, 6, 0, 7, 9)
+    with pytest.raises(IndexError):
+        volume.read_slice(10)
+
+
+def test_digests_and_windows_are_those_of_the_same_voxels_elsewhere(tmp_path: Path) -> None:
+    volume = read_volume(store(tmp_path / "lung.zarr"))
+    assert volume.slice_digests() == Volume(VOXELS, np.eye(4), "a.nii").slice_digests()
+    assert not volume.spacing_known
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("lead", [0, 2])
+def test_ome_zarr_brings_its_full_resolution_and_voxel_size(
+    tmp_path: Path, version: str, lead: int
+) -> None:
+    volume = read_volume(ome(tmp_path / "lung.ome.zarr", version, VOXELS[(None,) * lead]))
+    assert volume.name == "lung"
+    assert volume.size == (14, 12, 10)
+    assert volume.spacing == pytest.approx((0.005, 0.006, 0.007))
+    np.testing.assert_array_equal(volume.read_slice(4), VOXELS[4])
+    other = read_volume(tmp_path / "lung.ome.zarr", tiff_spacing=(1.0, 2.0, 3.0))
+    assert other.spacing == pytest.approx((1.0, 2.0, 3.0))
+
+
+def test_axes_as_letters_and_without_a_scale(tmp_path: Path) -> None:
+    path = ome(tmp_path / "a.zarr", "0.3", axes=list("zyx"), datasets=[{"path": "0"}])
+    assert not read_volume(path).spacing_known
+
+
+def test_views_and_other_axes_read_the_same_voxels(tmp_path: Path) -> None:
+    lazy = read_volume(store(tmp_path / "lung.zarr"))
+    plain = Volume(VOXELS, lazy.affine, "plain")
+    for cut in (slice(0, 10), slice(2, 7)):
+        for axis in "zyx":
+            ours, theirs = (
+                volume.select_slices(cut.start, cut.stop).turned(axis) for volume in (lazy, plain)
+            )
+            assert ours.size == theirs.size
+            np.testing.assert_array_equal(ours.affine, theirs.affine)
+            for index in (0, ours.num_slices - 1, -2):
+                np.testing.assert_array_equal(ours.read_slice(index), theirs.read_slice(index))
+            height, width = ours.size[1] - 2, ours.size[0] - 1
+            np.testing.assert_array_equal(
+                ours.read_patch(1, 2, 1, height, width), theirs.read_patch(1, 2, 1, height, width)
+            )
+
+
+def test_another_process_opens_the_store_anew(tmp_path: Path) -> None:
+    volume = read_volume(store(tmp_path / "lung.zarr")).select_slices(2, 8).turned("y")
+    packed = pickle.dumps(volume)
+    assert len(packed) < 3000  # the address, not the voxels
+    again = pickle.loads(packed)
+    np.testing.assert_array_equal(again.read_slice(3), volume.read_slice(3))
+
+
+def test_an_address_is_opened_by_fsspec() -> None:
+    array = zarr.open("memory://bucket/lung.zarr", mode="w", shape=VOXELS.shape, chunks=(4, 4, 4),
+                      dtype=VOXELS.dtype)  # fmt: skip
+    array[:] = VOXELS
+    (path,) = find_volumes(["memory://bucket/lung.zarr"])
+    volume = read_volume(path)
+    assert volume.source == "memory://bucket/lung.zarr"
+    assert volume.name == "lung"
+    np.testing.assert_array_equal(volume.read_slice(5), VOXELS[5])
+
+
+def test_addresses_survive_path() -> None:
+    assert address_of(Path("s3://bucket/a.zarr")) == "s3://bucket/a.zarr"
+    assert address_of(Path("/data/a.zarr")) == "/data/a.zarr"
+    assert is_address(Path("https://host/a.zarr"))
+    assert not is_address("folder/a.zarr")
+
+
+def test_stores_are_found_in_folders(tmp_path: Path) -> None:
+    plain, image = store(tmp_path / "in" / "a.zarr"), ome(tmp_path / "in" / "b.ome.zarr", "0.4")
+    assert find_volumes([str(tmp_path / "in")]) == [plain, image]
+    assert find_volumes([str(tmp_path / "in" / "*.zarr")]) == [plain, image]
+    assert is_zarr(plain)
+    assert not is_zarr(tmp_path)
+
+
+def test_what_is_no_volume_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = ome(tmp_path / "several.zarr", "0.4", np.stack([VOXELS, VOXELS])[None])
+    with pytest.raises(UserError, match=r"has shape \(1, 2, 10, 12, 14\): expected one volume"):
+        read_volume(several)
+    with pytest.raises(UserError, match="expected them to end in z, y, x"):
+        read_volume(ome(tmp_path / "xyz.zarr", "0.4", axes=list("xyz")))
+    with pytest.raises(UserError, match=r"has shape \(10, 12\)"):
+        read_volume(store(tmp_path / "flat.zarr", VOXELS[:, :, 0]))
+    group = tmp_path / "group.zarr"
+    zarr.open_group(str(group), mode="w")
+    store(group / "inner")
+    with pytest.raises(UserError, match=r"give the array inside it \(inner\)"):
+        read_volume(group)
+    broken = tmp_path / "broken.zarr"
+    broken.mkdir()
+    (broken / ".zarray").write_text("{")
+    with pytest.raises(UserError, match="cannot be opened as Zarr"):
+        read_volume(broken)
+    spoilt = VOXELS.astype(np.float32)
+    spoilt[3, 4, 5] = np.nan
+    volume = read_volume(store(tmp_path / "nan.zarr", spoilt))
+    volume.read_slice(2)
+    with pytest.raises(UserError, match="NaN or infinite voxels"):
+        volume.read_slice(3)
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(UserError, match="needs the package zarr: pip install zarr"):
+        read_zarr(tmp_path / "lung.zarr")
