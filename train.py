@@ -110,7 +110,7 @@ def train(options: argparse.Namespace) -> int:
     )
     together = options.batch_size * processes.count
     shared = f"; {processes.count} processes" if processes.count > 1 else ""
-    say(data.describe())
+    say(data.describe(dataset.patch_counts()))
     say(
         ", ".join(f"{name} {count_parameters(net):,}" for name, net in model.networks.items())
         + f" parameters; {len(dataset)} patches and {-(-len(dataset) // together)} steps an "

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data.degradation import Degradation
-from data.patches import PatchDataset
+from data.patches import PatchDataset, Sampling
 from data.public_dataset import PublicDataset
 from data.training_data import TrainingData
 from data.unpaired_dataset import UnpairedDataset
@@ -27,6 +27,8 @@ class PatchSettings:
         serial: pair by index, as published.
         fresh: new patches in every epoch.
         max_size: items an epoch at the most; None for no limit.
+        sampling: how often each volume is taken.
+        match_spacing: resample micro-CT to the clinical voxel size / scale.
     """
 
     clinical_patch_size: int
@@ -40,6 +42,8 @@ class PatchSettings:
     serial: bool
     fresh: bool
     max_size: int | None
+    sampling: Sampling
+    match_spacing: bool
 
 
 def make_unpaired(data: TrainingData, settings: PatchSettings) -> PatchDataset:
@@ -58,6 +62,8 @@ def make_unpaired(data: TrainingData, settings: PatchSettings) -> PatchDataset:
         serial=settings.serial,
         fresh=settings.fresh,
         max_size=settings.max_size,
+        sampling=settings.sampling,
+        micro_spacing=data.clinical_spacing / settings.scale if settings.match_spacing else None,
     )
 
 
@@ -74,6 +80,7 @@ def make_public(data: TrainingData, settings: PatchSettings) -> PatchDataset:
         flip=settings.flip,
         fresh=settings.fresh,
         max_size=settings.max_size,
+        sampling=settings.sampling,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from data.sampling import PatchPositions, Rule, item_generator
 from data.volume import Volume
 from data.windows import IntensityWindow
 from util.errors import UserError
+from util.resampling import resize
 
 # Of [-1, 1]: 7.5 HU in the default window, below the noise of any clinical CT.
 CONSTANT_PATCH_NOISE = 0.01
 
 Item = dict[str, torch.Tensor]
+Sampling = Literal["by_volume", "by_size"]
 
 
 class PatchSource:
@@ -27,6 +30,8 @@ class PatchSource:
         volume: where the voxels come from.
         window: physical values -> [-1, 1].
         patch_size, mask, rule: as in `PatchPositions`, which raises the same errors.
+        pixels: edge of the square that is read and resampled to `patch_size`, to match another
+            voxel size; None reads `patch_size` pixels as they are.
     """
 
     def __init__(
@@ -36,17 +41,19 @@ class PatchSource:
         patch_size: int,
         mask: np.ndarray | None = None,
         rule: Rule = "inside",
+        pixels: int | None = None,
     ) -> None:
         self.volume = volume
         self.window = window
-        self.positions = PatchPositions(volume, patch_size, mask, rule)
         self._patch_size = patch_size
+        self._pixels = patch_size if pixels is None else pixels
+        self.positions = PatchPositions(volume, self._pixels, mask, rule)
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """float32 (patch_size, patch_size) in [-1, 1], each admissible position equally likely."""
         section, row, column = self.positions.draw(generator)
-        size = self._patch_size
-        return self.window.to_unit(self.volume.read_patch(section, row, column, size, size))
+        read = self.volume.read_patch(section, row, column, self._pixels, self._pixels)
+        return self.window.to_unit(resize(read, self._patch_size, self._patch_size))
 
 
 class PatchDataset(Dataset[Item]):
@@ -90,6 +97,10 @@ class PatchDataset(Dataset[Item]):
         """Item `index` of `epoch`: {"clinical": (1, p, p), "micro": (1, p*k, p*k)}."""
         raise NotImplementedError
 
+    def patch_counts(self) -> list[int]:
+        """Patch positions in each volume: clinical ones first, then micro-CT."""
+        raise NotImplementedError
+
     def generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
         """One of an item's independent random streams, so that domains do not share draws."""
         return item_generator(self._seed, epoch, index, stream)
@@ -108,9 +119,33 @@ def epoch_length(volumes: Sequence[object], patches_per_volume: int, max_size: i
     return length if max_size is None else min(length, max_size)
 
 
-def any_of(sources: Sequence[PatchSource], generator: np.random.Generator) -> PatchSource:
-    """One of the volumes, each equally likely."""
-    return sources[int(generator.integers(len(sources)))]
+class Choice:
+    """Draws one of several volumes.
+
+    Args:
+        sources: at least one.
+        sampling: "by_volume": each volume is equally likely; "by_size": each patch position is, so
+            that large volumes are seen more often.
+    """
+
+    def __init__(self, sources: Sequence[PatchSource], sampling: Sampling = "by_volume") -> None:
+        self.sources = sources
+        self.by_size = sampling == "by_size"
+        counts = [source.positions.count for source in sources]
+        self._ends = np.cumsum(counts, dtype=np.float64)
+
+    def draw(self, generator: np.random.Generator) -> PatchSource:
+        """One of the volumes."""
+        if not self.by_size:
+            return self.sources[int(generator.integers(len(self.sources)))]
+        place = np.searchsorted(self._ends, generator.random() * self._ends[-1], side="right")
+        return self.sources[min(int(place), len(self.sources) - 1)]
+
+    def of_item(self, index: int, generator: np.random.Generator) -> PatchSource:
+        """The volume of an epoch's item: in turn, or drawn by size."""
+        if self.by_size:
+            return self.draw(generator)
+        return self.sources[index % len(self.sources)]
 
 
 def low_resolution(patch: np.ndarray, scale: int, degradation: Degradation) -> np.ndarray:

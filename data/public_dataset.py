@@ -8,10 +8,11 @@ import numpy as np
 
 from data.degradation import Degradation
 from data.patches import (
+    Choice,
     Item,
     PatchDataset,
     PatchSource,
-    any_of,
+    Sampling,
     enliven,
     epoch_length,
     low_resolution,
@@ -46,6 +47,7 @@ class PublicDataset(PatchDataset):
         noise_probability: how often Gaussian noise is added to the low-resolution patch.
         noise_sigma: its standard deviation, on the networks' scale of [-1, 1].
         max_size: upper limit for the items an epoch.
+        sampling: how often each volume is taken, see `data.patches.Choice`.
 
     Raises:
         UserError: hr_size is not a multiple of scale, no item, a volume or mask that no patch fits
@@ -66,6 +68,7 @@ class PublicDataset(PatchDataset):
         noise_probability: float = 0.1,
         noise_sigma: float = 0.05,
         max_size: int | None = None,
+        sampling: Sampling = "by_volume",
     ) -> None:
         super().__init__(epoch_length(clinical, patches_per_volume, max_size), seed, fresh, flip)
         if hr_size % scale:
@@ -73,10 +76,11 @@ class PublicDataset(PatchDataset):
                 f"high-resolution patches of {hr_size} pixels cannot be shrunk {scale} times: "
                 f"give a size that is a multiple of {scale}"
             )
-        self._sources = [
+        sources = [
             PatchSource(volume, windows.window_for(volume, "clinical"), hr_size, mask, "centre")
             for volume, mask in clinical
         ]
+        self._volumes = Choice(sources, sampling)
         self._scale = scale
         self._degradation: Degradation = degradation
         self._noise_probability = noise_probability
@@ -89,11 +93,15 @@ class PublicDataset(PatchDataset):
         high = enliven(self._high_patch(generator), generator)
         return {"clinical": to_tensor(low), "micro": to_tensor(high)}
 
+    def patch_counts(self) -> list[int]:
+        """Patch positions in each volume."""
+        return [source.positions.count for source in self._volumes.sources]
+
     def _high_patch(self, generator: np.random.Generator) -> np.ndarray:
-        return self.flipped(any_of(self._sources, generator).draw(generator), generator)
+        return self.flipped(self._volumes.draw(generator).draw(generator), generator)
 
     def _low_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:
-        large = self._sources[index % len(self._sources)].draw(generator)
+        large = self._volumes.of_item(index, generator).draw(generator)
         patch = self.flipped(low_resolution(large, self._scale, self._degradation), generator)
         if generator.random() < self._noise_probability:
             noise = generator.standard_normal(patch.shape, dtype=np.float32)

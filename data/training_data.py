@@ -14,17 +14,22 @@ from data.lung_mask import load_lung_mask
 from data.phantom import generate_phantom
 from data.phantom_scanners import MicroScanner
 from data.readers import read_volume
-from data.volume import Volume, parse_slices
+from data.volume import LARGE_BYTES, Volume, parse_slices, slice_digest
 from data.windows import (
     CLINICAL_WINDOW,
     Normalization,
     WindowPolicy,
     parse_windows,
     percentile_window,
+    sampled_range,
 )
 from util.errors import UserError
 
 Spacing = tuple[float, float, float]
+
+DIGESTS_OF_LARGE = 16
+CUBE_TOLERANCE = 0.02  # relative; headers round voxel sizes
+TABLE_HEAD = ["domain", "voxels", "mm", "range", "lung", "patches", "file"]
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,29 @@ class TrainingData:
         """Paths of the volumes, by domain, as the user knows them."""
         return {
             "clinical": [volume.source for volume, _ in self.clinical],
-            "micro": [volume.source for volume in self.micro],
+            "micro": list(dict.fromkeys(volume.source for volume in self.micro)),
         }
 
-    def describe(self) -> str:
-        """One line a volume (size, spacing, lung share) and the windows, for the user's eyes."""
-        lines = []
-        for volume, mask in self.clinical:
-            share = "" if mask is None else f", {100 * lung_share(mask):.0f} % lung"
-            lines.append(f"clinical {_summary(volume)}{share}")
-        lines += [f"micro    {_summary(volume)}" for volume in self.micro]
+    @property
+    def clinical_spacing(self) -> float:
+        """Median in-plane voxel size of the clinical volumes, in mm."""
+        return float(np.median([volume.spacing[:2] for volume, _ in self.clinical]))
+
+    def describe(self, patch_counts: Sequence[int]) -> str:
+        """A table of the volumes and the windows, for the user's eyes.
+
+        Args:
+            patch_counts: patch positions in each volume, as `PatchDataset.patch_counts`.
+        """
+        volumes = [
+            *(("clinical", volume, mask) for volume, mask in self.clinical),
+            *(("micro", volume, None) for volume in self.micro),
+        ]
+        rows = [
+            _row(domain, volume, mask, count)
+            for (domain, volume, mask), count in zip(volumes, patch_counts, strict=True)
+        ]
+        lines = _table([TABLE_HEAD, *rows])
         windows = self.windows
         if windows.normalization == "minmax":
             lines.append("windows  each volume's own range (as published)")
@@ -74,11 +92,27 @@ def lung_share(mask: np.ndarray) -> float:
     return sum(int(np.count_nonzero(section)) for section in mask) / mask.size
 
 
-def _summary(volume: Volume) -> str:
-    size = "x".join(str(edge) for edge in volume.size)
-    spacing = "x".join(f"{edge:.4g}" for edge in volume.spacing)
-    unknown = "" if volume.spacing_known else " (assumed: the file states none)"
-    return f"{volume.source}: {size} voxels of {spacing} mm{unknown}"
+def _row(domain: str, volume: Volume, mask: np.ndarray | None, patches: int) -> list[str]:
+    low, high = sampled_range(volume)
+    return [
+        domain,
+        "x".join(str(edge) for edge in volume.size),
+        "x".join(f"{edge:.4g}" for edge in volume.spacing)
+        + ("" if volume.spacing_known else " (assumed)"),
+        f"{low:g} to {high:g}",
+        "" if mask is None else f"{100 * lung_share(mask):.0f} %",
+        f"{patches:,}",
+        volume.source,
+    ]
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """Lines with columns of equal width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def open_volumes(
@@ -147,8 +181,33 @@ def choose_windows(
 
 
 def slice_digests(volumes: Sequence[Volume]) -> list[str]:
-    """Fingerprints of all slices of all volumes, without those of constant slices."""
-    return sorted({digest for volume in volumes for digest in volume.slice_digests() if digest})
+    """Fingerprints of the slices of all volumes, without those of constant slices.
+
+    Of a volume that is larger than memory might be, only `DIGESTS_OF_LARGE` slices, evenly spaced:
+    reading it whole would take minutes before the first step.
+    """
+    digests: set[str] = set()
+    for volume in volumes:
+        indices = np.arange(volume.num_slices)
+        if volume.array.nbytes > LARGE_BYTES:
+            indices = np.unique(np.linspace(0, len(indices) - 1, DIGESTS_OF_LARGE).astype(int))
+        digests.update(slice_digest(volume.read_slice(int(index))) for index in indices)
+    return sorted(digests - {""})
+
+
+def all_axes(volume: Volume, axes: str) -> list[Volume]:
+    """A micro-CT volume with slices across each of these axes.
+
+    Raises:
+        UserError: more than one axis of a volume whose voxels are not cubes.
+    """
+    if len(axes) > 1 and np.ptp(volume.spacing) > CUBE_TOLERANCE * max(volume.spacing):
+        spacing = " x ".join(f"{edge:g}" for edge in volume.spacing)
+        raise UserError(
+            f"{volume.source} has voxels of {spacing} mm, expected cubes for --micro_axes {axes}: "
+            "leave --micro_axes out, or resample it first"
+        )
+    return [volume.turned(axis) for axis in axes]
 
 
 def phantom_windows() -> list[str]:
@@ -181,6 +240,7 @@ def open_training_data(
     window_words: Sequence[str] | None,
     stored_windows: Mapping[str, Any] | None,
     say: Callable[[str], None],
+    micro_axes: str = "z",
 ) -> TrainingData:
     """Open all volumes of a training run; without any path, the phantom's.
 
@@ -194,6 +254,7 @@ def open_training_data(
         normalization, window_words: as for `choose_windows`.
         stored_windows: windows of a resumed run, which win over measured ones.
         say: takes lines about what is going on.
+        micro_axes: axes that micro-CT is sliced across.
 
     Raises:
         UserError: only one of the two domains is given, or any volume cannot be used.
@@ -221,4 +282,5 @@ def open_training_data(
     else:
         windows = WindowPolicy.from_dict(stored_windows)
     digests = slice_digests([volume for volume, _ in clinical] + micro)
-    return TrainingData(clinical, micro, windows, digests)
+    turned = [view for volume in micro for view in all_axes(volume, micro_axes)]
+    return TrainingData(clinical, turned, windows, digests)

@@ -8,10 +8,11 @@ import numpy as np
 
 from data.degradation import Degradation
 from data.patches import (
+    Choice,
     Item,
     PatchDataset,
     PatchSource,
-    any_of,
+    Sampling,
     enliven,
     epoch_length,
     low_resolution,
@@ -21,6 +22,7 @@ from data.volume import Volume
 from data.windows import WindowPolicy
 from util.errors import UserError
 
+SQUARE_TOLERANCE = 0.02  # relative; headers round voxel sizes
 _CLINICAL, _MICRO = 0, 1  # random streams of an item
 
 
@@ -47,6 +49,9 @@ class UnpairedDataset(PatchDataset):
             patch always meets the n-th micro patch. False draws the partner's volume as well.
         fresh: False restores the published behaviour of the same items in every epoch.
         max_size: upper limit for the items an epoch.
+        sampling: how often each volume is taken, see `data.patches.Choice`.
+        micro_spacing: in-plane voxel size in mm that micro patches are resampled to; None takes
+            their pixels as they are.
 
     Raises:
         UserError: no micro volume, no item, a volume or mask that no patch fits in, or a
@@ -68,18 +73,28 @@ class UnpairedDataset(PatchDataset):
         serial: bool = False,
         fresh: bool = True,
         max_size: int | None = None,
+        sampling: Sampling = "by_volume",
+        micro_spacing: float | None = None,
     ) -> None:
         super().__init__(epoch_length(clinical, patches_per_volume, max_size), seed, fresh, flip)
         if not micro:
             raise UserError("unpaired training needs micro-CT: give at least one micro volume")
-        self._clinical = [
+        edge = patch_size * scale
+        sources = [
             PatchSource(volume, windows.window_for(volume, "clinical"), patch_size, mask)
             for volume, mask in clinical
         ]
-        self._micro = [
-            PatchSource(volume, windows.window_for(volume, "micro"), patch_size * scale)
+        self._clinical = Choice(sources, sampling)
+        sources = [
+            PatchSource(
+                volume,
+                windows.window_for(volume, "micro"),
+                edge,
+                pixels=None if micro_spacing is None else pixels_of(volume, edge, micro_spacing),
+            )
             for volume in micro
         ]
+        self._micro = Choice(sources, sampling)
         self._scale = scale
         self._micro_mix = micro_mix
         self._degradation: Degradation = degradation
@@ -92,17 +107,42 @@ class UnpairedDataset(PatchDataset):
         micro = enliven(self._micro_patch(index, generator), generator)
         return {"clinical": to_tensor(clinical), "micro": to_tensor(micro)}
 
+    def patch_counts(self) -> list[int]:
+        """Patch positions in each volume: clinical ones first, then micro-CT."""
+        sources = [*self._clinical.sources, *self._micro.sources]
+        return [source.positions.count for source in sources]
+
     def _clinical_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:
         if generator.random() < self._micro_mix:
-            large = any_of(self._micro, generator).draw(generator)
+            large = self._micro.draw(generator).draw(generator)
             patch = low_resolution(large, self._scale, self._degradation)
         else:
-            patch = self._clinical[index % len(self._clinical)].draw(generator)
+            patch = self._clinical.of_item(index, generator).draw(generator)
         return self.flipped(patch, generator)
 
     def _micro_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:
         if self._serial:
-            source = self._micro[index % len(self._micro)]
+            source = self._micro.of_item(index, generator)
         else:
-            source = any_of(self._micro, generator)
+            source = self._micro.draw(generator)
         return self.flipped(source.draw(generator), generator)
+
+
+def pixels_of(volume: Volume, edge: int, spacing: float) -> int:
+    """Pixels of a volume that are as wide as `edge` pixels of `spacing` mm.
+
+    Raises:
+        UserError: the volume's in-plane voxel size is not known or not square.
+    """
+    x, y, _ = volume.spacing
+    if not volume.spacing_known:
+        raise UserError(
+            f"{volume.source} states no voxel size, which --match_spacing needs: give "
+            "--micro_spacing"
+        )
+    if abs(x - y) > SQUARE_TOLERANCE * x:
+        raise UserError(
+            f"{volume.source} has pixels of {x:g} x {y:g} mm, expected square ones for "
+            "--match_spacing: resample it first, or leave it out"
+        )
+    return max(1, round(edge * spacing / x))

@@ -9,8 +9,11 @@ from hashlib import blake2b
 import numpy as np
 
 from data.formats import case_name
-from data.mapping import MappedRegion, map_region, mapped_region, release_pages
+from data.mapping import FAULT_AROUND, MappedRegion, map_region, mapped_region, release_pages
 from util.errors import UserError
+
+MOST_MAPPED = 1 << 26  # bytes of a mapped file at once
+LARGE_BYTES = 1 << 32  # a volume of more is sampled where it would otherwise be read whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,20 +125,36 @@ class Volume:
 
     def _physical(self, stored: np.ndarray) -> np.ndarray:
         """Float32 copy in physical units; scaling runs in float64 and rounds once."""
-        if self.slope == 1.0 and self.intercept == 0.0:
-            values = np.array(stored, dtype=np.float32)
-        else:
-            scaled = np.array(stored, dtype=np.float64)
-            scaled *= self.slope
-            scaled += self.intercept
-            values = scaled.astype(np.float32)
-        release_pages(stored)
+        values = np.empty(stored.shape, dtype=np.float32)
+        rows = rows_at_once(stored)
+        for first in range(0, len(stored), rows):
+            band = stored[first : first + rows]
+            if self.slope == 1.0 and self.intercept == 0.0:
+                values[first : first + rows] = band
+            else:
+                scaled = np.array(band, dtype=np.float64)
+                scaled *= self.slope
+                scaled += self.intercept
+                values[first : first + rows] = scaled
+            release_pages(band)
         return values
 
     def __reduce__(self) -> tuple[object, ...]:
         voxels = mapped_region(self.array)
         rest = (self.affine, self.source, self.slope, self.intercept, self.spacing_known)
         return _restore, (self.array if voxels is None else voxels, *rest)
+
+
+def rows_at_once(stored: np.ndarray) -> int:
+    """Rows of a slice to read before its pages are let go.
+
+    Across x or y each voxel of a mapped file may lie on a page of its own, and the system maps
+    the neighbours of each as well: a slice would look as large as the volume.
+    """
+    rows, columns = stored.shape
+    span = columns * abs(stored.strides[1])
+    cost = min(abs(stored.strides[0]), max(span, FAULT_AROUND)) or 1
+    return max(1, min(rows, MOST_MAPPED // cost))
 
 
 def _restore(voxels: np.ndarray | MappedRegion, *rest: object) -> Volume:

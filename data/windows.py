@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.volume import Volume
+from data.volume import LARGE_BYTES, Volume
 from util.errors import UserError
 from util.intensity_window import IntensityWindow
 
@@ -28,6 +28,7 @@ PUBLISHED_MICRO_RANGE = (0.0, 15000.0)
 
 # Enough for stable 0.1 % and 99.9 % points (2,000 voxels beyond each), 8 MB of float32.
 SAMPLED_VOXELS = 2_000_000
+SAMPLED_SLICES = 64
 
 
 # Public setting of the method: lung, soft tissue and part of bone; contrast above is clipped.
@@ -154,6 +155,12 @@ def _refuse_constant(volume: Volume, low: float, high: float) -> None:
         )
 
 
+def sampled_range(volume: Volume) -> tuple[float, float]:
+    """Smallest and largest of a fixed sample of a volume's voxels, for the user's eyes."""
+    parts = list(_sample(volume, SAMPLED_VOXELS // 8))
+    return min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)
+
+
 def _value_range(volume: Volume) -> tuple[float, float]:
     low, high = math.inf, -math.inf
     for index in range(volume.num_slices):
@@ -165,7 +172,9 @@ def _value_range(volume: Volume) -> tuple[float, float]:
 def _sample(volume: Volume, budget: int) -> Iterator[np.ndarray]:
     """Every n-th voxel of evenly spaced slices, at most about `budget` of them."""
     columns, rows, slices = volume.size
-    chosen = np.unique(np.linspace(0, slices - 1, min(slices, 64)).round().astype(int))
+    # A slice of a Zarr volume costs all the chunks that it crosses.
+    most = SAMPLED_SLICES if volume.array.nbytes <= LARGE_BYTES else SAMPLED_SLICES // 8
+    chosen = np.unique(np.linspace(0, slices - 1, min(slices, most)).round().astype(int))
     step = max(1, math.ceil(math.sqrt(rows * columns * len(chosen) / max(budget, 1))))
     for index in chosen:
         yield volume.read_slice(int(index))[::step, ::step].ravel()

@@ -55,6 +55,24 @@ def add_data_group(parser: argparse.ArgumentParser) -> None:
         help="patches in an epoch at the most, over all volumes",
     )
     group.add_argument(
+        "--sampling",
+        choices=("by_volume", "by_size"),
+        default="by_volume",
+        help="every volume as often as the others, or large ones more often by their patches",
+    )
+    group.add_argument(
+        "--match_spacing",
+        action="store_true",
+        help="resample micro-CT to the clinical voxel size / 2^sampling_times, so that 8x is 8x in "
+        "millimetres",
+    )
+    group.add_argument(
+        "--micro_axes",
+        choices=("z", "zy", "zx", "zyx"),
+        default="z",
+        help="slice isotropic micro-CT across these axes",
+    )
+    group.add_argument(
         "--micro_mix",
         type=fraction,
         default=0.25,

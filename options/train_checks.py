@@ -20,6 +20,8 @@ DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
     "n_layers_D": ("netD", "n_layers"),
     "lr_decay_iters": ("lr_policy", "step"),
     "micro_mix": ("dataset_mode", "unpaired"),
+    "match_spacing": ("dataset_mode", "unpaired"),
+    "micro_axes": ("dataset_mode", "unpaired"),
     "windows": ("normalization", "window"),
     "epoch": ("continue_train", True),
     "load_iter": ("continue_train", True),
@@ -81,6 +83,11 @@ def refuse_idle_options(
                 f"--{name} is about visdom panels, which --display_id 1 turns on: add it or leave "
                 f"--{name} out"
             )
+    if options.sampling == "by_size" and options.serial_batches:
+        parser.error(
+            "--sampling by_size draws the volume and --serial_batches takes them in turn: leave "
+            "one of them out"
+        )
     validated = (options.val_slices, options.val_clinical_paths, options.val_micro_paths)
     for name in ("val_freq", "val_metric", "patience"):
         if name in given and not any(validated):

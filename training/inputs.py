@@ -44,6 +44,7 @@ def open_data(
             normalization=options.normalization,
             window_words=options.windows,
             stored_windows=stored_windows,
+            micro_axes=options.micro_axes,
             say=say,
         )
 
@@ -69,4 +70,6 @@ def patch_settings(options: Namespace) -> PatchSettings:
         serial=options.serial_batches,
         fresh=not options.fixed_patches,
         max_size=options.max_dataset_size,
+        sampling=options.sampling,
+        match_spacing=options.match_spacing,
     )

@@ -17,7 +17,7 @@ from data.windows import Domain
 from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError
 from util.metrics import psnr, ssim
-from util.resampling import area_average
+from util.resampling import area_average, resize
 
 SCORES = ("psnr", "ssim", "consistency")
 SLICES = 8  # of a domain, evenly spaced: enough to see a trend, a matter of seconds on a GPU
@@ -100,9 +100,12 @@ def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) ->
     for domain, volumes in domains:
         whole = domain == "micro" or paired
         edge = LARGEST_EDGE if whole else LARGEST_EDGE // scale
-        for volume, index, corner in squares(volumes, edge, scale if whole else 1):
-            window = data.windows.window_for(volume, domain)
-            image = window.to_unit(volume.read_patch(index, *corner))
+        spacing = None
+        if domain == "micro" and options.match_spacing:
+            spacing = data.clinical_spacing / scale
+        for square in squares(volumes, edge, scale if whole else 1, spacing):
+            window = data.windows.window_for(square.volume, domain)
+            image = window.to_unit(square.read())
             hu = (window.high - window.low) / 2
             if whole:
                 low = low_resolution(image, scale, options.degradation)
@@ -112,20 +115,50 @@ def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) ->
     return samples
 
 
+@dataclass(frozen=True)
+class Square:
+    """A part of one slice, and the number of pixels that it is resampled to.
+
+    Attributes:
+        volume: where it lies.
+        index: its slice.
+        corner: (row, column, height, width) in the volume's pixels.
+        rows, columns: of the image.
+    """
+
+    volume: Volume
+    index: int
+    corner: tuple[int, int, int, int]
+    rows: int
+    columns: int
+
+    def read(self) -> np.ndarray:
+        """float32 (rows, columns) in physical units."""
+        return resize(self.volume.read_patch(self.index, *self.corner), self.rows, self.columns)
+
+
 def squares(
-    volumes: Sequence[tuple[Volume, np.ndarray | None]], edge: int, multiple: int
-) -> Iterator[tuple[Volume, int, tuple[int, int, int, int]]]:
-    """(volume, slice, (row, column, height, width)) of evenly spaced slices, around the lung.
+    volumes: Sequence[tuple[Volume, np.ndarray | None]],
+    edge: int,
+    multiple: int,
+    spacing: float | None = None,
+) -> Iterator[Square]:
+    """Squares of evenly spaced slices, around the lung.
 
     Args:
         volumes: with their lung masks, or None for the middle of the slice.
-        edge: of the square at the most, in pixels.
-        multiple: height and width are multiples of this.
+        edge: of the square at the most, in pixels of the image.
+        multiple: rows and columns of the image are multiples of this.
+        spacing: voxel size in mm that images are resampled to; None leaves it.
     """
     share = -(-SLICES // len(volumes)) if volumes else 0
     for volume, mask in volumes:
         columns, rows, slices = volume.size
-        height, width = (min(edge, side) // multiple * multiple for side in (rows, columns))
+        ratio = 1.0 if spacing is None else spacing / volume.spacing[0]
+        tall, wide = (
+            min(edge, int(side / ratio)) // multiple * multiple for side in (rows, columns)
+        )
+        height, width = min(rows, round(tall * ratio)), min(columns, round(wide * ratio))
         candidates = np.arange(slices)
         if mask is not None:
             candidates = np.array([z for z in candidates if np.any(mask[z])], dtype=int)
@@ -136,7 +169,7 @@ def squares(
                 y, x = (float(np.mean(axis)) for axis in np.nonzero(mask[index]))
             row = int(np.clip(round(y) - height // 2, 0, rows - height))
             column = int(np.clip(round(x) - width // 2, 0, columns - width))
-            yield volume, int(index), (row, column, height, width)
+            yield Square(volume, int(index), (row, column, height, width), tall, wide)
 
 
 class Validator:

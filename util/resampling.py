@@ -90,6 +90,47 @@ def interpolation_operator(length: int, scale: int, order: int) -> NDArray[np.fl
     return operator
 
 
+def resize(image: NDArray[Any], rows: int, columns: int) -> NDArray[np.float32]:
+    """Resample a slice to another number of pixels over the same area, any ratio.
+
+    Shrinking averages over each new pixel's area, parts of pixels by their share; enlarging
+    interpolates linearly. A side that stays as it is is left alone.
+
+    Args:
+        image: (rows, columns), any real type and unit.
+        rows, columns: of the result.
+
+    Returns:
+        float32 (rows, columns); its mean is that of the image where it was shrunk.
+    """
+    values = np.asarray(image, dtype=np.float32)
+    height, width = values.shape
+    if rows != height:
+        values = np.matmul(resize_operator(height, rows), values, dtype=np.float32)
+    if columns != width:
+        values = np.matmul(values, resize_operator(width, columns).T, dtype=np.float32)
+    return values
+
+
+@lru_cache(maxsize=8)
+def resize_operator(length: int, wanted: int) -> NDArray[np.float32]:
+    """Matrix float32 (wanted, length) of `resize` along one side; read-only."""
+    ratio = length / wanted
+    starts = np.arange(wanted) * ratio
+    pixels = np.arange(length)
+    if ratio >= 1:
+        shared = np.minimum(starts[:, None] + ratio, pixels + 1) - np.maximum(
+            starts[:, None], pixels
+        )
+        operator = shared.clip(min=0) / ratio
+    else:
+        centres = (starts + ratio / 2 - 0.5).clip(0, length - 1)
+        operator = (1 - np.abs(centres[:, None] - pixels)).clip(min=0)
+    operator = operator.astype(np.float32)
+    operator.flags.writeable = False
+    return operator
+
+
 def _check(image: NDArray[Any], scale: int) -> None:
     if np.ndim(image) != 2:
         raise ValueError(f"got an image of {np.ndim(image)} dimensions, expected (rows, columns)")

@@ -29,6 +29,8 @@ SETTINGS = PatchSettings(
     serial=False,
     fresh=True,
     max_size=None,
+    sampling="by_volume",
+    match_spacing=False,
 )
 
 

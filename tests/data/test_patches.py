@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.patches import CONSTANT_PATCH_NOISE, enliven
+from data.patches import CONSTANT_PATCH_NOISE, Choice, PatchSource, enliven
 from data.sampling import item_generator
+from data.volume import Volume
+from data.windows import IntensityWindow
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.25, 1.0])
@@ -23,3 +25,32 @@ def test_any_other_patch_is_left_alone() -> None:
     patch = np.zeros((8, 8), dtype=np.float32)
     patch[0, 0] = 1e-3
     assert enliven(patch, item_generator(0)) is patch
+
+
+def source(rows: int, pixels: int | None = None) -> PatchSource:
+    array = np.arange(rows * 20, dtype=np.int16).reshape(1, rows, 20)
+    return PatchSource(
+        Volume(array, np.eye(4), f"{rows}.nii"), IntensityWindow(0, 400), 4, pixels=pixels
+    )
+
+
+@pytest.mark.parametrize(("sampling", "expected"), [("by_volume", 0.5), ("by_size", 0.9)])
+def test_volumes_are_weighted_as_asked(sampling: str, expected: float) -> None:
+    """Of 4 and of 12 rows: one and nine rows of positions."""
+    choice = Choice([source(4), source(12)], sampling)  # type: ignore[arg-type]
+    generator = np.random.default_rng(0)
+    share = np.mean([choice.draw(generator) is choice.sources[1] for _ in range(4000)])
+    assert share == pytest.approx(expected, abs=0.03)
+    in_turn = [choice.of_item(index, generator) is choice.sources[1] for index in range(4000)]
+    assert np.mean(in_turn) == pytest.approx(expected, abs=0.03)
+    assert (in_turn[:4] == [False, True, False, True]) == (sampling == "by_volume")
+
+
+def test_patches_of_another_voxel_size_are_averaged() -> None:
+    found = source(12, pixels=8)
+    patch = found.draw(np.random.default_rng(3))
+    section, row, column = found.positions.draw(np.random.default_rng(3))
+    wide = found.volume.read_patch(section, row, column, 8, 8)
+    mean = wide.reshape(4, 2, 4, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(patch, found.window.to_unit(mean), atol=1e-6)
+    assert found.positions.count == 5 * 13

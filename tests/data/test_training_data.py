@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def test_masks_may_lie_in_a_folder_of_their_own(tmp_path: Path, files: tuple[str
     )
     assert found.clinical[0][1] is not None
     np.testing.assert_array_equal(found.clinical[0][1] != 0, mask != 0)
-    assert "25 % lung" in found.describe()
+    assert " 25 % " in found.describe([3, 4])
 
 
 def test_stored_windows_win_over_measured_ones(tmp_path: Path, files: tuple[str, str]) -> None:
@@ -202,20 +203,26 @@ def test_description_has_size_spacing_lung_share_and_windows(
     tmp_path: Path, files: tuple[str, str]
 ) -> None:
     words = {"clinical_words": [files[0]], "micro_words": [files[1]]}
-    lines = open_data(tmp_path, **words, window_words=["micro=0:9000"]).describe().splitlines()
-    assert lines == [
-        f"clinical {files[0]}: 20x16x4 voxels of 0.7x0.7x1.25 mm, 60 % lung",
-        f"micro    {files[1]}: 40x36x3 voxels of 0.05x0.05x0.05 mm",
-        "windows  clinical [-1000, 500] HU, micro [0, 9000]",
+    found = open_data(tmp_path, **words, window_words=["micro=0:9000"])
+    ct, micro = found.clinical[0][0], found.micro[0]
+    ranges = [f"{v.array.min():g} to {v.array.max():g}" for v in (ct, micro)]
+    lines = found.describe([1234, 7]).splitlines()
+    cells = [re.split(r"\s{2,}", line) for line in lines]
+    assert cells == [
+        ["domain", "voxels", "mm", "range", "lung", "patches", "file"],
+        ["clinical", "20x16x4", "0.7x0.7x1.25", ranges[0], "60 %", "1,234", files[0]],
+        ["micro", "40x36x3", "0.05x0.05x0.05", ranges[1], "7", files[1]],
+        ["windows", "clinical [-1000, 500] HU, micro [0, 9000]"],
     ]
-    published = open_data(tmp_path, **words, normalization="minmax").describe()
+    assert len({line.index("/") for line in lines[1:3]}) == 1  # columns stand below each other
+    published = open_data(tmp_path, **words, normalization="minmax").describe([1, 2])
     assert published.endswith("windows  each volume's own range (as published)")
 
 
 def test_an_assumed_voxel_size_is_called_so(tmp_path: Path) -> None:
     volume = Volume(np.zeros((1, 2, 2), np.int16), np.eye(4), "stack", spacing_known=False)
     policy = WindowPolicy("window", CLINICAL_WINDOW, CLINICAL_WINDOW)
-    assert "1x1x1 mm (assumed" in TrainingData([(volume, None)], [], policy, []).describe()
+    assert "  1x1x1 (assumed)  " in TrainingData([(volume, None)], [], policy, []).describe([4])
 
 
 def test_digests_leave_out_constant_and_repeated_slices() -> None:
@@ -245,3 +252,32 @@ def test_open_volumes_takes_the_spacing_of_tiff(tmp_path: Path) -> None:
     (volume,) = open_volumes([str(tmp_path)], None, (0.02, 0.02, 0.04), ":2")
     assert volume.spacing == pytest.approx((0.02, 0.02, 0.04))
     assert volume.size == (10, 12, 2)
+
+
+def test_large_volumes_are_fingerprinted_by_a_few_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).integers(0, 99, (50, 4, 5)).astype(np.int16)
+    volume = Volume(array, np.eye(4), "memory")
+    whole = slice_digests([volume])
+    monkeypatch.setattr(data.training_data, "LARGE_BYTES", 100)
+    few = slice_digests([volume])
+    assert len(whole) == 50
+    assert len(few) == data.training_data.DIGESTS_OF_LARGE
+    assert set(few) < set(whole)
+
+
+def test_micro_ct_is_sliced_across_all_axes(tmp_path: Path, files: tuple[str, str]) -> None:
+    words = {"clinical_words": [files[0]], "micro_words": [files[1]]}
+    found = open_data(tmp_path, **words, micro_axes="zyx")
+    assert [volume.size for volume in found.micro] == [(40, 36, 3), (40, 3, 36), (36, 3, 40)]
+    plain = open_data(tmp_path, **words).micro[0].array
+    np.testing.assert_array_equal(found.micro[1].read_slice(5), plain[:, 5])
+    np.testing.assert_array_equal(found.micro[2].read_slice(7), plain[:, :, 7])
+    assert found.sources["micro"] == [files[1]]
+    assert found.digests == open_data(tmp_path, **words).digests
+
+
+def test_only_cubes_are_sliced_across_several_axes() -> None:
+    volume = Volume(np.zeros((3, 4, 5), np.int16), np.diag([0.02, 0.02, 0.05, 1]), "slab.tif")
+    with pytest.raises(UserError, match=r"slab\.tif has voxels of 0\.02 x 0\.02 x 0\.05 mm"):
+        data.training_data.all_axes(volume, "zy")
+    assert len(data.training_data.all_axes(volume, "z")) == 1

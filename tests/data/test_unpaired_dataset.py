@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,29 @@ def test_what_cannot_be_trained_on_is_refused_by_name() -> None:
         make_dataset(micro=[micro_volume(), small])
     with pytest.raises(IndexError, match="negative"):
         make_dataset()[-1]
+
+
+def test_micro_patches_are_resampled_to_the_wanted_voxel_size() -> None:
+    """Pixels of 0.02 mm to 0.05: patches of 8 pixels cover 20."""
+    volume = replace(micro_volume(), affine=np.diag([0.02, 0.02, 0.02, 1.0]))
+    dataset = make_dataset(micro=[volume], patch_size=4, scale=2, micro_spacing=0.05)
+    assert dataset.patch_counts()[-1] == 3 * (70 - 19) * (60 - 19)
+    assert dataset[0]["micro"].shape == (1, 8, 8)
+    plain = make_dataset(micro=[volume], patch_size=4, scale=2)
+    assert plain.patch_counts()[-1] == 3 * (70 - 7) * (60 - 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spacing_known": False}, "states no voxel size, which --match_spacing needs"),
+        ({"affine": np.diag([0.02, 0.03, 0.02, 1.0])}, "pixels of 0.02 x 0.03 mm"),
+        ({"affine": np.diag([0.001, 0.001, 0.02, 1.0])}, "400x400 patch does not fit"),
+    ],
+)
+def test_a_voxel_size_that_cannot_be_matched_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    volume = replace(micro_volume(), affine=np.diag([0.02, 0.02, 0.02, 1.0]))
+    with pytest.raises(UserError, match=message):
+        make_dataset(micro=[replace(volume, **changes)], patch_size=4, scale=2, micro_spacing=0.05)

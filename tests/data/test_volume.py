@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.volume import Volume, parse_slices
+from data.volume import Volume, parse_slices, rows_at_once
 from util.errors import UserError
 
 AFFINE = np.array(
@@ -190,3 +190,37 @@ def test_malformed_slice_ranges(text: str) -> None:
 def test_empty_slice_ranges(text: str) -> None:
     with pytest.raises(UserError, match="holds no slice of a volume of 10"):
         parse_slices(text, 10)
+
+
+@pytest.mark.parametrize("axis", ["z", "y", "x"])
+def test_a_turned_volume_has_the_same_voxels_at_the_same_places(axis: str, tmp_path: Path) -> None:
+    path = tmp_path / "voxels"
+    np.arange(4 * 5 * 6, dtype=np.int16).tofile(path)
+    array = np.memmap(path, np.int16, "r", shape=(4, 5, 6))
+    affine = np.array([[0.5, 0, 0, 3], [0, -0.6, 0, 4], [0, 0, 0.7, 5], [0, 0, 0, 1.0]])
+    volume = Volume(array, affine, "a.nii", slope=2.0, intercept=-3.0)
+    turned = pickle.loads(pickle.dumps(volume.turned(axis)))
+    assert sorted(turned.size) == sorted(volume.size)
+    for z, y, x in np.ndindex(turned.array.shape):
+        place = turned.affine @ (x, y, z, 1)
+        i, j, k, _ = np.rint(np.linalg.solve(affine, place)).astype(int)
+        assert turned.array[z, y, x] == array[k, j, i]
+    across = {"z": 0, "y": 1, "x": 2}[axis]
+    np.testing.assert_array_equal(turned.read_slice(1), 2.0 * array.take(1, across) - 3.0)
+
+
+def test_rows_are_read_in_bands_where_each_lies_far_from_the_next(tmp_path: Path) -> None:
+    """Rows of a slice across y are a whole slice apart in the file."""
+    path = tmp_path / "voxels"
+    shape = (40, 1500, 1024)
+    with path.open("wb") as stream:
+        stream.truncate(2 * int(np.prod(shape)))
+    array = np.memmap(path, np.int16, "r+", shape=shape)
+    array[:, 7, :5] = np.arange(200).reshape(40, 5)
+    array.flush()
+    volume = Volume(np.memmap(path, np.int16, "r", shape=shape), np.eye(4), "large.nii")
+    assert rows_at_once(volume.array[3]) == 1500
+    turned = volume.turned("y")
+    assert rows_at_once(turned.array[7]) == 32
+    np.testing.assert_array_equal(turned.read_slice(7), array[:, 7])
+    np.testing.assert_array_equal(turned.read_patch(7, 1, 0, 39, 5), array[1:, 7, :5])

@@ -104,18 +104,20 @@ def test_squares_are_spread_over_the_lung_and_lie_inside() -> None:
     volume = Volume(array, np.eye(4), "ct.nii")
     found = list(squares([(volume, mask), (volume, None)], 128, 8))
     assert len(found) == SLICES
-    assert [index for _, index, _ in found] == [10, 13, 16, 19, 0, 10, 19, 29]
-    for _, _, (row, column, height, width) in found:
+    assert [square.index for square in found] == [10, 13, 16, 19, 0, 10, 19, 29]
+    for square in found:
+        row, column, height, width = square.corner
+        assert (square.rows, square.columns) == (height, width)
         assert (height, width) == (128, 88)
         assert 0 <= row <= 700 - 128
         assert 0 <= column <= 90 - 88
-    assert found[0][2][:2] == (572, 0)  # around the lung, moved in from the border
-    assert found[4][2][:2] == (286, 1)  # in the middle
+    assert found[0].corner[:2] == (572, 0)  # around the lung, moved in from the border
+    assert found[4].corner[:2] == (286, 1)  # in the middle
 
 
 def test_squares_are_no_larger_than_memory_allows(files: tuple[Path, Path]) -> None:
     volume = Volume(np.zeros((3, 2000, 1500), dtype=np.int16), np.eye(4), "micro.nii")
-    assert {corner[2:] for _, _, corner in squares([(volume, None)], LARGEST_EDGE, 8)} == {
+    assert {square.corner[2:] for square in squares([(volume, None)], LARGEST_EDGE, 8)} == {
         (LARGEST_EDGE, LARGEST_EDGE)
     }
 
@@ -173,3 +175,13 @@ def test_better_is_more_but_for_consistency() -> None:
     assert not is_better("ssim", 0.5, 0.5)
     assert is_better("consistency", 10.0, 12.0)
     assert not is_better("consistency", 12.0, 10.0)
+
+
+def test_squares_of_another_voxel_size_are_resampled() -> None:
+    array = np.arange(40 * 60, dtype=np.int16).reshape(1, 40, 60)
+    volume = Volume(array, np.diag([0.02, 0.02, 0.02, 1.0]), "micro.nii")
+    (square,) = squares([(volume, None)], 512, 4, spacing=0.05)
+    assert (square.rows, square.columns) == (16, 24)
+    assert square.corner == (0, 0, 40, 60)
+    assert square.read().shape == (16, 24)
+    assert square.read().mean() == pytest.approx(array.mean(), rel=1e-5)

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from util.errors import UserError
-from util.resampling import area_average, enlarge
+from util.resampling import area_average, enlarge, resize
 
 
 @pytest.mark.parametrize("order", [0, 1, 3])
@@ -85,3 +85,34 @@ def test_faults_are_named() -> None:
         enlarge(image, 0, 1)
     with pytest.raises(ValueError, match="3 dimensions"):
         enlarge(np.zeros((1, 2, 3)), 2, 1)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(30, 20), (7, 11), (24, 40), (29, 39)])
+def test_shrinking_averages_over_each_pixels_area(rows: int, columns: int) -> None:
+    image = np.random.default_rng(0).normal(size=(30, 40))
+    fine = image.repeat(rows, axis=0).repeat(columns, axis=1)  # parts that both grids share
+    expected = fine.reshape(rows, 30, columns, 40).mean(axis=(1, 3))
+    found = resize(image, rows, columns)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(31, 41), (75, 60), (30, 80)])
+def test_enlarging_keeps_a_ramp(rows: int, columns: int) -> None:
+    def ramp(height: int, width: int) -> np.ndarray:
+        return np.add.outer(
+            3.0 * (np.arange(height) + 0.5) / height, 2.0 * (np.arange(width) + 0.5) / width
+        )
+
+    found = resize(ramp(30, 40), rows, columns)
+    np.testing.assert_allclose(found[2:-2, 2:-2], ramp(rows, columns)[2:-2, 2:-2], atol=1e-5)
+
+
+def test_resizing_by_a_whole_number_is_the_area_average() -> None:
+    image = np.random.default_rng(0).normal(size=(24, 40)).astype(np.float32)
+    np.testing.assert_allclose(resize(image, 6, 10), area_average(image, 4), atol=1e-6)
+
+
+def test_resizing_to_the_same_size_changes_nothing() -> None:
+    image = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(resize(image, 5, 6), image)
