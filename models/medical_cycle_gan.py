@@ -108,6 +108,9 @@ class MedicalCycleGANModel:
         }
         self.losses: dict[str, Tensor] = {}
         self.steps = 0
+        self.compiled: dict[nn.Module, Any] = {}
+        if options.compile:
+            self.compiled = {network: torch.compile(network) for network in self.networks.values()}
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -145,7 +148,7 @@ class MedicalCycleGANModel:
                 indices = [device.index for device in self.devices]
                 output: Tensor = nn.parallel.data_parallel(network, images, indices)
             else:
-                output = network(images)
+                output = self.compiled.get(network, network)(images)
         return output.float()
 
     def forward(self) -> None:

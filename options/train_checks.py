@@ -83,6 +83,11 @@ def refuse_idle_options(
                 f"--{name} is about visdom panels, which --display_id 1 turns on: add it or leave "
                 f"--{name} out"
             )
+    if options.compile and options.engine != "eager" and options.norm != "batch":
+        parser.error(
+            "--compile is about torch's layers, which --engine eager runs: add it or leave "
+            "--compile out"
+        )
     if options.sampling == "by_size" and options.serial_batches:
         parser.error(
             "--sampling by_size draws the volume and --serial_batches takes them in turn: leave "

@@ -41,6 +41,12 @@ def add_run_group(parser: argparse.ArgumentParser) -> None:
         "eager: torch's layers one by one, as published (also taken for --norm batch)",
     )
     group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the networks by torch.compile (with --engine eager): slow at first, and a "
+        "C++ compiler is needed",
+    )
+    group.add_argument(
         "--summary",
         action="store_true",
         help="print networks, parameters, arithmetic and memory of a step, and stop",

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_helpers import tiny_batch, tiny_model
+from training_helpers import tiny_batch, tiny_model, tiny_options
 
 from data.patches import enliven
 from data.sampling import item_generator
 from models.loss_names import LOGGED, LOSSES
-from models.medical_cycle_gan import residual_blocks
+from models.medical_cycle_gan import MODELS, residual_blocks
 
 
 def test_a_step_reports_every_loss_and_moves_every_network() -> None:
@@ -244,3 +245,39 @@ def test_accuracy_of_the_discriminators_is_told() -> None:
     model.optimize_parameters()
     for name in ("D_A_right", "D_B_right"):
         assert 0 <= float(model.losses[name]) <= 1
+
+
+def test_compiled_networks_are_used_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Dynamo alone, which needs no compiler: the graphs that it finds are run as they are."""
+    compile_ = torch.compile
+    made: list[nn.Module] = []
+
+    def traced(network: nn.Module) -> Any:
+        made.append(network)
+        return compile_(network, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
+    found = []
+    for words in ((), ("--compile",)):
+        model = tiny_model("--engine", "eager", *words)
+        model.set_input(tiny_batch())
+        for _ in range(2):
+            model.optimize_parameters()
+        found.append({name: float(loss) for name, loss in model.losses.items()})
+    assert made == list(model.networks.values())
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_no_step_waits_for_the_gpu() -> None:
+    options = tiny_options("--ema", "0.9", "--clip_gradient", "1", "--identity_crop", "16")
+    model = MODELS[options.model](options, [torch.device("cuda", 0)])
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    batch = {name: images.pin_memory() for name, images in tiny_batch(1).items()}
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model.set_input(batch)
+        model.optimize_parameters()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
