@@ -56,8 +56,8 @@ DEMO: dict[str, object] = {
     "save_latest_freq": 100,
 }
 
-# The same networks and losses for less time (docs/training.md has the comparison): the learning rate
-# of CycleGAN itself, one patch a step, bf16, a crop as large as a clinical patch for idt_A, and a
+# The same networks and losses for less time (docs/training.md compares): the learning rate of
+# CycleGAN itself, one patch a step, bf16, a crop as large as a clinical patch for idt_A, and a
 # moving average that steadies what such a rate makes of single steps.
 FAST: dict[str, object] = {
     **PUBLISHED,
