@@ -2,7 +2,8 @@
 
 Prints Markdown tables with the machine above them: time, its parts and peak memory of each variant
 in a process of its own, one after the other (compare them by ratio, since machines differ).
-`--agreement` compares losses over twenty steps instead.
+`--together` times them in one process, step by step in turn; `--agreement` compares losses over
+twenty steps.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.machine import interleaved, machine_line, seconds
+from models.loss_names import LOSSES
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from options import TrainOptions
 from util.devices import choose_devices
@@ -138,10 +140,19 @@ def print_speed(repeats: int, gpu_ids: str) -> None:
         print(f"| {part} | " + " | ".join(f"{row[part]:.2f}" for row in rows) + " |")
 
 
+def print_together(device: torch.device, repeats: int) -> None:
+    """Times of all variants in this process, step by step in turn."""
+    models = [made_model([*PUBLISHED, *words], device) for words in VARIANTS.values()]
+    times = interleaved([model.optimize_parameters for model in models], repeats, device)
+    print("\n| step at 8x, in turn in one process | seconds | ratio |\n|---|---|---|")
+    for name, taken in zip(VARIANTS, times, strict=True):
+        print(f"| {name} | {taken:.2f} | {taken / times[0]:.2f} |")
+
+
 def losses_of(model: MedicalCycleGANModel) -> dict[str, float]:
     """One step; its losses."""
     model.optimize_parameters()
-    return {name: float(loss) for name, loss in model.losses.items()}
+    return {name: float(model.losses[name]) for name in LOSSES}
 
 
 def difference(found: dict[str, float], expected: dict[str, float]) -> float:
@@ -167,10 +178,11 @@ def print_agreement(device: torch.device, ngf: int) -> None:
     print(f"\n| step, ngf {ngf} | " + " | ".join(others) + " |\n" + "|---" * 4 + "|")
     largest = dict.fromkeys(others, 0.0)
     for step in range(1, STEPS + 1):
-        before = copy.deepcopy(eager.state_dict())
+        before, pools = copy.deepcopy(eager.state_dict()), copy.deepcopy(eager.pools_state())
         for model in (eager, *others.values()):
             model.set_input(batch(model, step))
         others["fused, from the same state"].load_state_dict(before)
+        others["fused, from the same state"].load_pools(pools)
         expected = losses_of(eager)
         here = {}
         for name, model in others.items():
@@ -188,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--gpu_ids", default="all")
+    parser.add_argument("--together", action="store_true", help="time all in one process, in turn")
     parser.add_argument("--agreement", action="store_true", help="compare losses over 20 steps")
     parser.add_argument("--ngf", type=int, default=16, help="channels for --agreement")
     parser.add_argument("--only", choices=VARIANTS, help="measure one variant here")
@@ -201,6 +214,8 @@ def main() -> None:
     print(f"{machine_line(device, SEED)}, median of {arguments.repeats}")
     if arguments.agreement:
         print_agreement(device, arguments.ngf)
+    elif arguments.together:
+        print_together(device, arguments.repeats)
     else:
         print_speed(arguments.repeats, arguments.gpu_ids)
     print(f"\ntook {time.perf_counter() - started:.0f} s")
