@@ -160,6 +160,7 @@ def train(options: argparse.Namespace) -> int:
                     elif is_old or stopping:
                         save("latest")
                     if stopping:
+                        monitor.finish()
                         saver.record("stopped")
                         batches.close()
                         if processes.is_first:
@@ -195,6 +196,7 @@ def train(options: argparse.Namespace) -> int:
                     break
     except NonFiniteLossError as error:
         raise UserError(f"{error}; {last_good(folder)}") from error
+    monitor.finish()
     saver.record("finished")
     leave_processes(processes)
     say(f"trained: {folder / 'latest.pt'}; try it with: bash test.sh")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from util.files import atomic_path
 
 MOST_POINTS = 1000  # of a curve; more than a picture has columns
 FEW_POINTS = 30  # each is marked, since a curve of one point would not be seen
+SECONDS_BETWEEN = 30.0  # two drawings of half a second each, where epochs are short
 COLUMNS = 4
 PANEL_INCHES = (3.2, 2.2)
 
@@ -31,6 +33,7 @@ class Curves:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._drawn_at = -math.inf
         self._points: dict[str, list[tuple[float, float]]] = {}
 
     def add(self, step: float, values: Mapping[str, float]) -> None:
@@ -57,13 +60,27 @@ class Curves:
             step, *means = stretch.mean(axis=0).tolist()
             self.add(step, dict(zip(names, means, strict=True)))
 
-    def draw(self) -> None:
-        """Write the PNG; nothing where there are no points yet."""
-        if not self._points:
+    def draw(self, at_once: bool = True) -> None:
+        """Write the PNG; nothing where there are no points yet.
+
+        Args:
+            at_once: False leaves a picture of the last `SECONDS_BETWEEN` as it is.
+        """
+        now = time.monotonic()
+        if not self._points or (not at_once and now - self._drawn_at < SECONDS_BETWEEN):
             return
+        self._drawn_at = now
         rows = -(-len(self._points) // COLUMNS)
-        figure = Figure(
-            figsize=(COLUMNS * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout="constrained"
+        width, height = COLUMNS * PANEL_INCHES[0], rows * PANEL_INCHES[1]
+        figure = Figure(figsize=(width, height))
+        # Fixed margins: letting Matplotlib find them takes longer than drawing.
+        figure.subplots_adjust(
+            left=0.5 / width,
+            right=1 - 0.2 / width,
+            bottom=0.5 / height,
+            top=1 - 0.3 / height,
+            wspace=0.25,
+            hspace=0.4,
         )
         for place, (name, points) in enumerate(self._points.items(), start=1):
             axes = figure.add_subplot(rows, COLUMNS, place)

@@ -116,9 +116,15 @@ class TrainingMonitor:
         """Draw the curves anew, and add a row of pictures to the HTML page where there are any."""
         self.flush()
         if self.curves is not None:
-            self.curves.draw()
+            self.curves.draw(at_once=False)
         if self.board is not None:
             self.board.flush()
         if self.page is not None and pictures:
             grey = {name: unit_to_grey(picture.numpy()) for name, picture in pictures.items()}
             self.page.add(epoch, step, grey)
+
+    def finish(self) -> None:
+        """Draw the curves a last time, with all that was logged."""
+        self.flush()
+        if self.curves is not None:
+            self.curves.draw()

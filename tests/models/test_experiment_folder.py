@@ -48,14 +48,14 @@ def test_the_last_experiment_is_remembered(tmp_path: Path) -> None:
 
 
 def test_a_run_that_begins_earlier_voids_what_lies_beyond(tmp_path: Path) -> None:
-    for name in ("latest", "previous", "epoch_5", "epoch_10", "iter_40", "iter_90"):
+    for name in ("latest", "previous", "best", "epoch_5", "epoch_10", "iter_40", "iter_90"):
         (tmp_path / f"{name}.pt").touch()
     back = superseded_checkpoints(tmp_path, epoch=6, step=50, fresh=False, goes_back=False)
     assert sorted(path.stem for path in back) == ["epoch_10", "iter_90"]
     anew = superseded_checkpoints(tmp_path, epoch=1, step=0, fresh=True, goes_back=False)
-    assert len(anew) == 6
+    assert {path.stem for path in anew} == {path.stem for path in tmp_path.iterdir()}
     other = superseded_checkpoints(tmp_path, epoch=6, step=50, fresh=False, goes_back=True)
-    assert set(other) - set(back) == {tmp_path / "previous.pt"}
+    assert set(other) - set(back) == {tmp_path / "previous.pt", tmp_path / "best.pt"}
 
 
 def saved_steps(folder: Path, *steps: int) -> None:

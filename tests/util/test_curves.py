@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from util.curves import MOST_POINTS, Curves
+from util.curves import MOST_POINTS, SECONDS_BETWEEN, Curves
 
 
 def drawn(path: Path) -> np.ndarray:
@@ -68,3 +69,25 @@ def test_a_file_without_rows_adds_nothing(tmp_path: Path) -> None:
     curves = Curves(tmp_path / "curves.png")
     curves.add_file(path, ["G"])
     assert curves._points == {}
+
+
+def test_short_epochs_do_not_draw_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    curves = Curves(tmp_path / "curves.png")
+    curves.add(1, {"G": 1.0})
+    curves.draw(at_once=False)
+    first = curves.path.read_bytes()
+    curves.add(2, {"G": 5.0})
+    now += SECONDS_BETWEEN / 2
+    curves.draw(at_once=False)
+    assert curves.path.read_bytes() == first
+    now += SECONDS_BETWEEN
+    curves.draw(at_once=False)
+    second = curves.path.read_bytes()
+    assert second != first
+    curves.add(3, {"G": 2.0})
+    curves.draw()
+    assert curves.path.read_bytes() != second
