@@ -48,6 +48,7 @@ def train(options: argparse.Namespace) -> int:
         SCORES,
         Validator,
         describe,
+        has_held_back,
         is_better,
         make_samples,
         open_held_back,
@@ -84,11 +85,17 @@ def train(options: argparse.Namespace) -> int:
             "larger --niter to go on"
         )
     data = open_data(options, start.windows, processes, say)
+    digests = sorted(start.digests.union(data.digests))
     dataset = DATASETS[options.dataset_mode](data, patch_settings(options))
     if position.offset > len(dataset):
         raise UserError(
             f"{folder} goes on after {position.offset} patches of its epoch, but an epoch now has "
             f"{len(dataset)}: leave out what shortened it (--batch_num, --max_dataset_size)"
+        )
+    if len(dataset) < processes.count:
+        raise UserError(
+            f"an epoch of {len(dataset)} patches cannot be shared among {processes.count} "
+            "processes: give a larger --batch_num, or start fewer processes"
         )
     sampler = EpochSampler(
         len(dataset),
@@ -108,25 +115,27 @@ def train(options: argparse.Namespace) -> int:
         # A generator of its own, so that starting an epoch's workers draws no global number.
         generator=torch.Generator().manual_seed(options.seed),
     )
-    together = options.batch_size * processes.count
+    steps = -(-(len(dataset) // processes.count) // options.batch_size)
     shared = f"; {processes.count} processes" if processes.count > 1 else ""
-    say(data.describe(dataset.patch_counts()))
+    if processes.is_first:
+        print(data.describe(dataset.patch_counts()))
     say(
         ", ".join(f"{name} {count_parameters(net):,}" for name, net in model.networks.items())
-        + f" parameters; {len(dataset)} patches and {-(-len(dataset) // together)} steps an "
+        + f" parameters; {len(dataset)} patches and {steps} steps an "
         f"epoch, {last_epoch} epochs{shared}"
     )
-    digests = sorted(start.digests.union(data.digests))
-    saver = RunSaver(folder, options, model, position, data, digests)
-    held_back = open_held_back(options, data)
     validator = None
-    if held_back is not None:
+    if processes.is_first and has_held_back(options):  # the others only wait for what it finds
+        held_back = open_held_back(options, data, digests)
         validator = Validator(make_samples(held_back, data, options), model.scale)
         count = len(validator.samples)
         say(f"{count} squares of held-back slices are scored every {options.val_freq} epochs")
     monitor = TrainingMonitor(
         folder, LOGGED, options, position.step, position.epoch - 1, SCORES, processes.is_first
     )
+    if position.best_metric != options.val_metric:
+        position.best, position.best_metric = None, options.val_metric
+    saver = RunSaver(folder, options, model, position, data, digests)
 
     def save(*names: str) -> None:
         """Save once the losses so far are known to be finite and written."""
@@ -135,7 +144,7 @@ def train(options: argparse.Namespace) -> int:
 
     saver.record("started")
     try:
-        with StopRequest() as stop:
+        with StopRequest(patient=processes.count > 1) as stop:
             for epoch in range(position.epoch, last_epoch + 1):
                 sampler.set_position(epoch - 1, position.offset)
                 title = f"epoch {epoch}/{last_epoch}"
@@ -163,6 +172,9 @@ def train(options: argparse.Namespace) -> int:
                         monitor.finish()
                         saver.record("stopped")
                         batches.close()
+                        # torchrun ends the others as soon as one has left.
+                        processes.wait()
+                        leave_processes(processes)
                         if processes.is_first:
                             print(
                                 f"stopped after step {position.step} (epoch {epoch}); go on with: "
@@ -172,10 +184,10 @@ def train(options: argparse.Namespace) -> int:
                         return EXIT_INTERRUPTED
                 batches.close()
                 model.end_epoch(position.mean_loss())
-                names = ["latest"]
-                if validator is not None and epoch % options.val_freq == 0:
-                    # By the first process; the others wait for what it finds.
-                    mine = validator.score(model) if processes.is_first else None
+                names = []
+                is_scored = has_held_back(options) and epoch % options.val_freq == 0
+                if is_scored:
+                    mine = None if validator is None else validator.score(model)
                     scores = processes.from_first(mine)
                     monitor.validated(epoch, position.step, scores)
                     say(f"epoch {epoch}: {describe(scores)}")
@@ -186,9 +198,10 @@ def train(options: argparse.Namespace) -> int:
                 position.next_epoch()
                 if epoch % options.save_epoch_freq == 0 or epoch == last_epoch:
                     names.append(f"epoch_{epoch}")
-                save(*names)
+                # The latest one last: it says that the others are there.
+                save(*names, "latest")
                 waited = (epoch - position.best_epoch) // options.val_freq
-                if validator is not None and options.patience and waited >= options.patience:
+                if is_scored and options.patience and waited >= options.patience:
                     say(
                         f"no better {options.val_metric} in {waited} validations since epoch "
                         f"{position.best_epoch}: stopping; best.pt holds that epoch"

@@ -75,6 +75,8 @@ def _volumes_of(word: str) -> list[Path]:
             raise UserError(f"{word} does not exist: check the path")
         found: list[Path] = []
         for match in map(Path, matches):
+            if any(is_zarr(parent) for parent in match.parents):
+                continue  # ** also reaches the arrays inside a store
             if match.is_dir():
                 found += _volumes_in(match)
             elif ending_of(match) and not is_mask_name(match):
@@ -105,7 +107,7 @@ def _named_file(path: Path) -> list[Path]:
 def _volumes_in(folder: Path) -> list[Path]:
     """The folder itself if it is one volume, its volume files, and what its sub-folders hold."""
     if is_zarr(folder):
-        return [folder]
+        return [] if is_mask_name(folder) else [folder]
     entries = sorted(
         (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
         key=lambda entry: natural_key(entry.name),

@@ -23,11 +23,12 @@ from data.windows import (
     percentile_window,
     sampled_range,
 )
+from data.zarr_volume import is_zarr
 from util.errors import UserError
 
 Spacing = tuple[float, float, float]
 
-DIGESTS_OF_LARGE = 16
+DIGESTS_OF_LARGE = 4  # a slice of a Zarr volume costs all the chunks that it crosses
 CUBE_TOLERANCE = 0.02  # relative; headers round voxel sizes
 TABLE_HEAD = ["domain", "voxels", "mm", "range", "lung", "patches", "file"]
 
@@ -58,7 +59,17 @@ class TrainingData:
 
     @property
     def clinical_spacing(self) -> float:
-        """Median in-plane voxel size of the clinical volumes, in mm."""
+        """Median in-plane voxel size of the clinical volumes, in mm.
+
+        Raises:
+            UserError: one of them states none.
+        """
+        for volume, _ in self.clinical:
+            if not volume.spacing_known:
+                raise UserError(
+                    f"{volume.source} states no voxel size, which --match_spacing needs: convert "
+                    "it with its voxel size, or leave it out"
+                )
         return float(np.median([volume.spacing[:2] for volume, _ in self.clinical]))
 
     def describe(self, patch_counts: Sequence[int]) -> str:
@@ -150,7 +161,8 @@ def open_with_lung_mask(
     The mask is found or computed for the whole CT before slices are selected, so that it does
     not depend on the selection.
     """
-    volume = read_volume(path, cache_dir, spacing)
+    # --micro_spacing is for files that cannot state a voxel size, not for CT in Zarr.
+    volume = read_volume(path, cache_dir, None if is_zarr(path) else spacing)
     mask = load_lung_mask(volume, mask_folder, cache_dir)
     if slices is not None:
         start, stop = parse_slices(slices, volume.num_slices)
@@ -201,6 +213,11 @@ def all_axes(volume: Volume, axes: str) -> list[Volume]:
     Raises:
         UserError: more than one axis of a volume whose voxels are not cubes.
     """
+    if len(axes) > 1 and not volume.spacing_known:
+        raise UserError(
+            f"{volume.source} states no voxel size, expected cubes for --micro_axes {axes}: give "
+            "--micro_spacing"
+        )
     if len(axes) > 1 and np.ptp(volume.spacing) > CUBE_TOLERANCE * max(volume.spacing):
         spacing = " x ".join(f"{edge:g}" for edge in volume.spacing)
         raise UserError(

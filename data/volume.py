@@ -107,11 +107,14 @@ class Volume:
         Slices along y have (z, x) as rows and columns, slices along x have (z, y). A view: nothing
         is copied.
         """
-        order = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 0, 1)}[axis]
+        if axis == "z":
+            return self
+        order = {"y": (1, 0, 2), "x": (2, 0, 1)}[axis]
         # Columns of the affine stand for x, y, z: the array's axes backwards.
         columns = [2 - order[2], 2 - order[1], 2 - order[0], 3]
         turned = self.array.transpose(order)
-        return replace(self, array=turned, affine=self.affine[:, columns], whole=None)
+        whole = None if self.whole is None else self.whole.turned(axis)
+        return replace(self, array=turned, affine=self.affine[:, columns], whole=whole)
 
     def slice_digests(self) -> list[str]:
         """A short fingerprint per slice, to find slices that were trained on.

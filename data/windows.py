@@ -173,7 +173,7 @@ def _sample(volume: Volume, budget: int) -> Iterator[np.ndarray]:
     """Every n-th voxel of evenly spaced slices, at most about `budget` of them."""
     columns, rows, slices = volume.size
     # A slice of a Zarr volume costs all the chunks that it crosses.
-    most = SAMPLED_SLICES if volume.array.nbytes <= LARGE_BYTES else SAMPLED_SLICES // 8
+    most = SAMPLED_SLICES if volume.array.nbytes <= LARGE_BYTES else SAMPLED_SLICES // 16
     chosen = np.unique(np.linspace(0, slices - 1, min(slices, most)).round().astype(int))
     step = max(1, math.ceil(math.sqrt(rows * columns * len(chosen) / max(budget, 1))))
     for index in chosen:

@@ -51,8 +51,14 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     attributes = dict(found.attrs)
     images = attributes.get("ome", attributes).get("multiscales")
     if images:
-        component, stated, leading = _full_resolution(images[0], address)
-        found = found[component]
+        try:
+            component, stated, leading = _full_resolution(images[0], address)
+            found = found[component]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{address} is a damaged OME-Zarr image ({type(error).__name__}: {error}): write "
+                "it again, or give one of its arrays"
+            ) from error
     elif not hasattr(found, "shape"):
         raise UserError(
             f"{address} is a Zarr group without an OME-Zarr image: give the array inside it "
@@ -105,6 +111,8 @@ def _full_resolution(
     if not scaled or None in units:
         return str(dataset["path"]), None, len(names) - 3
     z, y, x = (float(f) * float(u or 1.0) for f, u in zip(factors, units, strict=True))
+    if min(x, y, z) <= 0:
+        raise ValueError(f"voxels of {x:g} x {y:g} x {z:g} mm")
     return str(dataset["path"]), (x, y, z), len(names) - 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,18 @@ class ZarrVoxels:
         self._leading = leading
         self._order = order
         self._opened: Any = None
+        self._opened_by = 0
         shape = self._array.shape[len(leading) :]
         self._bounds = bounds or tuple((0, int(edge)) for edge in shape)
         self.dtype = np.dtype(self._array.dtype)
 
     @property
     def _array(self) -> Any:
-        if self._opened is None:
+        # A forked loader worker has the array, but not the thread that its network store runs on.
+        if self._opened is None or self._opened_by != os.getpid():
             found = open_zarr(self._path)
             self._opened = found[self._component] if self._component else found
+            self._opened_by = os.getpid()
         return self._opened
 
     @property
@@ -144,7 +148,7 @@ class ZarrVoxels:
     def _view(self, bounds: tuple[tuple[int, int], ...], order: tuple[int, int, int]) -> ZarrVoxels:
         view = ZarrVoxels.__new__(ZarrVoxels)
         view.__setstate__({**self.__getstate__(), "_bounds": bounds, "_order": order})
-        view._opened = self._opened
+        view._opened, view._opened_by = self._opened, self._opened_by
         return view
 
     def __getstate__(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
             raise
         state = load_checkpoint(previous)
         say(f"{latest} is missing or cut off: going on from the one before it, {previous}")
+        with suppress(FileNotFoundError):  # or the next save would make it the one before
+            latest.replace(latest.with_suffix(".damaged"))
         return state
 
 
@@ -98,9 +101,9 @@ def superseded_checkpoints(
         goes_back: whether it begins from another checkpoint than the latest.
     """
     limits = {"epoch": epoch - 1, "iter": step}
-    void = [folder / LATEST] if fresh else []
+    void = [folder / LATEST, folder / BEST] if fresh else []
     if fresh or goes_back:
-        void += [folder / PREVIOUS, folder / BEST]
+        void.append(folder / PREVIOUS)
     for kind, limit in limits.items():
         for path in folder.glob(f"{kind}_*.pt"):
             number = path.stem.removeprefix(f"{kind}_")

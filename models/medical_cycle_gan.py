@@ -221,9 +221,10 @@ class MedicalCycleGANModel:
 
         self._freeze_discriminators(False)
         self.optimizers["D"].zero_grad(set_to_none=True)
-        fake_B = self.pool_B.query(self.fake_B.detach())
+        # Never one that is not finite: it would come back later, out of the pool.
+        fake_B = self.pool_B.query(torch.nan_to_num(self.fake_B.detach(), nan=0.0))
         self.discriminator_loss("D_A", self.real_B, fake_B).backward()
-        fake_A = self.pool_A.query(self.fake_A.detach())
+        fake_A = self.pool_A.query(torch.nan_to_num(self.fake_A.detach(), nan=0.0))
         self.discriminator_loss("D_B", self.real_A, fake_A).backward()
         mine = [loss for name, loss in self.losses.items() if not name.startswith(("norm", "skip"))]
         self.losses["norm_D"], skipped_D = guarded_step(
@@ -272,10 +273,11 @@ class MedicalCycleGANModel:
         """
         self.load_networks(state["networks"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-            for group in optimizer.param_groups:
-                group["betas"] = (self.options.beta1, ADAM_BETA2)
-                group["fused"] = True
+            saved = state["optimizers"][name]
+            changes = {"betas": (self.options.beta1, ADAM_BETA2), "fused": True}
+            # Before loading, which puts the step counts where a fused optimiser wants them.
+            groups = [{**group, **changes} for group in saved["param_groups"]]
+            optimizer.load_state_dict({**saved, "param_groups": groups})
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
         if self.average is not None and state["average"] is not None:

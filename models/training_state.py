@@ -44,6 +44,7 @@ class Position:
         loss_count: steps in it.
         best: the best validation score; None before the first.
         best_epoch: the epoch it came from.
+        best_metric: which score it is.
     """
 
     epoch: int
@@ -53,6 +54,7 @@ class Position:
     loss_count: int = 0
     best: float | None = None
     best_epoch: int = 0
+    best_metric: str | None = None
 
     def advance(self, items: int, generator_loss: Tensor) -> None:
         """Count one step on `items` patches; does not wait for the device."""
@@ -83,6 +85,7 @@ class Position:
             "loss_count": self.loss_count,
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "best_metric": self.best_metric,
         }
 
     @classmethod

@@ -70,6 +70,8 @@ class TrainOptions(BaseOptions):
             for name, value in stored.items():
                 if name in vars(options) and name not in given | PER_CALL_OPTIONS:
                     setattr(options, name, value)
+            if "val_slices" in given and "slices" not in given:
+                options.slices = None  # it follows from the new choice
             refuse_start_options(parser, options, given, stored)
             refuse_idle_options(parser, options, given)
             self.check(parser, options)

@@ -34,6 +34,8 @@ def run_train(words: list[str], log: str) -> None:
     from util.errors import run_command_line
 
     torch.set_num_threads(1)
+    # As in any process that a shell starts; loader workers then see when their parent is gone.
+    multiprocessing.set_start_method("fork", force=True)
     with Path(log).open("w", encoding="utf-8") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)

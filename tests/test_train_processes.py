@@ -101,7 +101,10 @@ def test_a_run_goes_on_exactly_with_as_many_and_on_with_another_number(
     assert len(loss_rows(tmp_path / "parts")) == 2 * 2 + 4  # two processes take half the steps
 
 
-def test_a_signal_stops_all_at_the_same_step(words: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("receivers", ["torchrun", "one worker", "all"])
+def test_a_signal_stops_all_at_the_same_step(
+    words: tuple[str, ...], tmp_path: Path, receivers: str
+) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         launch(2, *words, "--niter", "9999", "--name", "run", "--print_freq", "1"),
@@ -111,7 +114,10 @@ def test_a_signal_stops_all_at_the_same_step(words: tuple[str, ...], tmp_path: P
         text=True,
     )
     until_trained(tmp_path / "run", process)
-    process.send_signal(signal.SIGTERM)
+    workers = workers_of(process)
+    pids = {"torchrun": [process.pid], "one worker": workers[1:], "all": [*workers, process.pid]}
+    for pid in pids[receivers]:
+        os.kill(pid, signal.SIGTERM)
     out, _ = process.communicate(timeout=PATIENCE)
     assert out.count("stopped after step") == 1, out
     step = load_checkpoint(tmp_path / "run" / "latest.pt")["position"]["step"]
@@ -130,11 +136,7 @@ def test_a_process_that_dies_ends_all_and_its_error_is_shown(
         text=True,
     )
     until_trained(tmp_path / "run", process)
-    listed = subprocess.run(
-        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True, check=True
-    )
-    workers = [int(word) for word in listed.stdout.split()]
-    assert len(workers) == 2
+    workers = workers_of(process)
     os.kill(workers[1], signal.SIGKILL)
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
@@ -153,6 +155,16 @@ def test_an_error_of_one_process_is_told_in_its_line(
     assert "already holds a model: --continue_train goes on with it" in out
 
 
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the two that torchrun has started."""
+    listed = subprocess.run(
+        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True, check=True
+    )
+    workers = [int(word) for word in listed.stdout.split()]
+    assert len(workers) == 2
+    return workers
+
+
 def until_trained(folder: Path, process: subprocess.Popen[str]) -> None:
     """Wait until the first losses are written."""
     begun = time.monotonic()
@@ -160,3 +172,10 @@ def until_trained(folder: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() - begun < PATIENCE
         time.sleep(0.05)
+
+
+def test_an_epoch_that_is_too_small_to_share_is_refused(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = train(2, *words, "--max_dataset_size", "1", "--name", "run", code=1)
+    assert "an epoch of 1 patches cannot be shared among 2 processes" in out

@@ -53,6 +53,40 @@ def test_scores_are_logged_and_the_best_epoch_is_kept(
     assert Path("checkpoints/a/curves.png").is_file()
     command("--continue_train", "--name", "a", "--epoch", "best", "--niter", "5")
     assert scores("a")[-1]["epoch"] == "5"
+    again = load_checkpoint(Path("checkpoints/a/best.pt"))["position"]
+    assert again["best"] >= kept["position"]["best"]  # what it began from is not lost
+
+
+def test_a_best_checkpoint_of_an_abandoned_branch_goes(data: tuple[str, ...]) -> None:
+    words = ("--niter", "3", "--niter_decay", "0", "--save_epoch_freq", "1", "--lr", "0")
+    command(*TINY_RUN, *data, *words, "--val_slices", "-2:", "--name", "a")
+    state = load_checkpoint(Path("checkpoints/a/latest.pt"))
+    torch.save(state, "checkpoints/a/best.pt")  # as if the last epoch had been the best
+    command("--continue_train", "--name", "a", "--epoch", "1", "--niter", "2")
+    assert load_checkpoint(Path("checkpoints/a/best.pt"))["position"]["best_epoch"] == 2
+
+
+def test_another_score_begins_anew_and_patience_waits_for_one(data: tuple[str, ...]) -> None:
+    schedule = ("--lr_policy", "constant", "--niter_decay", "0")
+    command(*TINY_RUN, *data, *schedule, "--niter", "2", "--slices", ":-2", "--name", "a")
+    more = ("--continue_train", "--name", "a", "--val_slices", "-2:", "--patience", "1")
+    command(*more, "--val_freq", "2", "--niter", "4")
+    assert [row["epoch"] for row in scores("a")] == ["4"]
+    command(*more, "--val_metric", "ssim", "--niter", "6")
+    position = load_checkpoint(Path("checkpoints/a/latest.pt"))["position"]
+    assert position["best_metric"] == "ssim"
+    assert position["best"] < 1.01
+    assert position["best_epoch"] == 6
+
+
+def test_slices_that_the_run_was_trained_on_before_are_refused(
+    data: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(*TINY_RUN, *data, "--windows", "micro=0:9000", "--niter", "1", "--name", "a")
+    capsys.readouterr()
+    command("--continue_train", "--name", "a", "--niter", "3", "--val_slices", "-2:", code=2)
+    assert "holds slices that are trained on" in capsys.readouterr().err
+    command("--continue_train", "--name", "a", "--niter", "3")  # the options are as before
 
 
 def test_validation_changes_nothing_of_the_training(data: tuple[str, ...]) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.training_data import TrainingData
+from models.checkpoints import load_checkpoint
 from models.experiment_folder import (
+    BEST,
     LATEST,
     prune_checkpoints,
     remember_experiment,
@@ -55,11 +57,13 @@ class RunSaver:
         self.saved_at = time.monotonic()
         fresh = not options.continue_train
         goes_back = not fresh and (options.epoch != "latest" or options.load_iter != 0)
-        if goes_back:  # best.pt may be of the branch that is left, so it goes and is found anew
-            position.best, position.best_epoch = None, position.epoch - 1
         self.superseded = superseded_checkpoints(
             folder, position.epoch, position.step, fresh, goes_back
         )
+        if goes_back and is_beyond(folder / BEST, position.step):
+            # Of the branch that is left: the next validation finds the best anew.
+            self.superseded.append(folder / BEST)
+            position.best = None
         if model.processes.is_first:
             text = format_options(TrainOptions().build(), options)
             write_text(folder / "options.txt", text + "\n")
@@ -116,6 +120,11 @@ class RunSaver:
             windows=self.data.windows.as_dict(),
             outputs=[str(self.folder / LATEST)],
         )
+
+
+def is_beyond(path: Path, step: int) -> bool:
+    """Whether a checkpoint is there and was saved after a step."""
+    return path.is_file() and bool(load_checkpoint(path)["position"]["step"] > step)
 
 
 def last_good(folder: Path) -> str:

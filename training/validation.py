@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.discovery import find_volumes
 from data.patches import low_resolution
 from data.training_data import TrainingData, open_volumes, open_with_lung_mask, slice_digests
+from data.unpaired_dataset import pixels_of
 from data.volume import Volume
 from data.windows import Domain
 from models.medical_cycle_gan import MedicalCycleGANModel
@@ -21,6 +23,7 @@ from util.resampling import area_average, resize
 
 SCORES = ("psnr", "ssim", "consistency")
 SLICES = 8  # of a domain, evenly spaced: enough to see a trend, a matter of seconds on a GPU
+SMALLEST_EDGE = 6  # pixels at low resolution: SSIM's window is 11 at high, and G_A needs 4
 LARGEST_EDGE = 512  # micro pixels of a square: bounds memory and time, whatever the slices are
 
 
@@ -47,23 +50,31 @@ class HeldBack:
     micro: list[Volume]
 
 
-def open_held_back(options: Namespace, data: TrainingData) -> HeldBack | None:
-    """Open what --val_clinical_paths, --val_micro_paths or --val_slices name; None without them.
+def has_held_back(options: Namespace) -> bool:
+    """Whether anything is to be held back."""
+    return bool(options.val_slices or options.val_clinical_paths or options.val_micro_paths)
+
+
+def open_held_back(options: Namespace, data: TrainingData, trained_on: Sequence[str]) -> HeldBack:
+    """Open what --val_clinical_paths, --val_micro_paths or --val_slices name.
+
+    Args:
+        options: of the run.
+        data: that is trained on; its volumes are taken where no others are named.
+        trained_on: fingerprints of all slices that the run was ever trained on.
 
     Raises:
         UserError: a slice of them is trained on, or what a score needs is missing.
     """
     words = {"clinical": options.val_clinical_paths, "micro": options.val_micro_paths}
     if not any(words.values()):
-        if options.val_slices is None:
-            return None
         words = data.sources
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
     masks = Path(options.maskdatafolder) if options.maskdatafolder else None
     spacing, slices = options.micro_spacing, options.val_slices
     clinical = [
-        open_with_lung_mask(Path(path), cache_dir, masks, spacing, slices)
-        for path in words["clinical"] or []
+        open_with_lung_mask(path, cache_dir, masks, spacing, slices)
+        for path in (find_volumes(words["clinical"]) if words["clinical"] else [])
     ]
     micro = open_volumes(words["micro"], cache_dir, spacing, slices) if words["micro"] else []
     public = options.dataset_mode == "public_2D"
@@ -75,7 +86,7 @@ def open_held_back(options: Namespace, data: TrainingData) -> HeldBack | None:
             f"--val_{flag}_paths, or --val_slices such as -20:"
         )
     for volume in [*(volume for volume, _ in clinical), *micro]:
-        if set(slice_digests([volume])) & set(data.digests):
+        if set(slice_digests([volume])) & set(trained_on):
             raise UserError(
                 f"validation volume {volume.source} holds slices that are trained on: give "
                 "--val_slices, or other volumes"
@@ -112,6 +123,16 @@ def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) ->
                 samples.append(Sample(low, image, hu))
             else:
                 samples.append(Sample(image, None, hu))
+    if not any(sample.high is not None for sample in samples):
+        raise UserError(
+            "no held-back slice shows lung, so there is nothing to score: hold others back"
+        )
+    smallest = min(min(sample.low.shape) for sample in samples)
+    if smallest < SMALLEST_EDGE:
+        raise UserError(
+            f"a held-back slice measures {smallest} pixels at low resolution, expected "
+            f"{SMALLEST_EDGE} at least: hold larger ones back"
+        )
     return samples
 
 
@@ -151,10 +172,13 @@ def squares(
         multiple: rows and columns of the image are multiples of this.
         spacing: voxel size in mm that images are resampled to; None leaves it.
     """
-    share = -(-SLICES // len(volumes)) if volumes else 0
-    for volume, mask in volumes:
+    if not volumes:
+        return
+    places = np.linspace(0, len(volumes) - 1, min(SLICES, len(volumes))).round().astype(int)
+    shares = [len(part) for part in np.array_split(np.arange(SLICES), len(places))]
+    for (volume, mask), share in zip([volumes[place] for place in places], shares, strict=True):
         columns, rows, slices = volume.size
-        ratio = 1.0 if spacing is None else spacing / volume.spacing[0]
+        ratio = 1.0 if spacing is None else pixels_of(volume, edge, spacing) / edge
         tall, wide = (
             min(edge, int(side / ratio)) // multiple * multiple for side in (rows, columns)
         )
@@ -164,12 +188,19 @@ def squares(
             candidates = np.array([z for z in candidates if np.any(mask[z])], dtype=int)
         picked = np.linspace(0, len(candidates) - 1, min(share, len(candidates)))
         for index in candidates[np.round(picked).astype(int)]:
-            y, x = rows / 2, columns / 2
+            row, column = (rows - height) // 2, (columns - width) // 2
             if mask is not None:
-                y, x = (float(np.mean(axis)) for axis in np.nonzero(mask[index]))
-            row = int(np.clip(round(y) - height // 2, 0, rows - height))
-            column = int(np.clip(round(x) - width // 2, 0, columns - width))
+                row, column = most_lung(mask[index], height, width)
             yield Square(volume, int(index), (row, column, height, width), tall, wide)
+
+
+def most_lung(section: np.ndarray, height: int, width: int) -> tuple[int, int]:
+    """(row, column) of the square with most lung: the middle of both lungs is the heart."""
+    sums = np.pad((section != 0).astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    lung = sums[height:, width:] - sums[:-height, width:]
+    lung -= sums[height:, :-width] - sums[:-height, :-width]
+    row, column = divmod(int(np.argmax(lung)), lung.shape[1])
+    return row, column
 
 
 class Validator:
@@ -221,7 +252,12 @@ def enlarge(model: MedicalCycleGANModel, image: np.ndarray) -> np.ndarray:
     """
     network = model.G_A if model.average is None else model.average.network
     images = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
-    enlarged: np.ndarray = model.run(network, images.to(model.device))[0, 0].cpu().numpy()
+    was_training = network.training
+    network.eval()  # batch norm must not learn from what is held back
+    try:
+        enlarged: np.ndarray = model.run(network, images.to(model.device))[0, 0].cpu().numpy()
+    finally:
+        network.train(was_training)
     return enlarged
 
 
@@ -229,7 +265,7 @@ def describe(scores: Mapping[str, float]) -> str:
     """The scores in one line for the user's eyes."""
     return (
         f"PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}, "
-        f"consistency {scores['consistency']:.1f} HU"
+        f"consistency {scores['consistency']:.1f}"
     )
 
 

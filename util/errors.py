@@ -57,7 +57,7 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {of_worker(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -85,6 +85,13 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return say_interrupted()
+
+
+def of_worker(message: str) -> str:
+    """A loader worker's error without the traceback that torch puts into its message."""
+    if not message.startswith("Caught UserError in "):
+        return message
+    return message.strip().splitlines()[-1].partition("UserError: ")[2]
 
 
 def say_interrupted() -> int:

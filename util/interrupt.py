@@ -13,12 +13,18 @@ Item = TypeVar("Item")
 class StopRequest:
     """While active, the first SIGINT or SIGTERM sets `requested`; a second one acts as usual.
 
+    Args:
+        patient: later signals do nothing either. Of several processes each may get the same signal
+            twice, from a scheduler and from torchrun, which must not end the saving that the first
+            one began.
+
     An exception in the middle of a step would leave the generators updated and the discriminators
     not, so the loop finishes its step, saves, and leaves by itself. Works in the main thread only,
     as Python's signal handlers do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = False) -> None:
+        self._patient = patient
         self.requested: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
@@ -48,7 +54,8 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = signal.Signals(number)
-        self._restore()
+        if not self._patient:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

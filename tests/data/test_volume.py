@@ -224,3 +224,13 @@ def test_rows_are_read_in_bands_where_each_lies_far_from_the_next(tmp_path: Path
     assert rows_at_once(turned.array[7]) == 32
     np.testing.assert_array_equal(turned.read_slice(7), array[:, 7])
     np.testing.assert_array_equal(turned.read_patch(7, 1, 0, 39, 5), array[1:, 7, :5])
+
+
+def test_the_whole_volume_is_known_across_any_axis() -> None:
+    volume = Volume(np.arange(4 * 5 * 6).reshape(4, 5, 6), np.eye(4), "a.nii")
+    part = volume.select_slices(1, 3)
+    assert part.turned("z") is part
+    turned = part.turned("y")
+    assert turned.whole is not None
+    assert turned.whole.size == (6, 4, 5)
+    assert volume.turned("x").whole is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import data.zarr_voxels
 from data.discovery import find_volumes
 from data.readers import read_volume
 from data.volume import Volume
@@ -119,6 +121,27 @@ def test_another_process_opens_the_store_anew(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.read_slice(3), volume.read_slice(3))
 
 
+def test_a_forked_process_opens_the_store_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = read_volume(store(tmp_path / "lung.zarr"))
+    volume.read_slice(0)
+    opened: list[object] = []
+    original = data.zarr_voxels.open_zarr
+
+    def watched(path: str) -> Any:
+        opened.append(path)
+        return original(path)
+
+    monkeypatch.setattr(data.zarr_voxels, "open_zarr", watched)
+    volume.read_slice(1)
+    assert opened == []
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    np.testing.assert_array_equal(volume.read_slice(2), VOXELS[2])
+    volume.read_slice(3)
+    assert len(opened) == 1
+
+
 def test_an_address_is_opened_by_fsspec() -> None:
     array = zarr.open("memory://bucket/lung.zarr", mode="w", shape=VOXELS.shape, chunks=(4, 4, 4),
                       dtype=VOXELS.dtype)  # fmt: skip
@@ -141,6 +164,9 @@ def test_stores_are_found_in_folders(tmp_path: Path) -> None:
     plain, image = store(tmp_path / "in" / "a.zarr"), ome(tmp_path / "in" / "b.ome.zarr", "0.4")
     assert find_volumes([str(tmp_path / "in")]) == [plain, image]
     assert find_volumes([str(tmp_path / "in" / "*.zarr")]) == [plain, image]
+    assert find_volumes([str(tmp_path / "in" / "**")]) == [plain, image]
+    store(tmp_path / "in" / "a_mask.zarr")
+    assert find_volumes([str(tmp_path / "in")]) == [plain, image]
     assert is_zarr(plain)
     assert not is_zarr(tmp_path)
 
@@ -160,6 +186,10 @@ def test_what_is_no_volume_is_refused_in_one_line(
     store(group / "inner")
     with pytest.raises(UserError, match=r"give the array inside it \(inner\)"):
         read_volume(group)
+    damages: list[dict[str, Any]] = [{"datasets": [{"path": "9"}]}, {"datasets": []}]
+    for damage in damages:
+        with pytest.raises(UserError, match="is a damaged OME-Zarr image"):
+            read_volume(ome(tmp_path / "damaged.zarr", "0.4", **damage))
     broken = tmp_path / "broken.zarr"
     broken.mkdir()
     (broken / ".zarray").write_text("{")

@@ -55,7 +55,7 @@ def test_a_run_that_begins_earlier_voids_what_lies_beyond(tmp_path: Path) -> Non
     anew = superseded_checkpoints(tmp_path, epoch=1, step=0, fresh=True, goes_back=False)
     assert {path.stem for path in anew} == {path.stem for path in tmp_path.iterdir()}
     other = superseded_checkpoints(tmp_path, epoch=6, step=50, fresh=False, goes_back=True)
-    assert set(other) - set(back) == {tmp_path / "previous.pt", tmp_path / "best.pt"}
+    assert set(other) - set(back) == {tmp_path / "previous.pt"}
 
 
 def saved_steps(folder: Path, *steps: int) -> None:
@@ -101,7 +101,10 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over_with_a_word(
         f"{latest} is missing or cut off: going on from the one before it, "
         f"{tmp_path / 'previous.pt'}"
     ]
+    saved_steps(tmp_path, 3)  # what is damaged never becomes the one before
+    assert load_checkpoint(tmp_path / "previous.pt")["position"]["step"] == 1
     (tmp_path / "previous.pt").unlink()
+    latest.write_bytes(b"")
     with pytest.raises(UserError, match=r"latest\.pt cannot be read as a checkpoint"):
         load_newest(tmp_path, lines.append)
 

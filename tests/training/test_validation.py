@@ -13,12 +13,15 @@ from data.volume import Volume
 from training.validation import (
     LARGEST_EDGE,
     SLICES,
+    HeldBack,
     Sample,
     Validator,
     describe,
     enlarge,
+    has_held_back,
     is_better,
     make_samples,
+    most_lung,
     open_held_back,
     squares,
 )
@@ -56,8 +59,7 @@ def test_slices_at_one_end_are_held_back_of_the_training_volumes(
     options = tiny_options("--val_slices", "-2:")
     assert options.slices == ":-2"
     data = opened(*files, slices=options.slices)
-    held_back = open_held_back(options, data)
-    assert held_back is not None
+    held_back = open_held_back(options, data, data.digests)
     assert [volume.num_slices for volume, _ in held_back.clinical] == [2]
     assert [volume.num_slices for volume in held_back.micro] == [2]
     assert held_back.micro[0].affine[2, 3] == pytest.approx(4 * 0.05)
@@ -74,26 +76,37 @@ def test_slices_at_one_end_are_held_back_of_the_training_volumes(
     assert samples[0].hu == (window.high - window.low) / 2
 
 
-def test_without_held_back_data_nothing_is_validated(files: tuple[Path, Path]) -> None:
-    assert open_held_back(tiny_options(), opened(*files)) is None
+def test_only_named_data_is_held_back() -> None:
+    assert not has_held_back(tiny_options())
+    assert has_held_back(tiny_options("--val_slices", "-2:"))
+    assert has_held_back(tiny_options("--val_micro_paths", "a.tif"))
+
+
+def test_volumes_are_found_as_everywhere(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Folders and patterns, masks left out."""
+    for name in ("ct2", "ct3"):
+        write_case(tmp_path / "more", name, (40, 36, 4), seed=len(name))
+    words = ("--val_clinical_paths", str(tmp_path / "more"), "--val_micro_paths", str(files[1]))
+    found = open_held_back(tiny_options(*words), opened(*files), [])
+    assert [volume.name for volume, _ in found.clinical] == ["ct2", "ct3"]
 
 
 def test_what_is_trained_on_is_refused(files: tuple[Path, Path]) -> None:
     data = opened(*files)
     options = tiny_options("--val_micro_paths", str(files[1]), "--val_slices", "2:3")
     with pytest.raises(UserError, match=r"specimen\.nii holds slices that are trained on"):
-        open_held_back(options, data)
+        open_held_back(options, data, data.digests)
+    assert open_held_back(options, data, []).micro  # an earlier part of a run counts, too
 
 
 def test_scores_need_a_truth(files: tuple[Path, Path], tmp_path: Path) -> None:
     other = write_case(tmp_path / "other", "ct2", (40, 36, 4), seed=3)
     options = tiny_options("--val_clinical_paths", str(other))
     with pytest.raises(UserError, match="held-back micro-CT, got none: give --val_micro_paths"):
-        open_held_back(options, opened(*files))
+        open_held_back(options, opened(*files), [])
     options.dataset_mode = "public_2D"
     data = opened(files[0], None)
-    held_back = open_held_back(options, data)
-    assert held_back is not None
+    held_back = open_held_back(options, data, data.digests)
     assert all(sample.high is not None for sample in make_samples(held_back, data, options))
 
 
@@ -111,7 +124,9 @@ def test_squares_are_spread_over_the_lung_and_lie_inside() -> None:
         assert (height, width) == (128, 88)
         assert 0 <= row <= 700 - 128
         assert 0 <= column <= 90 - 88
-    assert found[0].corner[:2] == (572, 0)  # around the lung, moved in from the border
+    row, column, _, _ = found[0].corner
+    assert row <= 600 <= 690 <= row + 128  # all of the lung
+    assert column <= 5
     assert found[4].corner[:2] == (286, 1)  # in the middle
 
 
@@ -127,7 +142,7 @@ class Repeating:
 
     average = None
     device = torch.device("cpu")
-    G_A: Any = None
+    G_A = torch.nn.Identity()
 
     def __init__(self, shift: float) -> None:
         self.shift = shift
@@ -185,3 +200,37 @@ def test_squares_of_another_voxel_size_are_resampled() -> None:
     assert square.corner == (0, 0, 40, 60)
     assert square.read().shape == (16, 24)
     assert square.read().mean() == pytest.approx(array.mean(), rel=1e-5)
+
+
+def test_a_square_lies_on_one_lung_not_between_both() -> None:
+    section = np.zeros((512, 512), dtype=np.uint8)
+    section[150:350, 60:200] = 1
+    section[150:350, 310:460] = 1
+    row, column = most_lung(section, 64, 64)
+    assert section[row : row + 64, column : column + 64].all()
+    assert most_lung(section, 512, 512) == (0, 0)
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_no_more_squares_than_asked_for_however_many_volumes(count: int) -> None:
+    volume = Volume(np.zeros((20, 64, 64), dtype=np.int16), np.eye(4), "micro.nii")
+    assert len(list(squares([(volume, None)] * count, 32, 2))) == SLICES
+
+
+def test_what_cannot_be_scored_is_refused(files: tuple[Path, Path]) -> None:
+    options, data = tiny_options(), opened(*files)
+    tiny = Volume(np.zeros((2, 8, 8), dtype=np.int16), np.eye(4), "tiny.nii")
+    with pytest.raises(UserError, match="measures 4 pixels at low resolution, expected 6"):
+        make_samples(HeldBack([], [tiny]), data, options)
+    options.dataset_mode = "public_2D"
+    empty = Volume(np.zeros((2, 64, 64), dtype=np.int16), np.eye(4), "ct.nii")
+    with pytest.raises(UserError, match="no held-back slice shows lung"):
+        make_samples(HeldBack([(empty, np.zeros((2, 64, 64)))], []), data, options)
+
+
+def test_scoring_does_not_teach_batch_norm() -> None:
+    model = tiny_model("--norm", "batch")
+    before = {name: value.clone() for name, value in model.G_A.state_dict().items()}
+    enlarge(model, np.linspace(-1, 1, 400, dtype=np.float32).reshape(20, 20))
+    assert all(torch.equal(value, before[name]) for name, value in model.G_A.state_dict().items())
+    assert model.G_A.training

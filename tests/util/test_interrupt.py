@@ -52,6 +52,13 @@ def test_the_second_interrupt_acts_as_usual() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_patient_request_outlasts_further_signals() -> None:
+    with StopRequest(patient=True) as stop:
+        for number in (*SIGNALS, *SIGNALS):
+            os.kill(os.getpid(), number)
+        assert stop.requested is SIGNALS[-1]
+
+
 def test_handlers_are_put_back() -> None:
     calls: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
