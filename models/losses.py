@@ -15,6 +15,8 @@ from torch import Tensor, nn
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
+CONSTANT_RANGE = 0.01  # of [-1, 1]: bf16 rounds it to one or two values
+CONSTANT_NOISE = 0.01
 GRADIENT_PENALTY_WEIGHT = 10.0  # Gulrajani et al. 2017, WGAN-GP
 
 
@@ -60,6 +62,21 @@ def random_crop(images: Tensor, edge: int) -> Tensor:
     row = int(torch.randint(images.shape[-2] - edge + 1, ()))
     column = int(torch.randint(images.shape[-1] - edge + 1, ()))
     return images[..., row : row + edge, column : column + edge]
+
+
+def enliven(images: Tensor) -> Tensor:
+    """Give generated images that are all but constant a little noise; others stay as they are.
+
+    Where a generator has collapsed to one value, instance norm in the next one multiplies the
+    gradient by 1 / sqrt(eps) in each layer until it overflows, and nothing can be learned any more.
+    The data set does the same with constant patches (`data.patches.enliven`).
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+    """
+    low, high = (edge((1, 2, 3), keepdim=True) for edge in (images.amin, images.amax))
+    noise = CONSTANT_NOISE * torch.randn_like(images)
+    return torch.where(high - low < CONSTANT_RANGE, images + noise, images)
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

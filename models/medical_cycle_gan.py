@@ -22,6 +22,7 @@ from models.loss_names import NETWORKS
 from models.losses import (
     GANLoss,
     enlarge_identity,
+    enliven,
     gradient_penalty,
     multi_modality_losses,
     pool,
@@ -154,9 +155,9 @@ class MedicalCycleGANModel:
     def forward(self) -> None:
         """Compute fake_B, rec_A, fake_A and rec_B of the batch."""
         self.fake_B = self.run(self.G_A, self.real_A)
-        self.rec_A = self.run(self.G_B, self.fake_B)
+        self.rec_A = self.run(self.G_B, enliven(self.fake_B))
         self.fake_A = self.run(self.G_B, self.real_B)
-        self.rec_B = self.run(self.G_A, self.fake_A)
+        self.rec_B = self.run(self.G_A, enliven(self.fake_A))
 
     def generator_loss(self) -> Tensor:
         """Sum of all generator losses by their weights (docs/method.md); keeps each in `losses`."""

@@ -103,8 +103,6 @@ def refuse_idle_options(
     for name in ("identity_crop", "identity_every"):
         if name in given and options.lambda_identity == 0:
             parser.error(f"--{name} has no effect with --lambda_identity 0: leave one of them out")
-    if "update_html_freq" in given and options.no_html:
-        parser.error("--update_html_freq has no effect with --no_html: leave one of them out")
 
 
 def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, scale: int) -> None:

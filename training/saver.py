@@ -24,6 +24,7 @@ from options import TrainOptions
 from options.base_options import format_options
 from util.errors import UserError
 from util.files import write_json, write_text
+from util.processes import process_place
 from util.run_record import write_run_record
 
 
@@ -135,7 +136,11 @@ def last_good(folder: Path) -> str:
 
 def resume_command(options: Namespace) -> str:
     """The command line that goes on with this run."""
-    words = ["bash", "run.sh", "--continue_train", "--name", options.name]
+    launcher = ["bash", "run.sh"]
+    count = process_place()[1]
+    if count > 1:
+        launcher = ["torchrun", "--nproc_per_node", str(count), "train.py"]
+    words = [*launcher, "--continue_train", "--name", options.name]
     if options.checkpoints_dir != TrainOptions().build().get_default("checkpoints_dir"):
         words += ["--checkpoints_dir", options.checkpoints_dir]
     return shlex.join(words)

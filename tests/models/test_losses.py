@@ -13,6 +13,7 @@ from models.losses import (
     GANLoss,
     enlarge_identity,
     enlarge_nearest,
+    enliven,
     gradient_penalty,
     multi_modality_losses,
     pool,
@@ -145,3 +146,12 @@ def test_a_random_crop_is_a_part_of_all_images_and_reaches_everywhere() -> None:
         assert torch.equal(crop[0, 0], images[0, 0, row : row + 4, column : column + 4])
         corners.add((row, column))
     assert corners == {(row, column) for row in range(3) for column in range(4)}
+
+
+def test_only_constant_images_get_noise() -> None:
+    flat = torch.full((1, 1, 8, 8), -1.0)
+    flat[0, 0, 3, 3] += 1e-4
+    grey = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
+    found = enliven(torch.cat([flat, grey]))
+    assert torch.equal(found[1], grey[0])
+    assert 0.005 < float((found[0] - flat[0]).std()) < 0.02

@@ -88,7 +88,6 @@ def test_debug_is_read_from_the_words() -> None:
         ("--n_layers_D 4", "without --netD n_layers"),
         ("--display_port 8098", "which --display_id 1 turns on"),
         ("--display_freq 5", "which --display_id 1 turns on"),
-        ("--no_html --update_html_freq 5", "has no effect with --no_html"),
         ("--lr_decay_iters 4", "without --lr_policy step"),
         ("--dataset_mode public_2D --micro_mix 0.1", "without --dataset_mode unpaired"),
         ("--normalization minmax --windows micro=0:9", "without --normalization window"),
