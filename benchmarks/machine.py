@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from models.networks import SRGenerator, initialise
+from models.initialisation import initialise
+from models.networks import SRGenerator
 from util.run_record import PROJECT_FOLDER, device_name, git_commit
 
 

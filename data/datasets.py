@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data.degradation import Degradation
+from data.paired_dataset import PairedDataset
 from data.patches import PatchDataset, Sampling
 from data.public_dataset import PublicDataset
 from data.training_data import TrainingData
@@ -84,7 +85,25 @@ def make_public(data: TrainingData, settings: PatchSettings) -> PatchDataset:
     )
 
 
+def make_paired(data: TrainingData, settings: PatchSettings) -> PatchDataset:
+    """Registered pairs, for supervised training as an upper bound."""
+    return PairedDataset(
+        data.clinical,
+        data.micro,
+        data.windows,
+        patch_size=settings.clinical_patch_size,
+        scale=settings.scale,
+        patches_per_volume=settings.patches_per_volume,
+        seed=settings.seed,
+        flip=settings.flip,
+        fresh=settings.fresh,
+        max_size=settings.max_size,
+        sampling=settings.sampling,
+    )
+
+
 DATASETS: dict[str, Callable[[TrainingData, PatchSettings], PatchDataset]] = {
     "unpaired": make_unpaired,
     "public_2D": make_public,
+    "paired": make_paired,
 }

@@ -262,7 +262,7 @@ def open_training_data(
     """Open all volumes of a training run; without any path, the phantom's.
 
     Args:
-        dataset_mode: unpaired or public_2D.
+        dataset_mode: unpaired, paired or public_2D.
         clinical_words, micro_words: files, folders or globs.
         phantom_folder: where the phantom of this scale lies or is to be generated.
         scale: 2^n.
@@ -276,14 +276,19 @@ def open_training_data(
     Raises:
         UserError: only one of the two domains is given, or any volume cannot be used.
     """
-    unpaired = dataset_mode == "unpaired"
+    both = dataset_mode != "public_2D"
+    if dataset_mode == "paired" and not (clinical_words and micro_words):
+        raise UserError(
+            "paired training needs clinical volumes and their truths: give --all_clinical_paths "
+            "and --all_micro_paths in the same order, such as python -m data.phantom makes them"
+        )
     if not clinical_words and not micro_words:
         say(f"no data given: training on the digital lung phantom in {phantom_folder}")
         phantom = generate_phantom(phantom_folder, scale, report_phantom(say))
         clinical_words = [str(phantom.clinical)]
-        micro_words = [str(phantom.micro)] if unpaired else []
+        micro_words = [str(phantom.micro)] if both else []
         window_words = window_words or phantom_windows()
-    elif not clinical_words or (unpaired and not micro_words):
+    elif not clinical_words or (both and not micro_words):
         missing, flag = ("micro-CT", "micro") if clinical_words else ("clinical CT", "clinical")
         raise UserError(
             f"unpaired training needs both domains, got no {missing}: give --{flag}_folder or "

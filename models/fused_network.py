@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.convolution_bands import Geometry
 from models.fused_convolution import Finish, FusedConvolution
 from models.moments import widened
-from models.networks import ResidualBlock
+from models.networks import ResidualBlock, SRGenerator
 from models.output_convolution import BLOCK, unshuffled_kernel
 
 OUTPUT_KERNEL = 7
@@ -64,7 +64,10 @@ class FusedNetwork(nn.Module):
         layers = self.network.model
         if not isinstance(layers, nn.Sequential):
             raise ValueError(f"expected a network of one sequence of layers, got {self.network}")
-        return run_fused(layers, images, self.dtype)
+        output = run_fused(layers, images, self.dtype)
+        if isinstance(self.network, SRGenerator):
+            return self.network.joined(output, images)
+        return output
 
 
 def run_fused(layers: Iterable[nn.Module], images: Tensor, dtype: torch.dtype) -> Tensor:

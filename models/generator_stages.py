@@ -55,7 +55,8 @@ class Stages:
         blocks: the two convolutions of each residual block.
         merge: 3x3 convolution behind the blocks, the end of the trunk.
         upsampling: one stage a doubling.
-        output: the last 7x7 convolution with tanh.
+        output: the last 7x7 convolution, with tanh or without.
+        skip: whether the cubic enlargement of the input is added to the output.
     """
 
     stem: Stage
@@ -63,6 +64,7 @@ class Stages:
     merge: Stage
     upsampling: list[Stage]
     output: OutputConvolution
+    skip: bool
 
     def in_order(self) -> Iterator[Stage]:
         """Every stage but the output, first to last."""
@@ -127,7 +129,10 @@ def read_stages(
         blocks=[(stage(b[1], b[2], b[3]), stage(b[5], b[6], None)) for b in blocks],
         merge=stage(layers[merge + 1], layers[merge + 2], layers[merge + 3]),
         upsampling=upsampling,
-        output=OutputConvolution(*convolution(layers[-2]), memory_format),
+        output=OutputConvolution(
+            *convolution(layers[-2]), memory_format, tanh=isinstance(layers[-1], nn.Tanh)
+        ),
+        skip=generator.has_skip,
     )
 
 

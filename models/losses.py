@@ -153,33 +153,46 @@ def enlarge_identity(clinical: Tensor, scale: int, mode: str) -> Tensor:
     return F.interpolate(clinical, scale_factor=scale, mode="bilinear", align_corners=True)
 
 
-def multi_modality_losses(
-    real_clinical: Tensor,
-    fake_micro: Tensor,
-    real_micro: Tensor,
-    fake_clinical: Tensor,
-    scale: int,
-    data_range: float,
+def clinical_consistency(
+    real_clinical: Tensor, fake_micro: Tensor, scale: int, data_range: float
 ) -> dict[str, Tensor]:
-    """The paper's contribution: the image must stay the same image before and after SR.
+    """Two parts of the paper's contribution: the image must stay the same image through G_A.
 
-    downsample = L1(P(fake_B), real_A), upsample = L1(N(fake_A), real_B),
-    clinical_ssim = 1 - SSIM(P(fake_B), real_A), micro_ssim = 1 - SSIM(N(fake_A), real_B).
+    downsample = L1(P(fake_B), real_A), clinical_ssim = 1 - SSIM(P(fake_B), real_A).
 
     Args:
-        real_clinical, fake_clinical: (N, 1, p, p) in [-1, 1].
-        real_micro, fake_micro: (N, 1, p * scale, p * scale) in [-1, 1].
+        real_clinical: real_A, (N, 1, p, p) in [-1, 1].
+        fake_micro: fake_B, (N, 1, p * scale, p * scale).
         scale: 2^n.
         data_range: of the SSIM constants, see `ssim`.
 
     Returns:
-        The four losses without their weights, each a scalar.
+        The losses without their weights, each a scalar.
     """
     pooled = pool(fake_micro, scale)
-    enlarged = enlarge_nearest(fake_clinical, scale)
     return {
         "downsample": F.l1_loss(pooled, real_clinical),
-        "upsample": F.l1_loss(enlarged, real_micro),
         "clinical_ssim": 1 - ssim(pooled, real_clinical, data_range),
+    }
+
+
+def micro_consistency(
+    real_micro: Tensor, fake_clinical: Tensor, scale: int, data_range: float
+) -> dict[str, Tensor]:
+    """The other two parts, through G_B.
+
+    upsample = L1(N(fake_A), real_B), micro_ssim = 1 - SSIM(N(fake_A), real_B).
+
+    Args:
+        real_micro: real_B, (N, 1, p * scale, p * scale) in [-1, 1].
+        fake_clinical: fake_A, (N, 1, p, p).
+        scale, data_range: as for `clinical_consistency`.
+
+    Returns:
+        The losses without their weights, each a scalar.
+    """
+    enlarged = enlarge_nearest(fake_clinical, scale)
+    return {
+        "upsample": F.l1_loss(enlarged, real_micro),
         "micro_ssim": 1 - ssim(enlarged, real_micro, data_range),
     }

@@ -12,8 +12,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models.cubic import enlarge_cubic
+
 RESIDUAL_KERNEL_PADDING = 1
 EDGE_PADDING = 3  # the 7x7 convolutions at both ends
+SKIPS = ("none", "cubic")
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:
@@ -56,21 +59,32 @@ class SRGenerator(nn.Module):
         ngf: channels of the trunk, a multiple of 2^n (64 in the paper).
         blocks: number of residual blocks (9 in the paper).
         norm: instance (published), batch or none.
+        skip: none (published: tanh at the end), or cubic: the layers' output is added to the cubic
+            enlargement of the input and there is no tanh. The weights' names are the same.
 
-    Input (N, 1, H, W) in [-1, 1], H and W at least 4; output (N, 1, H * 2^n, W * 2^n) in [-1, 1].
+    Input (N, 1, H, W) in [-1, 1], H and W at least 4; output (N, 1, H * 2^n, W * 2^n) in [-1, 1]
+    (with a skip in evaluation mode only: while training, what overshoots keeps its gradient).
     """
 
     def __init__(
-        self, sampling_times: int = 3, ngf: int = 64, blocks: int = 9, norm: str = "instance"
+        self,
+        sampling_times: int = 3,
+        ngf: int = 64,
+        blocks: int = 9,
+        norm: str = "instance",
+        skip: str = "none",
     ) -> None:
         super().__init__()
         if ngf % 2**sampling_times:
             raise ValueError(f"ngf is {ngf}, expected a multiple of the scale {2**sampling_times}")
+        if skip not in SKIPS:
+            raise ValueError(f"skip is {skip!r}, expected one of {', '.join(SKIPS)}")
         self.architecture: dict[str, int | str] = {
             "sampling_times": sampling_times,
             "ngf": ngf,
             "blocks": blocks,
             "norm": norm,
+            "skip": skip,
         }
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(EDGE_PADDING),
@@ -94,7 +108,8 @@ class SRGenerator(nn.Module):
                 nn.PReLU(),
             ]
             channels //= 2
-        layers += [nn.ReflectionPad2d(EDGE_PADDING), nn.Conv2d(channels, 1, 7), nn.Tanh()]
+        ending = nn.Tanh() if skip == "none" else nn.Identity()
+        layers += [nn.ReflectionPad2d(EDGE_PADDING), nn.Conv2d(channels, 1, 7), ending]
         self.model = nn.Sequential(*layers)
 
     @property
@@ -102,9 +117,21 @@ class SRGenerator(nn.Module):
         """In-plane enlargement 2^n."""
         return 2 ** int(self.architecture["sampling_times"])
 
+    @property
+    def has_skip(self) -> bool:
+        """Whether the layers only give what the cubic enlargement lacks."""
+        return self.architecture["skip"] == "cubic"
+
     def forward(self, clinical: Tensor) -> Tensor:
         """Map (N, 1, H, W) to (N, 1, H * 2^n, W * 2^n), both in [-1, 1]."""
-        return self.model(clinical)
+        return self.joined(self.model(clinical), clinical)
+
+    def joined(self, output: Tensor, clinical: Tensor) -> Tensor:
+        """The SR image from the layers' `output` and the input that they saw."""
+        if not self.has_skip:
+            return output
+        image = output + enlarge_cubic(clinical, self.scale)
+        return image if self.training else image.clamp(-1, 1)
 
 
 class DownsamplingGenerator(nn.Module):
@@ -219,32 +246,6 @@ def make_discriminator(net: str, ndf: int, layers: int, norm: str) -> nn.Module:
     raise ValueError(f"netD is {net!r}, expected basic, n_layers or pixel")
 
 
-def initialise(network: nn.Module, init_type: str = "normal", init_gain: float = 0.02) -> None:
-    """Draw new weights in place: convolutions by `init_type`, biases 0, batch norm around 1.
-
-    Published: normal(0, 0.02). PReLU keeps its one parameter at 0.25.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            if init_type == "normal":
-                nn.init.normal_(module.weight, 0.0, init_gain)
-            elif init_type == "xavier":
-                nn.init.xavier_normal_(module.weight, gain=init_gain)
-            elif init_type == "kaiming":
-                nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
-            elif init_type == "orthogonal":
-                nn.init.orthogonal_(module.weight, gain=init_gain)
-            else:
-                raise ValueError(
-                    f"init_type is {init_type!r}, expected normal, xavier, kaiming or orthogonal"
-                )
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0, init_gain)
-            nn.init.zeros_(module.bias)
-
-
 def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
     """Read the architecture of an SR generator off the keys and shapes of its state dict.
 
@@ -253,7 +254,7 @@ def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
 
     Returns:
         Keyword arguments for `SRGenerator`. Instance norm and no norm leave the same keys;
-        instance, the published one, is returned for both.
+        instance, the published one, is returned for both; so is no skip.
 
     Raises:
         ValueError: the keys are not those of an SR generator.
@@ -277,7 +278,8 @@ def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
     if channels != expected:
         raise ValueError(f"channels {channels} are not those of an SR generator, {expected}")
     norm = "batch" if "model.2.running_mean" in weights else "instance"
-    return {"sampling_times": sampling_times, "ngf": ngf, "blocks": blocks, "norm": norm}
+    architecture: dict[str, int | str] = {"sampling_times": sampling_times, "ngf": ngf}
+    return {**architecture, "blocks": blocks, "norm": norm, "skip": "none"}
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -22,17 +22,21 @@ KERNEL = 6
 
 
 class OutputConvolution:
-    """Maps rows of the unshuffled last feature map (N, 4c, G, W) to image rows in [-1, 1].
+    """Maps rows of the unshuffled last feature map (N, 4c, G, W) to image rows.
 
     Args:
         weight: (1, c, 7, 7) of the published layer.
         bias: (1,).
         memory_format: of the kernel.
+        tanh: whether tanh ends the network; then values lie in [-1, 1].
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, memory_format: torch.memory_format) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, memory_format: torch.memory_format, tanh: bool = True
+    ) -> None:
         self.kernel = unshuffled_kernel(weight).contiguous(memory_format=memory_format)
         self.bias = bias.repeat(BLOCK * BLOCK)
+        self.tanh = tanh
 
     def __call__(self, rows: Tensor, above: int, below: int) -> Tensor:
         """Compute an image band.
@@ -45,13 +49,14 @@ class OutputConvolution:
                 are put in their place.
 
         Returns:
-            float32 (N, 1, 2 * (R + above + below - 2 * EDGE), 2 * W) in [-1, 1]; an odd number of
+            float32 (N, 1, 2 * (R + above + below - 2 * EDGE), 2 * W); an odd number of
             columns or rows gives two image columns or rows too many, to be cut by the caller.
         """
         right = EDGE + rows.shape[3] % 2
         padded = reflect_unshuffled(reflect_unshuffled(rows, 2, above, below), 3, EDGE, right)
         values = F.conv2d(padded, self.kernel, self.bias, stride=2)
-        return F.pixel_shuffle(values.float().tanh_(), BLOCK)
+        values = values.float()
+        return F.pixel_shuffle(values.tanh_() if self.tanh else values, BLOCK)
 
 
 def unshuffled_kernel(weight: Tensor) -> Tensor:

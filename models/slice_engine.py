@@ -21,6 +21,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from models.cubic import beside_cubic
 from models.feature_levels import (
     Affine,
     Level,
@@ -121,7 +122,7 @@ class SliceEngine:
             float32 (N, 1, H * scale, W * scale) in [-1, 1].
         """
         level = self._levels(images, norms, kept_levels, features)
-        return self._output(level, rows or (0, images.shape[2]))
+        return self._output(level, images, rows or (0, images.shape[2]))
 
     def measure_norms(self, images: Tensor, norms: NormSource, kept_levels: int) -> None:
         """Only fill `norms.measured`, without computing the image; arguments as for `enlarge`."""
@@ -239,7 +240,7 @@ class SliceEngine:
         norms.measured.append(moments)
         return moments.affine(stage.eps)
 
-    def _output(self, level: Level, rows: tuple[int, int]) -> Tensor:
+    def _output(self, level: Level, images: Tensor, rows: tuple[int, int]) -> Tensor:
         n, _, height, width = self._size
         scale = self.scale
         result = torch.zeros(n, 1, height * scale, width * scale, device=self.device)
@@ -254,7 +255,10 @@ class SliceEngine:
             part = self.stages.output(level.read(low + above, high - below), above, below)
             top = (low + EDGE) * 2
             kept = min(part.shape[2], result.shape[2] - top)
-            result[:, :, top : top + kept] = part[:, :, :kept, : result.shape[3]]
+            part = part[:, :, :kept, : result.shape[3]]
+            if self.stages.skip:
+                part = beside_cubic(part, images, scale, top).clamp_(-1, 1)
+            result[:, :, top : top + kept] = part
         return result
 
     def _bands(

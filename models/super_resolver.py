@@ -46,8 +46,9 @@ class SuperResolver:
     """Applies G_A once to each slice, whole, in bounded memory, without seams.
 
     Instance norm takes its statistics from the slice, from a mask's pixels (models/norm_scope.py)
-    or, after `use_statistics`, from a whole volume. With `tile_size` each tile has its own, as in
-    the published test, and intensities and seams depend on the tile.
+    or, after `use_statistics`, from a whole volume; a generator without it has none to take. With
+    `tile_size` each tile has its own, as in the published test, and intensities and seams depend
+    on the tile.
 
     Args:
         generator: G_A, in evaluation mode.
@@ -100,6 +101,7 @@ class SuperResolver:
         self._statistics: Sequence[Moments] | None = None
         architecture = generator.architecture
         self._reach = receptive_radius(int(architecture["blocks"]))
+        self._has_statistics = architecture["norm"] == "instance"
         self.memory = SliceMemory(
             int(architecture["ngf"]),
             int(architecture["sampling_times"]),
@@ -251,9 +253,10 @@ class SuperResolver:
         if self.tile_size is not None:
             whole = enlarge_in_tiles(job.image, self.tile_size, self.scale, self._enlarge_alone)
             return lambda: whole
-        if self._statistics is not None:
+        measures = self._has_statistics and self._statistics is None
+        if not measures:
             job = replace(job, scope=None)
-        from_slice = job.scope is None and self._statistics is None
+        from_slice = measures and job.scope is None
         crop = crop_job(job, self._reach, from_slice)
         rows, columns = crop.job.image.shape
         weights = self._weights(crop.job.scope, (rows, columns))

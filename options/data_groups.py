@@ -12,9 +12,10 @@ def add_data_group(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training data")
     group.add_argument(
         "--dataset_mode",
-        choices=("unpaired", "public_2D"),
+        choices=("unpaired", "public_2D", "paired"),
         default="unpaired",
-        help="unpaired clinical CT and micro-CT, or clinical CT alone shrunk by itself",
+        help="unpaired clinical CT and micro-CT; clinical CT alone, shrunk by itself; or paired: "
+        "each micro volume shows the field of its clinical one, in the same order",
     )
     group.add_argument("--clinical_folder", help="folder of clinical CT volumes")
     group.add_argument("--micro_folder", help="folder of micro-CT volumes")

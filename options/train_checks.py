@@ -11,6 +11,8 @@ START_OPTIONS = (
     "normalization",
     "windows",
     "init_type",
+    "init_icnr",
+    "skip",
     "init_gain",
     "epoch_count",
 )
@@ -25,6 +27,13 @@ DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
     "windows": ("normalization", "window"),
     "epoch": ("continue_train", True),
     "load_iter": ("continue_train", True),
+}
+
+# Option -> the loss weight without which it would have no effect.
+IDLE_WITHOUT_WEIGHT = {
+    "identity_crop": "lambda_identity",
+    "identity_every": "lambda_identity",
+    "pair_noise": "lambda_pair",
 }
 
 SMALLEST_CROP = 4  # in pixels; G_A mirrors three of them
@@ -100,9 +109,21 @@ def refuse_idle_options(
                 f"--{name} has no effect without held-back data: add --val_slices, such as -20:, "
                 f"or --val_micro_paths, or leave --{name} out"
             )
-    for name in ("identity_crop", "identity_every"):
-        if name in given and options.lambda_identity == 0:
-            parser.error(f"--{name} has no effect with --lambda_identity 0: leave one of them out")
+    for name, weight in IDLE_WITHOUT_WEIGHT.items():
+        if name in given and getattr(options, weight) == 0:
+            parser.error(f"--{name} has no effect with --{weight} 0: leave one of them out")
+
+
+def check_losses(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse weights that teach nothing, or that the data has no truth for."""
+    weights = [value for name, value in vars(options).items() if name.startswith("lambda_")]
+    if not any(weights):
+        parser.error("every --lambda_... is 0, so that nothing would be learned: raise one")
+    if options.lambda_supervised > 0 and options.dataset_mode != "paired":
+        parser.error(
+            f"--lambda_supervised {options.lambda_supervised:g} compares with the truth, got "
+            f"--dataset_mode {options.dataset_mode}: take --dataset_mode paired, or leave it out"
+        )
 
 
 def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, scale: int) -> None:

@@ -129,6 +129,17 @@ def add_networks_group(parser: argparse.ArgumentParser) -> None:
         "--norm", choices=("instance", "batch", "none"), default="instance", help="norm layers"
     )
     group.add_argument(
+        "--skip",
+        choices=("none", "cubic"),
+        default="none",
+        help="cubic: G_A adds to the cubic enlargement of its input; none: published, tanh",
+    )
+    group.add_argument(
+        "--init_icnr",
+        action="store_true",
+        help="G_A starts without a checkerboard: equal weights for pixels shuffled side by side",
+    )
+    group.add_argument(
         "--init_type",
         choices=("normal", "xavier", "kaiming", "orthogonal"),
         default="normal",
@@ -207,6 +218,8 @@ def add_losses_group(parser: argparse.ArgumentParser) -> None:
         ("upsample_loss", 1.0, "L1 of the repeated clinical image and its source (4x: 0.3)"),
         ("clinical_ssim", 1.0, "1 - SSIM of the averaged SR image and its input"),
         ("micro_ssim", 1.0, "1 - SSIM of the repeated clinical image and its source"),
+        ("pair", 0.0, "L1 of a micro patch and G_A of its area average (not of the paper)"),
+        ("supervised", 0.0, "L1 of G_A's image and the truth (needs --dataset_mode paired)"),
     )
     for name, default, text in weights:
         group.add_argument(f"--lambda_{name}", type=non_negative_float, default=default, help=text)
@@ -220,6 +233,12 @@ def add_losses_group(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=1,
         help="steps between two with the identity losses, which then weigh so much more",
+    )
+    group.add_argument(
+        "--pair_noise",
+        type=non_negative_float,
+        default=0.0,
+        help="standard deviation of noise on the area average of --lambda_pair, in [-1, 1]",
     )
     group.add_argument(
         "--ssim_data_range",

@@ -12,6 +12,7 @@ from options.data_groups import add_data_group, add_validation_group
 from options.presets import PRESETS, X4_DEFAULTS
 from options.train_checks import (
     check_identity,
+    check_losses,
     check_patches,
     check_validation,
     refuse_idle_options,
@@ -102,6 +103,7 @@ class TrainOptions(BaseOptions):
             )
         check_patches(parser, options, scale)
         check_identity(parser, options)
+        check_losses(parser, options)
         check_validation(parser, options)
         if options.ngf % scale:
             parser.error(f"--ngf is {options.ngf}, expected a multiple of the scale {scale}")

@@ -15,11 +15,11 @@ CPU = torch.device("cpu")
 
 
 def small_generator(
-    times: int = 2, ngf: int = 8, blocks: int = 1, norm: str = "instance"
+    times: int = 2, ngf: int = 8, blocks: int = 1, norm: str = "instance", skip: str = "none"
 ) -> SRGenerator:
     """A generator in evaluation mode whose layers of one kind all differ, as trained ones do."""
     torch.manual_seed(0)
-    generator = SRGenerator(times, max(ngf, 2**times), blocks, norm)
+    generator = SRGenerator(times, max(ngf, 2**times), blocks, norm, skip)
     with torch.no_grad():
         for module in generator.modules():
             if isinstance(module, nn.PReLU):

@@ -81,6 +81,8 @@ def measure_step(model: MedicalCycleGANModel) -> tuple[int, int, int]:
     with second:
         loss.backward()
         model._freeze_discriminators(False)
-        model.discriminator_loss("D_A", model.real_B, model.fake_B.detach()).backward()
-        model.discriminator_loss("D_B", model.real_A, model.fake_A.detach()).backward()
+        if options.lambda_G_A > 0:
+            model.discriminator_loss("D_A", model.real_B, model.fake_B.detach()).backward()
+        if options.lambda_G_B > 0:
+            model.discriminator_loss("D_B", model.real_A, model.fake_A.detach()).backward()
     return first.get_total_flops(), second.get_total_flops(), kept_bytes

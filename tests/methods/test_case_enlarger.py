@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from methods.case_enlarger import ORIENTATIONS, CaseEnlarger, turn, turn_back, turn_job
-from models.networks import SRGenerator, initialise
+from models.initialisation import initialise
+from models.networks import SRGenerator
 from models.slice_jobs import SliceJob
 from models.super_resolver import SuperResolver
 

@@ -16,7 +16,8 @@ from methods.shrunk_slices import (
     shrink_slices,
     statistics_job,
 )
-from models.networks import SRGenerator, initialise
+from models.initialisation import initialise
+from models.networks import SRGenerator
 from models.super_resolver import SuperResolver
 
 SCALE = 4

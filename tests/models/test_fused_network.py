@@ -11,13 +11,13 @@ from training_helpers import tiny_batch, tiny_model
 
 import models.raw_maps
 from models.fused_network import FusedNetwork, run_fused
+from models.initialisation import initialise
 from models.medical_cycle_gan import MedicalCycleGANModel
 from models.networks import (
     DownsamplingGenerator,
     PatchDiscriminator,
     PixelDiscriminator,
     SRGenerator,
-    initialise,
 )
 
 Network = SRGenerator | DownsamplingGenerator | PatchDiscriminator | PixelDiscriminator
@@ -26,6 +26,7 @@ CASES: dict[str, tuple[Callable[[], Network], tuple[int, int, int]]] = {
     "4x": (lambda: SRGenerator(2, 8, 1), (1, 9, 21)),
     "2x of odd size": (lambda: SRGenerator(1, 8, 1), (1, 17, 13)),
     "without norm": (lambda: SRGenerator(1, 8, 1, "none"), (1, 12, 10)),
+    "beside cubic": (lambda: SRGenerator(2, 8, 1, "none", "cubic"), (2, 11, 14)),
     "shrinking 8x": (lambda: DownsamplingGenerator(3, 4, 1), (2, 64, 64)),
     "shrinking 4x": (lambda: DownsamplingGenerator(2, 4, 1), (1, 48, 80)),
     "patches": (lambda: PatchDiscriminator(8), (2, 64, 40)),
@@ -68,7 +69,7 @@ def both_ways(
     network, images = made(case, dtype)
     plain = network(images)
     expected = gradients(network, images, plain)
-    fused = run_fused(network.model, images, dtype)
+    fused = FusedNetwork(network, dtype)(images)
     found = gradients(network, images, fused)
     torch.testing.assert_close(fused, plain, rtol=0, atol=tolerance)
     names = [*(name for name, _ in network.named_parameters()), "images"]

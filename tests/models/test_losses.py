@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from models.losses import (
     GANLoss,
+    clinical_consistency,
     enlarge_identity,
     enlarge_nearest,
     enliven,
     gradient_penalty,
-    multi_modality_losses,
+    micro_consistency,
     pool,
     random_crop,
     ssim,
@@ -115,10 +116,12 @@ def test_identity_enlargement_modes() -> None:
 def test_multi_modality_losses_vanish_where_nothing_changed() -> None:
     clinical = torch.rand(2, 1, 16, 16) * 2 - 1
     micro = enlarge_nearest(clinical, 4)
-    losses = multi_modality_losses(clinical, micro, micro, clinical, 4, 2.0)
-    assert list(losses) == ["downsample", "upsample", "clinical_ssim", "micro_ssim"]
+    losses = clinical_consistency(clinical, micro, 4, 2.0)
+    losses |= micro_consistency(micro, clinical, 4, 2.0)
+    assert list(losses) == ["downsample", "clinical_ssim", "upsample", "micro_ssim"]
     assert all(float(loss) == pytest.approx(0, abs=1e-5) for loss in losses.values())
-    shifted = multi_modality_losses(clinical, micro + 0.25, micro, clinical - 0.5, 4, 2.0)
+    shifted = clinical_consistency(clinical, micro + 0.25, 4, 2.0)
+    shifted |= micro_consistency(micro, clinical - 0.5, 4, 2.0)
     assert float(shifted["downsample"]) == pytest.approx(0.25, abs=1e-5)
     assert float(shifted["upsample"]) == pytest.approx(0.5, abs=1e-5)
     assert float(shifted["clinical_ssim"]) > 0.005

@@ -12,8 +12,9 @@ from training_helpers import tiny_batch, tiny_model, tiny_options
 
 from data.patches import enliven
 from data.sampling import item_generator
+from models.assembly import residual_blocks
 from models.loss_names import LOGGED, LOSSES
-from models.medical_cycle_gan import MODELS, residual_blocks
+from models.medical_cycle_gan import MODELS
 
 
 def test_a_step_reports_every_loss_and_moves_every_network() -> None:
@@ -55,6 +56,7 @@ def test_every_weight_flag_scales_its_loss() -> None:
         "lambda_upsample_loss": "upsample",
         "lambda_clinical_ssim": "clinical_ssim",
         "lambda_micro_ssim": "micro_ssim",
+        "lambda_pair": "pair",
     }
     for flag, name in flags.items():
         values = []
@@ -81,6 +83,57 @@ def test_identity_passes_are_left_out_at_weight_zero(monkeypatch: pytest.MonkeyP
     model.optimize_parameters()
     assert sum(network is model.G_A for network in networks) == 2
     assert float(model.losses["idt_A"]) == 0
+
+
+NONE = [f"--lambda_{name}=0" for name in (
+    "G_A", "G_B", "A", "B", "identity", "downsample_loss", "upsample_loss", "clinical_ssim",
+    "micro_ssim",
+)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "images", "moving"),
+    [
+        (("--lambda_pair", "1"), set(), {"G_A"}),
+        (("--lambda_downsample_loss", "1"), {"fake_B"}, {"G_A"}),
+        (("--lambda_G_A", "1"), {"fake_B"}, {"G_A", "D_A"}),
+        (("--lambda_micro_ssim", "1"), {"fake_A"}, {"G_B"}),
+        (("--lambda_B", "1"), {"fake_A", "rec_B"}, {"G_A", "G_B"}),
+        (("--dataset_mode", "paired", "--lambda_supervised", "1"), {"fake_B"}, {"G_A"}),
+    ],
+)
+def test_only_what_has_a_weight_is_computed_and_moved(
+    words: tuple[str, ...], images: set[str], moving: set[str]
+) -> None:
+    model = tiny_model(*NONE, *words, "--sampling_times", "1")
+    before = {name: copy.deepcopy(network) for name, network in model.networks.items()}
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    assert set(model.losses) == set(LOGGED)
+    assert set(model.pictures()) - {"real_A", "real_B"} == images
+    moved = {
+        name
+        for name, network in model.networks.items()
+        if not torch.equal(
+            nn.utils.parameters_to_vector(network.parameters()),
+            nn.utils.parameters_to_vector(before[name].parameters()),
+        )
+    }
+    assert moved == moving
+
+
+def test_pseudo_pairs_are_micro_patches_and_their_area_average() -> None:
+    model = tiny_model(*NONE, "--lambda_pair", "2", "--skip", "cubic", "--norm", "none")
+    batch = tiny_batch()
+    model.set_input(batch)
+    model.generator_loss()
+    shrunk = torch.nn.functional.avg_pool2d(batch["micro"], 2)
+    with torch.no_grad():
+        expected = 2 * (model.G_A(shrunk) - batch["micro"]).abs().mean()
+    assert float(model.losses["pair"]) == pytest.approx(float(expected), rel=1e-5)
+    model.options.pair_noise = 0.5
+    model.generator_loss()
+    assert float(model.losses["pair"]) > 1.2 * float(expected)
 
 
 @pytest.mark.parametrize("mode", ["vanilla", "wgangp"])

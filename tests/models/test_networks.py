@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.cubic import enlarge_cubic
+from models.initialisation import initialise
 from models.networks import (
     DownsamplingGenerator,
     PatchDiscriminator,
     SRGenerator,
     count_parameters,
-    initialise,
     make_discriminator,
     make_norm,
     recognise_generator,
@@ -87,22 +88,24 @@ def test_other_weights_are_not_taken_for_a_generator() -> None:
         recognise_generator(DownsamplingGenerator(2, 4, 2).state_dict())
 
 
-def test_published_initialisation() -> None:
-    torch.manual_seed(0)
-    generator = DownsamplingGenerator(2, ngf=16, blocks=2)
-    initialise(generator)
-    weights = torch.cat([p.flatten() for p in generator.parameters() if p.dim() == 4])
-    assert float(weights.mean()) == pytest.approx(0, abs=1e-3)
-    assert float(weights.std()) == pytest.approx(0.02, rel=0.02)
-    assert all(float(p.abs().max()) == 0 for n, p in generator.named_parameters() if "bias" in n)
+def test_a_skip_keeps_the_published_names_and_adds_to_the_cubic_enlargement() -> None:
+    plain, skipping = SRGenerator(2, 8, 1), SRGenerator(2, 8, 1, "none", "cubic")
+    assert list(skipping.state_dict()) == list(plain.state_dict())
+    ramp = torch.linspace(-0.9, 0.9, 12).expand(1, 1, 12, 12)
+    with torch.no_grad():
+        layers, image = skipping.model(ramp), skipping(ramp)
+    assert torch.equal(image, layers + enlarge_cubic(ramp, 4))
 
 
-@pytest.mark.parametrize("init_type", ["xavier", "kaiming", "orthogonal"])
-def test_other_initialisations_differ(init_type: str) -> None:
-    generator = SRGenerator(1, ngf=4, blocks=1)
-    before = generator.state_dict()["model.1.weight"].clone()
-    initialise(generator, init_type, 0.5)
-    assert not torch.equal(before, generator.state_dict()["model.1.weight"])
+def test_overshoots_are_cut_off_in_evaluation_only() -> None:
+    generator = SRGenerator(1, 4, 1, "none", "cubic")
+    edge = torch.ones(1, 1, 8, 8)
+    edge[..., :4] = -1
+    with torch.no_grad():
+        generator.state_dict()["model.14.bias"].fill_(0.5)
+        assert float(generator(edge).max()) > 1.4
+        assert float(generator.eval()(edge).max()) == 1
+        assert float(generator.eval()(edge).min()) >= -1
 
 
 def test_unknown_names_are_refused() -> None:

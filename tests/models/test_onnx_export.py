@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.networks import SRGenerator, initialise
+from models.initialisation import initialise
+from models.networks import SRGenerator
 from models.onnx_export import write_onnx
 from util.errors import UserError
 
@@ -21,8 +22,13 @@ def generator() -> SRGenerator:
     return network.eval()
 
 
-def test_the_file_gives_torchs_numbers_at_any_size(generator: SRGenerator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("skip", ["none", "cubic"])
+def test_the_file_gives_torchs_numbers_at_any_size(skip: str, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    generator = SRGenerator(2, ngf=8, blocks=2, skip=skip)
+    initialise(generator)
+    generator.eval()
     path = tmp_path / "model.onnx"
     write_onnx(generator, path, {"scale": "4"})
     model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -59,6 +59,24 @@ def test_a_slice_of_any_size_equals_one_forward_pass(times: int, size: tuple[int
             assert_near(enlarge(engine(generator, band_values), values, kept), expected)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (4, 9), (13, 5)])
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("norm", ["instance", "none"])
+def test_a_generator_beside_the_cubic_enlargement(
+    norm: str, times: int, size: tuple[int, int]
+) -> None:
+    generator = small_generator(times, norm=norm, skip="cubic")
+    values = images(2, *size)
+    expected = forward(generator, values)
+    assert float(expected.abs().max()) == 1  # the cubic enlargement of noise overshoots
+    for kept in {0, times}:
+        for band_values in (1, 1 << 40):
+            assert_near(enlarge(engine(generator, band_values), values, kept), expected)
+    rows = enlarge(engine(generator, 1), values, rows=(1, 3))
+    inside = slice(2**times, 3 * 2**times)
+    assert_near(rows[:, :, inside], expected[:, :, inside])
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("band_values", BAND_VALUES)
 def test_neither_bands_nor_kept_maps_change_the_values(norm: str, band_values: int) -> None:

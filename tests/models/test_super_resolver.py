@@ -308,6 +308,24 @@ def test_without_instance_norm_there_is_nothing_to_measure(norm: str) -> None:
     )
 
 
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_without_instance_norm_a_scope_has_no_effect(norm: str, backend: str) -> None:
+    pytest.importorskip(backend)
+    generator = small_generator(norm=norm, skip="cubic")
+    resolver = SuperResolver(generator, CPU, backend=backend)
+    values = image(40, 90)
+    scope = np.zeros((40, 90), dtype=np.uint8)
+    scope[10:14, 5:9] = 1
+    expected = forward_slice(generator, values)
+    np.testing.assert_allclose(resolver.upscale_slice(values, scope), expected, atol=1e-5)
+    needed = resolver.upscale_slice(values, scope, needed=scope)
+    inside = np.kron(scope, np.ones((4, 4))) > 0
+    np.testing.assert_allclose(needed[inside], expected[inside], atol=1e-5)
+    # Nothing ties the slice together, so what lies far away is left out.
+    assert not needed[:, -100:].any()
+
+
 # Series of slices
 
 
