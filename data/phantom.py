@@ -1,35 +1,42 @@
 """A digital lung phantom: the same anatomy seen by a clinical CT and by a micro-CT.
 
 No free lung micro-CT lies beside a free clinical CT, so this stands in for both in the quick
-start, the tests and the demonstrations. It is made of alveolar walls, vessels, airways, a
-nodule and a chest wall, all given as functions of position (data/phantom_anatomy.py), and two
-scanners that average, blur and add noise (data/phantom_scanners.py). It is no patient: results
-on it say that the code works, not that the method does.
+start, the tests and the benchmark. It is made of alveolar walls, vessels, airways, a chest wall,
+and disease where asked for, all given as functions of position (data/phantom_anatomy.py), and of
+two scanners that average, blur and add noise (data/phantom_scanners.py). Both can look at the same
+patient, so that there is a truth.
 
-    python -m data.phantom --out DIR --scale 8 [--seed S]
+    python -m data.phantom --out DIR --seed 3 --disease emphysema    a patient with its truth
+    python -m data.phantom --out DIR --training                      volumes to train on
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
+from data.phantom_disease import DISEASES, Disease
 from data.phantom_files import (
+    SCALES,
     PhantomPaths,
     PhantomPlan,
     Progress,
     default_plan,
     write_phantom,
 )
+from data.phantom_pair import DEFAULT_SIZE, PairPlan, write_pair
 from data.phantom_render import render_clinical, render_lung_mask, render_micro
 from data.phantom_scanners import ClinicalScanner, MicroScanner
-from util.errors import run_command_line
+from util.errors import UserError, run_command_line
 
 __all__ = [
     "ClinicalScanner",
+    "Disease",
     "MicroScanner",
+    "PairPlan",
     "PhantomPaths",
     "PhantomPlan",
     "default_plan",
@@ -37,6 +44,7 @@ __all__ = [
     "render_clinical",
     "render_lung_mask",
     "render_micro",
+    "write_pair",
     "write_phantom",
 ]
 
@@ -50,7 +58,7 @@ def generate_phantom(
 ) -> PhantomPaths:
     """Make `folder` hold training and held-back phantom volumes for a magnification of `scale`.
 
-    Writes, on first use only (some 27 MB at 8x), `clinical/` (two patients, with lung masks),
+    Writes, on first use only (some 17 MB at 8x), `clinical/` (two patients, with lung masks),
     `micro/` (two other patients), `clinical_test/` and `micro_test/` (one further patient
     each), as uncompressed NIfTI. May be stopped at any time and called again.
 
@@ -79,16 +87,60 @@ def main(arguments: list[str]) -> None:
         default=8,
         help="clinical pixel / micro voxel: 2, 4, 8, 16 (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="other patients (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the patient (%(default)s)")
+    parser.add_argument(
+        "--disease", choices=DISEASES, default="healthy", help="of the patient (%(default)s)"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=3,
+        default=DEFAULT_SIZE,
+        metavar=("X", "Y", "Z"),
+        help="clinical voxels (64 64 16: 32 x 32 x 8 mm)",
+    )
+    parser.add_argument(
+        "--training",
+        action="store_true",
+        help="write the volumes that train.py makes without data, of several patients",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="at once (%(default)s)"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     chosen = parser.parse_args(arguments)
     start = time.monotonic()
+    refuse_numbers(chosen)
+    if not chosen.training:
+        plan = PairPlan(chosen.seed, DISEASES[chosen.disease], chosen.scale, tuple(chosen.size))
+        write_pair(chosen.out, plan, chosen.processes)
+        print(
+            f"{chosen.disease} phantom, seed {chosen.seed}, in {chosen.out}: clinical.nii, "
+            f"micro.nii, truth.nii, labels.nii.gz ({time.monotonic() - start:.0f} s)"
+        )
+        return
 
     def report(done: int, total: int, name: str) -> None:
         print(f"{done}/{total} {name} ({time.monotonic() - start:.0f} s)", flush=True)
 
-    paths = generate_phantom(chosen.out, chosen.scale, report, chosen.seed)
+    paths = generate_phantom(chosen.out, chosen.scale, report, chosen.seed, chosen.processes)
     print(f"phantom for {chosen.scale}x in {paths.folder}")
+
+
+def refuse_numbers(chosen: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing.
+
+    Raises:
+        UserError: says which.
+    """
+    if chosen.scale not in SCALES:
+        raise UserError(f"--scale {chosen.scale}: expected one of {', '.join(map(str, SCALES))}")
+    if chosen.seed < 0:
+        raise UserError(f"--seed {chosen.seed}: expected 0 or more")
+    if chosen.processes < 1:
+        raise UserError(f"--processes {chosen.processes}: expected 1 or more")
+    if chosen.training and chosen.disease != "healthy":
+        raise UserError("--training writes patients of several kinds: leave --disease out")
 
 
 if __name__ == "__main__":

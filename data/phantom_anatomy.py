@@ -9,25 +9,26 @@ from __future__ import annotations
 import numpy as np
 
 from data.phantom_chest import (
-    AIR,
-    BLOOD,
-    MUSCLE,
     draw_chest,
     fissure_distance,
     lung_depth,
     outline,
     surroundings,
 )
+from data.phantom_disease import HEALTHY, Disease, LobuleDisease
 from data.phantom_foam import Foam
 from data.phantom_lattice import Lattice
+from data.phantom_nodule import draw_nodule
+from data.phantom_tissues import AIR, AIRWAY_WALL, BLOOD, MUSCLE, SEPTUM, SOLID_NODULE
 from data.phantom_tubes import tube_distance
 from data.phantom_vessels import RegionTubes, Vessels
 from util.errors import UserError
 
-SEPTUM_TISSUE = 40.0  # HU of alveolar wall with its capillaries
-AIRWAY_WALL = 20.0  # HU
-NODULE = 30.0  # HU, solid
+VERSION = 2
+"""Raise it when the same seed gives other voxels, so that old folders are not taken as new."""
+
 FISSURE = 0.18  # thickness of the two layers of pleura, mm
+LABELS = {"outside": 0, "parenchyma": 1, "vessel": 2, "airway": 3, "nodule": 4}
 LOBULE_PITCH = 11.0  # mm; secondary lobules measure 10 to 25 mm, the smaller ones suit this lung
 
 
@@ -36,27 +37,34 @@ class Anatomy:
 
     Attributes:
         seed: chooses the patient.
+        disease: what is wrong with the lung.
         chest, lobules, foam, vessels: the parts.
         level: z in mm of the clinical slices' middle.
-        nodule_centre, nodule_radius: a solid nodule at that level, mm.
+        nodule: at that level, or None.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, disease: Disease = HEALTHY) -> None:
         self.seed = seed
+        self.disease = disease
         generator = np.random.default_rng([seed, 40])
         self.chest = draw_chest(generator)
         self.lobules = Lattice(seed, 31, LOBULE_PITCH, 0.5)
-        self.foam = Foam(seed, self.lobules)
+        ill = LobuleDisease(seed, disease, self._near_pleura)
+        self.foam = Foam(seed, self.lobules, ill=ill)
         self.vessels = Vessels(seed, self.chest, self.lobules)
         self.level = float(generator.uniform(-14, -6))
         # In the outer half of the lung, where vessels are thin and a nodule stands alone.
         angle = float(generator.choice([-1, 1]) * generator.uniform(1.8, 2.8))
         radius = float(outline(self.chest, np.array(angle))) * generator.uniform(0.55, 0.72)
-        self.nodule_radius = float(generator.uniform(3.2, 4.5))
-        self.nodule_centre = np.array(
-            [radius * np.cos(angle), radius * np.sin(angle), self.level + generator.uniform(-1, 1)]
-        )
-        self.nodule_bumps = generator.normal(size=(5, 3)) * 1.8
+        height = self.level + generator.uniform(-1, 1)
+        place = np.array([radius * np.cos(angle), radius * np.sin(angle), height])
+        kind = disease.nodule
+        self.nodule = None if kind == "none" else draw_nodule(generator, place, kind)
+
+    def _near_pleura(self, points: np.ndarray) -> np.ndarray:
+        """1 at the pleura, falling to 0.1 in the lung's middle: where fibrosis begins."""
+        depth = lung_depth(self.chest, *points.T)
+        return np.clip(1 + depth / 20, 0.1, 1)
 
     def depth(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Distance to the lung's surface on a grid, mm, negative inside: (nz, ny, nx)."""
@@ -91,7 +99,7 @@ class Anatomy:
         if inside.any():
             lumen = tube_distance(tubes.lumen, z, y, x, step)
             values[inside] = self._parenchyma(inside & (lumen > -step), grid)[inside]
-            self._lay_sheets(values, inside, grid, step)
+            self._lay_sheets(values, inside, z, y, x, step)
         else:
             lumen = tube_distance(tubes.lumen, z, y, x, step)
         _blend(values, BLOOD, tube_distance(tubes.vessels, z, y, x, step), step)
@@ -102,27 +110,40 @@ class Anatomy:
     def _parenchyma(self, wanted: np.ndarray, grid: tuple[np.ndarray, ...]) -> np.ndarray:
         values = np.full(wanted.shape, AIR, np.float32)
         points = np.stack([np.broadcast_to(axis, wanted.shape)[wanted] for axis in grid])
-        values[wanted] += self.foam.tissue_fraction(points) * np.float32(SEPTUM_TISSUE - AIR)
+        values[wanted] += self.foam.tissue_fraction(points) * np.float32(SEPTUM - AIR)
         return values
 
     def _lay_sheets(
-        self, values: np.ndarray, inside: np.ndarray, grid: tuple[np.ndarray, ...], step: float
+        self,
+        values: np.ndarray,
+        inside: np.ndarray,
+        z: np.ndarray,
+        y: np.ndarray,
+        x: np.ndarray,
+        step: float,
     ) -> None:
         """The fissure between the lobes, and the nodule; in place, within the lung only."""
+        grid = (x, y[:, None], z[:, None, None])
         fissure = np.abs(fissure_distance(self.chest, *grid)) - FISSURE / 2
         _blend(values, MUSCLE, np.where(inside, fissure, step), step)
-        offset = [axis - centre for axis, centre in zip(grid, self.nodule_centre, strict=True)]
-        reach = self.nodule_radius * 1.5 + step
-        if any(np.abs(axis).min() > reach for axis in offset):
-            return
-        distance = np.sqrt(sum(np.square(axis) for axis in offset))
-        unit = [axis / np.maximum(distance, 1e-6) for axis in offset]
-        waves = [
-            np.sin(sum(w * axis for w, axis in zip(bump, unit, strict=True)) + number)
-            for number, bump in enumerate(self.nodule_bumps)
-        ]
-        surface = np.float32(self.nodule_radius) * (1 + 0.05 * sum(waves))
-        _blend(values, NODULE, np.where(inside, distance - surface, step), step)
+        if self.nodule is not None:
+            nodule = np.where(inside, self.nodule.distance(z, y, x, step), step)
+            _blend(values, SOLID_NODULE, nodule, step, self.nodule.opacity)
+
+    def labels(self, tubes: RegionTubes, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """What the points of a grid lie in; arguments as for `hounsfield`.
+
+        Returns:
+            uint8 (len(z), len(y), len(x)): see LABELS.
+        """
+        near = 0.5  # mm; only the sign counts
+        labels = np.where(self.depth(z, y, x) < 0, np.uint8(LABELS["parenchyma"]), np.uint8(0))
+        inside = labels > 0
+        if self.nodule is not None:
+            labels[inside & (self.nodule.distance(z, y, x, near) < 0)] = LABELS["nodule"]
+        labels[inside & (tube_distance(tubes.vessels, z, y, x, near) < 0)] = LABELS["vessel"]
+        labels[inside & (tube_distance(tubes.airway, z, y, x, near) < 0)] = LABELS["airway"]
+        return labels
 
     def micro_centre(self, extent: np.ndarray) -> np.ndarray:
         """Middle (x, y, z) in mm of a micro-CT specimen of `extent` (x, y, z) mm.
@@ -137,8 +158,9 @@ class Anatomy:
         signs = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
         points = places[:, None, :] + signs * extent / 2
         deep = lung_depth(self.chest, *np.moveaxis(points, -1, 0)).max(axis=1) < -1.5
-        apart = np.abs(places - self.nodule_centre) - extent / 2
-        deep &= apart.max(axis=1) > self.nodule_radius * 1.5
+        if self.nodule is not None:
+            apart = np.abs(places - self.nodule.centre) - extent / 2
+            deep &= apart.max(axis=1) > self.nodule.reach
         # Specimens come from the periphery: the largest airway in the field decides.
         held = np.abs(places[:, None, :] - places[None, :, :]) < extent / 2 + 2.0
         largest = np.where(held.all(axis=2), radii[None, :], 0).max(axis=1)
@@ -152,11 +174,13 @@ class Anatomy:
         return places[fits[np.argmin(np.abs(largest[fits] - 1.0) + np.abs(radii[fits] - 1.0))]]
 
 
-def _blend(values: np.ndarray, tissue: float, distance: np.ndarray, step: float) -> None:
+def _blend(
+    values: np.ndarray, tissue: float, distance: np.ndarray, step: float, opacity: float = 1.0
+) -> None:
     """Lay tissue over `values` in place where `distance` to its surface is negative.
 
-    The share of tissue goes from 1 to 0 over one step across the surface: the partial volume of
-    a sample as wide as the step.
+    The share of tissue goes from `opacity` to 0 over one step across the surface: the partial
+    volume of a sample as wide as the step.
     """
     share = np.clip(0.5 - distance / np.float32(step), 0, 1, dtype=np.float32)
-    values += share * (np.float32(tissue) - values)
+    values += np.float32(opacity) * share * (np.float32(tissue) - values)

@@ -5,8 +5,7 @@ mediastinum), y towards the back, z towards the head, so that the usual picture 
 feet) is the array as it is. Every function takes arrays x, y, z that broadcast together, so that
 a grid is evaluated from its three axes.
 
-CT numbers: fat -100, muscle and blood 30 to 60, spongy bone 150 to 350, cortical bone above 700
-HU (e.g. Bushberg et al., The Essential Physics of Medical Imaging).
+CT numbers follow from densities (data/phantom_tissues.py).
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-AIR, FAT, MUSCLE, BLOOD, SKIN = -1000.0, -100.0, 55.0, 42.0, 35.0
-SPONGY_BONE, CORTICAL_BONE = 240.0, 850.0
+from data.phantom_tissues import AIR, BLOOD, CORTICAL_BONE, FAT, MUSCLE, SKIN, SPONGY_BONE
 
 HALF_WIDTH, HALF_DEPTH, HALF_HEIGHT = 49.0, 42.0, 85.0
 """Half axes of the lung in mm (x, y, z): a small adult's lower half of a right lung."""

@@ -16,15 +16,15 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from data.phantom_anatomy import VERSION
+from data.phantom_disease import DISEASES
+from data.phantom_pair import fitting_micro
 from data.phantom_processes import run_jobs
 from data.phantom_render import Size, render_clinical, render_lung_mask, render_micro
 from data.phantom_scanners import ClinicalScanner, MicroScanner
 from data.volume import Volume
 from util.errors import UserError
 from util.files import atomic_path, write_json
-
-VERSION = 1
-"""Raise it when the same seed gives other voxels, so that old folders are not taken as new."""
 
 SCALES = (2, 4, 8, 16)
 FIELD_OF_VIEW = 32.0  # in-plane size of a micro-CT specimen, mm: a small tissue block
@@ -68,26 +68,26 @@ class PhantomPlan:
     def scanners(self) -> tuple[ClinicalScanner, MicroScanner]:
         """The clinical scanner, and the micro-CT whose voxel fits the scale."""
         clinical = ClinicalScanner()
-        voxel = clinical.pixel / self.scale
-        return clinical, MicroScanner(voxel=voxel, psf_fwhm=voxel * 0.96)
+        return clinical, fitting_micro(clinical, self.scale)
 
     def jobs(self, folder: Path) -> list[_Job]:
         """The six volumes."""
         clinical, micro = self.scanners
         rows = (
-            ("clinical", "clinical", 1),
-            ("clinical", "clinical", 2),
-            ("clinical_test", "clinical", 21),
-            ("micro", "micro", 11),
-            ("micro", "micro", 12),
-            ("micro_test", "micro", 31),
+            ("clinical", "clinical", 1, "solid_nodule"),
+            ("clinical", "clinical", 2, "emphysema"),
+            ("clinical_test", "clinical", 21, "solid_nodule"),
+            ("micro", "micro", 11, "healthy"),
+            ("micro", "micro", 12, "emphysema"),
+            ("micro_test", "micro", 31, "healthy"),
         )
         jobs = []
-        for subfolder, kind, number in rows:
+        for subfolder, kind, number, disease in rows:
             seed = 100 * self.seed + number
             path = folder / subfolder / f"phantom_{kind}_seed{seed}.nii"
             size = self.clinical_size if kind == "clinical" else self.micro_size
-            jobs.append(_Job(path, seed, size, clinical if kind == "clinical" else micro))
+            scanner = clinical if kind == "clinical" else micro
+            jobs.append(_Job(path, seed, size, scanner, disease))
         return jobs
 
     def parameters(self) -> dict[str, object]:
@@ -105,7 +105,7 @@ class PhantomPlan:
 
 
 def default_plan(scale: int, seed: int = 0) -> PhantomPlan:
-    """Sizes for training: 128 x 112 x 8 mm of chest, 32 mm wide micro-CT specimens.
+    """Sizes for training: 128 x 112 x 6 mm of chest, 32 x 32 x 4 mm of micro-CT specimens.
 
     Raises:
         UserError: the scale is not one of SCALES, or the seed is negative.
@@ -115,7 +115,7 @@ def default_plan(scale: int, seed: int = 0) -> PhantomPlan:
     if seed < 0:
         raise UserError(f"phantom seed {seed}: expected 0 or more")
     side = round(FIELD_OF_VIEW * scale / ClinicalScanner().pixel)
-    return PhantomPlan(scale, (256, 224, 8), (side, side, 16), seed)
+    return PhantomPlan(scale, (256, 224, 12), (side, side, 8), seed)
 
 
 def write_phantom(
@@ -190,6 +190,7 @@ class _Job:
     seed: int
     size: Size
     scanner: ClinicalScanner | MicroScanner
+    disease: str
 
     @property
     def files(self) -> list[Path]:
@@ -199,7 +200,7 @@ class _Job:
     @property
     def label(self) -> str:
         """Goes into the NIfTI header's description (79 characters): what made the voxels."""
-        words = [VERSION, self.seed, list(self.size), asdict(self.scanner)]
+        words = [VERSION, self.seed, list(self.size), asdict(self.scanner), self.disease]
         digest = blake2b(json.dumps(words).encode(), digest_size=16).hexdigest()
         return f"digital lung phantom {digest}"
 
@@ -229,12 +230,14 @@ class _Job:
 
     def write(self) -> str:
         """Render and write; the volume's file name."""
+        disease = DISEASES[self.disease]
         if isinstance(self.scanner, MicroScanner):
-            _write_nifti(self.path, render_micro(self.seed, self.size, self.scanner), self.label)
+            volume = render_micro(self.seed, self.size, self.scanner, disease=disease)
+            _write_nifti(self.path, volume, self.label)
         else:
             mask = render_lung_mask(self.seed, self.size, self.scanner)
             _write_nifti(self.files[1], mask, self.label)
-            volume = render_clinical(self.seed, self.size, self.scanner)
+            volume = render_clinical(self.seed, self.size, self.scanner, disease=disease)
             _write_nifti(self.path, volume, self.label)
         return self.path.name
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from data.phantom_disease import HEALTHY, LobuleDisease
 from data.phantom_lattice import Lattice, hash_words, uniform
 
 FINEST_STEP = 0.03125
@@ -36,8 +37,9 @@ class FoamShape:
 
     Attributes:
         pitch: mean distance between cell centres, hence the mean cell width.
-        wall: septum thickness where the lung is least dense; capillaries and tissue of both
-            sides, of the order of 10 um.
+        wall: mean septum thickness, capillaries and tissue of both sides. With gradient and
+            patchiness septa measure 9 to 15 um: Weibel (1963) and Gehr et al., Respir. Physiol.
+            32 (1978) 121-140 find some 10 um.
         gradient: relative thickening of the walls per mm towards the back: blood and tissue sink
             in a patient lying on the back.
         patchiness: relative spread of wall thickness from lobule to lobule.
@@ -48,9 +50,9 @@ class FoamShape:
     """
 
     pitch: float = 0.25
-    wall: float = 0.0138
-    gradient: float = 0.005
-    patchiness: float = 0.18
+    wall: float = 0.0122
+    gradient: float = 0.003
+    patchiness: float = 0.12
     duct_share: float = 0.32
     mouth_share: float = 0.5
     mouth_radius: float = 0.07
@@ -61,10 +63,19 @@ class FoamShape:
 class Foam:
     """The foam of one patient: tissue fraction as a function of position."""
 
-    def __init__(self, seed: int, lobules: Lattice, shape: FoamShape | None = None) -> None:
-        """Args: seed: the patient; lobules: lattice of lobule centres; shape: sizes."""
+    def __init__(
+        self,
+        seed: int,
+        lobules: Lattice,
+        shape: FoamShape | None = None,
+        ill: LobuleDisease | None = None,
+    ) -> None:
+        """Args: seed: the patient; lobules: lattice of lobule centres; shape: sizes; ill: which
+        lobules are, by default none."""
         self.seed = seed
         self.shape = shape or FoamShape()
+        self.ill = ill or LobuleDisease(seed, HEALTHY)
+        self.airspaces = Lattice(seed, 45, self.ill.disease.enlarged, 0.8)
         self.lattice = Lattice(seed, 11, self.shape.pitch, 0.8)
         self.lobules = lobules
 
@@ -109,6 +120,8 @@ class Foam:
         mouth = uniform(facts.words[one] ^ facts.words[two]) < shape.mouth_share
         mouth &= to_middle < shape.mouth_radius**2
         share[(ducts == 2) | ((ducts == 1) & mouth)] = 0
+        joined = facts.airspace[one]
+        share[(joined != 0) & (joined == facts.airspace[two])] = 0
         return share
 
     def _septa(self, facts: _CellFacts, one: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -116,7 +129,7 @@ class Foam:
         height = -facts.offset[one]
         for axis in range(3):
             height += facts.normal[axis][one] * points[axis]
-        return slab_coverage(np.abs(height), np.float32(self.shape.septum))
+        return slab_coverage(np.abs(height), facts.septum[one])
 
 
 class _CellTable:
@@ -216,9 +229,13 @@ class _CellFacts:
         points = lobules.to_mm(lobules.places(near).astype(np.float64))
         owners = cKDTree(points).query(centres, k=2)[1]
         words = hash_words(foam.seed, 23, near)
+        fibrotic = foam.ill.fibrotic(near, points)
+        thicker = np.where(fibrotic, foam.ill.disease.thickened, 1.0)
         spread = (uniform(words)[owners[:, 0]] - 0.5) * 2 * shape.patchiness
         height = np.clip(1 + shape.gradient * centres[:, 1], 0.5, 1.5)
-        self.thickness = self._spread(numbers, (shape.wall * (1 + spread) * height))
+        thickness = shape.wall * (1 + spread) * height * thicker[owners[:, 0]]
+        self.thickness = self._spread(numbers, thickness)
+        self.airspace = self._spread(numbers, _enlarged(foam, near, points, centres, owners[:, 0]))
         # Sorted: cells on both sides of a septum must see the same plane, ripple and all.
         owners.sort(axis=1)
         pair = uniform(words[owners[:, 0]] ^ words[owners[:, 1]])
@@ -227,13 +244,34 @@ class _CellFacts:
         self.normal = [self._spread(numbers, normal[:, axis]) for axis in range(3)]
         offset = np.einsum("na,na->n", normal, (low + high) / 2) + 0.25 * _ripple(centres)
         # A septum that the pair does not have is put out of reach.
-        self.offset = self._spread(numbers, np.where(pair < shape.septum_share, offset, 1e6))
+        there = (pair < shape.septum_share) | fibrotic[owners].any(axis=1)
+        self.offset = self._spread(numbers, np.where(there, offset, 1e6))
+        self.septum = self._spread(numbers, shape.septum * thicker[owners].max(axis=1))
 
     def _spread(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
         kind = np.float32 if values.dtype == np.float64 else values.dtype
         table = np.zeros(self.count, kind)
         table[numbers] = values
         return table
+
+
+def _enlarged(
+    foam: Foam, lobules: np.ndarray, middles: np.ndarray, centres: np.ndarray, owner: np.ndarray
+) -> np.ndarray:
+    """Which enlarged airspace each cell (its centre in mm, (n, 3)) belongs to: 0 for none.
+
+    Emphysema takes the middle of a lobule, half way to its border.
+    """
+    ill = foam.ill.emphysematous(lobules)
+    if not ill.any():
+        return np.zeros(len(centres), np.uint32)
+    radius = foam.lobules.pitch * (0.3 + 0.15 * uniform(hash_words(foam.seed, 53, lobules)))
+    off = np.linalg.norm(centres - middles[owner], axis=1)
+    lost = ill[owner] & (off < radius[owner])
+    cells = foam.airspaces.cells_in_box(centres.min(axis=0), centres.max(axis=0))
+    points = foam.airspaces.to_mm(foam.airspaces.places(cells).astype(np.float64))
+    nearest = cKDTree(points).query(centres)[1]
+    return np.where(lost, hash_words(foam.seed, 54, cells)[nearest] | np.uint32(1), np.uint32(0))
 
 
 def _ripple(points: np.ndarray) -> np.ndarray:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 
 from data.phantom_anatomy import Anatomy
+from data.phantom_disease import HEALTHY, Disease
 from data.phantom_foam import FINEST_STEP
-from data.phantom_scanners import ClinicalScanner, MicroScanner, blur
+from data.phantom_processes import run_jobs
+from data.phantom_scanners import ClinicalScanner, MicroScanner
 from data.volume import Volume
 from util.errors import UserError
 
 BLOCK_SAMPLES = 64  # samples along a block's side: some 20 MB of working arrays
 BLOCK_SIDE = 8.0  # mm; the foam's table of cells grows with the cube of a block's side
+BAND_SIDE = 8.0  # mm along y: a process's piece of work, and the tubes that it looks at
 LARGEST_VOXELS = 2**27  # refuse what would not fit in memory as float32 with its copies
 
 Size = tuple[int, int, int]
@@ -19,7 +26,12 @@ Point = tuple[float, float, float]
 
 
 def render_micro(
-    seed: int, size: Size, scanner: MicroScanner | None = None, centre: Point | None = None
+    seed: int,
+    size: Size,
+    scanner: MicroScanner | None = None,
+    centre: Point | None = None,
+    disease: Disease = HEALTHY,
+    processes: int = 1,
 ) -> Volume:
     """Scan a specimen of patient `seed` in the micro-CT.
 
@@ -29,6 +41,8 @@ def render_micro(
         scanner: default `MicroScanner()`, 0.0625 mm.
         centre: middle of the field of view (x, y, z) in phantom coordinates, mm; by default a
             place wholly in lung around an airway.
+        disease: of the patient.
+        processes: parts rendered at once, see `voxel_averages`.
 
     Returns:
         A volume in memory, uint16 scanner units.
@@ -37,16 +51,21 @@ def render_micro(
         UserError: the size is not positive, too large, or does not fit in the lung.
     """
     scanner = scanner or MicroScanner()
-    _check_size(size)
-    anatomy = Anatomy(seed)
+    refuse_size(size)
+    anatomy = Anatomy(seed, disease)
     if centre is None:
         chosen = anatomy.micro_centre(np.multiply(size, scanner.spacing))
         centre = (float(chosen[0]), float(chosen[1]), float(chosen[2]))
-    return _scan(anatomy, "micro", size, scanner, centre)
+    return scan(anatomy, "micro", size, scanner, centre, processes)
 
 
 def render_clinical(
-    seed: int, size: Size, scanner: ClinicalScanner | None = None, centre: Point | None = None
+    seed: int,
+    size: Size,
+    scanner: ClinicalScanner | None = None,
+    centre: Point | None = None,
+    disease: Disease = HEALTHY,
+    processes: int = 1,
 ) -> Volume:
     """Scan the chest of patient `seed` in the clinical CT.
 
@@ -54,9 +73,9 @@ def render_clinical(
     of the nodule. Returns a volume in memory, int16 HU.
     """
     scanner = scanner or ClinicalScanner()
-    _check_size(size)
-    anatomy = Anatomy(seed)
-    return _scan(anatomy, "clinical", size, scanner, centre or clinical_centre(anatomy))
+    refuse_size(size)
+    anatomy = Anatomy(seed, disease)
+    return scan(anatomy, "clinical", size, scanner, centre or clinical_centre(anatomy), processes)
 
 
 def render_lung_mask(
@@ -65,14 +84,10 @@ def render_lung_mask(
     """The lung (all within the pleura: parenchyma, vessels, airways, nodule) on the same grid as
     `render_clinical`, from the anatomy: uint8, 1 where the voxel's centre is lung."""
     scanner = scanner or ClinicalScanner()
-    _check_size(size)
+    refuse_size(size)
     anatomy = Anatomy(seed)
-    corner = _corner(size, scanner.spacing, centre or clinical_centre(anatomy))
-    x, y, z = (
-        low + (np.arange(count) + 0.5) * step
-        for low, count, step in zip(corner, size, scanner.spacing, strict=True)
-    )
-    mask = (anatomy.depth(z, y, x) < 0).astype(np.uint8)
+    corner = corner_of(size, scanner.spacing, centre or clinical_centre(anatomy))
+    mask = (anatomy.depth(*voxel_centres(corner, scanner.spacing, size)) < 0).astype(np.uint8)
     return Volume(mask, ras_affine(corner, scanner.spacing), f"phantom_lung_mask_seed{seed}")
 
 
@@ -90,46 +105,128 @@ def ras_affine(corner: np.ndarray, spacing: Point) -> np.ndarray:
     return affine
 
 
-def voxel_averages(anatomy: Anatomy, corner: np.ndarray, spacing: Point, size: Size) -> np.ndarray:
+def voxel_centres(corner: np.ndarray, spacing: Point, size: Size) -> tuple[np.ndarray, ...]:
+    """Positions in mm of the voxels' centres along (z, y, x), of a grid with this outer corner."""
+    x, y, z = (
+        low + (np.arange(count) + 0.5) * step
+        for low, count, step in zip(corner, size, spacing, strict=True)
+    )
+    return z, y, x
+
+
+def voxel_averages(
+    anatomy: Anatomy, corner: np.ndarray, spacing: Point, size: Size, processes: int = 1
+) -> np.ndarray:
     """Mean CT number of the anatomy over each voxel.
 
     Each voxel is sampled on a regular grid a quarter of the smallest voxel side apart, but never
-    finer than FINEST_STEP: 4 x 4 x 8 samples in a clinical voxel of 0.5 x 0.5 x 1 mm. The foam
-    is irregular and tilted, so that a regular grid meets it at random places, and its walls'
-    smoothing does not depend on the step: coarse and fine sampling have the same expectation.
+    finer than FINEST_STEP: 4 x 4 x 4 samples in a clinical voxel of 0.5 mm. The foam is irregular
+    and tilted, so that a regular grid meets it at random places, and its walls' smoothing does not
+    depend on the step: coarse and fine sampling have the same expectation.
 
     Args:
         corner: outer corner of the first voxel (x, y, z), mm.
         spacing: voxel size along (x, y, z), mm.
         size: voxels along (x, y, z).
+        processes: parts of the volume rendered at once, each in a process of its own. The values
+            do not depend on it.
 
     Returns:
         HU, float32 (z, y, x).
     """
     step = max(FINEST_STEP, min(spacing) / 4)
     counts = [max(1, round(length / step)) for length in spacing]
-    tubes = anatomy.tubes(corner, corner + np.multiply(size, spacing))
     sides = [
         max(1, min(BLOCK_SAMPLES // count, int(BLOCK_SIDE / length)))
         for count, length in zip(counts, spacing, strict=True)
     ]
-    values = np.empty(size[::-1], np.float32)
+    grid = Grid(corner, spacing, size, step, counts, sides)
+    bands = grid.bands()
+    if processes == 1 or len(bands) == 1:
+        values = np.empty(size[::-1], np.float32)
+        for first, stop in bands:
+            values[:, first:stop] = grid.render(anatomy, first, stop)
+        return values
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "values.npy"
+        shared = np.lib.format.open_memmap(path, "w+", np.float32, size[::-1])
+        jobs = [Band(path, anatomy.seed, anatomy.disease, grid, *band).render for band in bands]
+        for _ in run_jobs(jobs, min(processes, len(bands))):
+            pass
+        return np.array(shared)
 
-    def samples(axis: int, first: int, stop: int) -> np.ndarray:
-        places = np.arange(first * counts[axis], stop * counts[axis]) + 0.5
-        return corner[axis] + places * (spacing[axis] / counts[axis])
 
-    spans = [
-        [(first, min(first + side, count)) for first in range(0, count, side)]
-        for side, count in zip(sides, size, strict=True)
-    ]
-    for z0, z1 in spans[2]:
-        for y0, y1 in spans[1]:
-            for x0, x1 in spans[0]:
-                grid = (samples(2, z0, z1), samples(1, y0, y1), samples(0, x0, x1))
-                block = anatomy.hounsfield(tubes, *grid, step)
-                values[z0:z1, y0:y1, x0:x1] = _block_mean(block, counts)
-    return values
+@dataclass(frozen=True)
+class Grid:
+    """A grid of voxels with the samples in each.
+
+    Attributes:
+        corner, spacing, size: see `voxel_averages`.
+        step: distance of samples, mm.
+        counts: samples in a voxel along (x, y, z).
+        sides: voxels in a block along (x, y, z), which is evaluated at once.
+    """
+
+    corner: np.ndarray
+    spacing: Point
+    size: Size
+    step: float
+    counts: list[int]
+    sides: list[int]
+
+    def bands(self) -> list[tuple[int, int]]:
+        """Rows (first, stop) of some blocks each: pieces of work with tubes of their own."""
+        height = self.sides[1] * max(1, round(BAND_SIDE / (self.sides[1] * self.spacing[1])))
+        rows = self.size[1]
+        return [(first, min(first + height, rows)) for first in range(0, rows, height)]
+
+    def render(self, anatomy: Anatomy, first_row: int, stop_row: int) -> np.ndarray:
+        """Mean CT number of the voxels of some rows: float32 (z, rows, x)."""
+        low = self.corner + np.multiply((0, first_row, 0), self.spacing)
+        high = self.corner + np.multiply((self.size[0], stop_row, self.size[2]), self.spacing)
+        tubes = anatomy.tubes(low, high)
+        values = np.empty((self.size[2], stop_row - first_row, self.size[0]), np.float32)
+        ranges = ((0, self.size[0]), (first_row, stop_row), (0, self.size[2]))
+        spans = [
+            [(first, min(first + side, stop)) for first in range(start, stop, side)]
+            for side, (start, stop) in zip(self.sides, ranges, strict=True)
+        ]
+        for z0, z1 in spans[2]:
+            for y0, y1 in spans[1]:
+                for x0, x1 in spans[0]:
+                    places = (
+                        self._samples(2, z0, z1),
+                        self._samples(1, y0, y1),
+                        self._samples(0, x0, x1),
+                    )
+                    block = anatomy.hounsfield(tubes, *places, self.step)
+                    rows = slice(y0 - first_row, y1 - first_row)
+                    values[z0:z1, rows, x0:x1] = _block_mean(block, self.counts)
+        return values
+
+    def _samples(self, axis: int, first: int, stop: int) -> np.ndarray:
+        places = np.arange(first * self.counts[axis], stop * self.counts[axis]) + 0.5
+        return self.corner[axis] + places * (self.spacing[axis] / self.counts[axis])
+
+
+@dataclass(frozen=True)
+class Band:
+    """A part of a volume that another process renders into a shared file (.npy)."""
+
+    path: Path
+    seed: int
+    disease: Disease
+    grid: Grid
+    first: int
+    stop: int
+
+    def render(self) -> str:
+        """Fill in the rows; the file's name."""
+        shared = np.lib.format.open_memmap(self.path, "r+")
+        shared[:, self.first : self.stop] = self.grid.render(
+            Anatomy(self.seed, self.disease), self.first, self.stop
+        )
+        return self.path.name
 
 
 def _block_mean(samples: np.ndarray, counts: list[int]) -> np.ndarray:
@@ -145,32 +242,38 @@ def _block_mean(samples: np.ndarray, counts: list[int]) -> np.ndarray:
     return total / np.float32(np.prod(counts))
 
 
-def _scan(
+def scan(
     anatomy: Anatomy,
     kind: str,
     size: Size,
     scanner: MicroScanner | ClinicalScanner,
     centre: Point,
+    processes: int = 1,
 ) -> Volume:
-    corner = _corner(size, scanner.spacing, centre)
-    # The blur at the border needs what lies outside it.
-    margin = [int(np.ceil(3 * sigma)) for sigma in scanner.psf_sigma]
-    wide_size = (size[0] + 2 * margin[0], size[1] + 2 * margin[1], size[2] + 2 * margin[2])
+    """What a scanner stores of an anatomy; arguments as for `render_micro`."""
+    margin = scanner.margin  # the blur at the border needs what lies outside it
+    corner = corner_of(size, scanner.spacing, centre)
+    wide = (size[0] + 2 * margin[0], size[1] + 2 * margin[1], size[2] + 2 * margin[2])
     wide_corner = corner - np.multiply(margin, scanner.spacing)
-    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide_size)
-    values = blur(values, scanner.psf_sigma[::-1])
+    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes)
     x, y, z = (slice(m, m + n) for m, n in zip(margin, size, strict=True))
-    generator = np.random.default_rng([anatomy.seed, len(kind)])
-    stored = scanner.acquire(values[z, y, x], generator)
+    seen = scanner.blur(values)[z, y, x]
+    stored = scanner.acquire(seen, np.random.default_rng([anatomy.seed, len(kind)]))
     name = f"phantom_{kind}_seed{anatomy.seed}"
     return Volume(stored, ras_affine(corner, scanner.spacing), name)
 
 
-def _corner(size: Size, spacing: Point, centre: Point) -> np.ndarray:
+def corner_of(size: Size, spacing: Point, centre: Point) -> np.ndarray:
+    """Outer corner (x, y, z) in mm of a grid around `centre`."""
     return np.array(centre) - np.multiply(size, spacing) / 2
 
 
-def _check_size(size: Size) -> None:
+def refuse_size(size: Size) -> None:
+    """Refuse a volume of no voxels, or of too many.
+
+    Raises:
+        UserError: says the size.
+    """
     if min(size) < 1 or int(np.prod(size, dtype=np.int64)) > LARGEST_VOXELS:
         raise UserError(
             f"phantom size {size}: expected three positive numbers of voxels, at most "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.fft import irfft2, rfft2
 from scipy.ndimage import gaussian_filter1d
 
 FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
@@ -15,66 +16,116 @@ class MicroScanner:
     """A laboratory cone-beam micro-CT of an inflated, fixed lung specimen.
 
     Attributes:
-        voxel: voxel size in mm, the same along x, y and z. 0.0625 is an eighth of the clinical
-            pixel and close to the 0.05 mm of the paper's specimens.
+        voxel: voxel size in mm along x and y. 0.0625 is an eighth of the clinical pixel and close
+            to the 0.05 mm of the paper's specimens.
+        slice_thickness: mm along z; None for cubes. Thicker slices are averages over cubes, as
+            when micro-CT is brought to the slices of a clinical scan.
         psf_fwhm: full width at half maximum of the point spread, mm, along all axes, before the
             average over the voxel. About one voxel: focal spot and detector.
-        noise: standard deviation in stored units; white but for `noise_fwhm`.
+        noise: standard deviation in stored units in a cube; white but for `noise_fwhm`.
         noise_fwhm: blur of the noise in voxels: reconstruction filter and interpolation.
+        ring: standard deviation in stored units of ring artefacts, where there are rings.
+        ring_share: share of radii (one voxel wide) that have a ring: detector columns that count
+            too much or too little leave rings around the axis, in each slice others.
         air, water: stored values of air and of water. Scanner units, not HU: air is not at 0.
     """
 
     voxel: float = 0.0625
+    slice_thickness: float | None = None
     psf_fwhm: float = 0.06
     noise: float = 190.0
     noise_fwhm: float = 1.0
+    ring: float = 120.0
+    ring_share: float = 0.06
     air: float = 2500.0
     water: float = 9000.0
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along (x, y, z), mm."""
-        return self.voxel, self.voxel, self.voxel
+        return self.voxel, self.voxel, self.slice_thickness or self.voxel
 
     @property
-    def psf_sigma(self) -> tuple[float, float, float]:
-        """Standard deviation of the point spread along (x, y, z), voxels."""
-        sigma = self.psf_fwhm * FWHM_TO_SIGMA / self.voxel
-        return sigma, sigma, sigma
+    def margin(self) -> tuple[int, int, int]:
+        """Voxels (x, y, z) beyond the border that the blur reads."""
+        x, y, z = (int(np.ceil(3 * sigma)) for sigma in self._sigma)
+        return x, y, z
+
+    @property
+    def _sigma(self) -> tuple[float, float, float]:
+        sigma = self.psf_fwhm * FWHM_TO_SIGMA
+        x, y, z = (sigma / length for length in self.spacing)
+        return x, y, z
+
+    def blur(self, hounsfield: np.ndarray) -> np.ndarray:
+        """Apply the point spread to HU (z, y, x)."""
+        return blur(hounsfield, self._sigma[::-1])
 
     def units(self, hounsfield: np.ndarray) -> np.ndarray:
         """Stored values of HU, without noise: a line through air and water. Any shape."""
         return self.air + (hounsfield + 1000) * ((self.water - self.air) / 1000)
 
     def acquire(self, hounsfield: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Add noise and store: HU (z, y, x) -> uint16."""
+        """Add rings and noise and store: HU (z, y, x), the axis in its middle -> uint16."""
         values = self.units(hounsfield)
+        thicker = np.sqrt(self.voxel / self.spacing[2])  # averages over cubes have less noise
         if self.noise > 0:
             sigma = self.noise_fwhm * FWHM_TO_SIGMA
-            values = values + self.noise * unit_noise(values.shape, generator, (sigma,) * 3, None)
+            noise = smooth_noise(
+                values.shape, generator, (sigma / self.spacing[2] * self.voxel, sigma, sigma)
+            )
+            values = values + self.noise * thicker * noise
+        if self.ring > 0:
+            values = values + rings(values.shape, generator, self.ring * thicker, self.ring_share)
         return np.clip(np.rint(values), 0, 65535).astype(np.uint16)
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """A reconstruction kernel by its modulation transfer function.
+
+    MTF(f) = exp(-ln 2 * (f / half)^p), where p lets it pass through 10 % at `tenth`.
+
+    Attributes:
+        half, tenth: cycles/mm at which contrast falls to 50 % and 10 %.
+    """
+
+    half: float
+    tenth: float
+
+    def transfer(self, frequency: np.ndarray) -> np.ndarray:
+        """MTF at frequencies (cycles/mm), 1 at 0."""
+        power = np.log(np.log(10) / np.log(2)) / np.log(self.tenth / self.half)
+        response: np.ndarray = np.exp(-np.log(2) * (frequency / self.half) ** power)
+        return response
+
+
+# Of the order of soft-tissue, standard and lung kernels of clinical scanners.
+KERNELS = {
+    "soft": Kernel(0.32, 0.60),
+    "standard": Kernel(0.45, 0.80),
+    "sharp": Kernel(0.70, 1.05),
+}
+
+
+@dataclass(frozen=True)
 class ClinicalScanner:
-    """A clinical chest CT: thin contiguous slices, a kernel between soft and sharp.
+    """A clinical chest CT: thin contiguous slices, a kernel, and noise of filtered back-projection.
 
     Attributes:
         pixel: in-plane pixel size, mm; 0.5 is the paper's order of size.
         slice_thickness: thickness and distance of slices, mm (box profile).
-        psf_fwhm: in-plane point spread, mm, before the average over the pixel.
-        noise: standard deviation in HU at standard chest dose and 1 mm slices.
-        noise_fwhm: fine grain of the noise, pixels.
-        noise_cutoff: grain above which the noise is taken away, pixels: filtered
-            back-projection has no noise at frequency zero.
+        kernel: a name of KERNELS, whose MTF holds the focal spot, the detector and the filter, or
+            none, which leaves the average over the voxel alone.
+        noise: standard deviation in HU of 1 mm slices at full dose.
+        dose: share of a standard chest dose; noise goes with its inverse root.
     """
 
     pixel: float = 0.5
-    slice_thickness: float = 1.0
-    psf_fwhm: float = 0.75
+    slice_thickness: float = 0.5
+    kernel: str = "standard"
     noise: float = 18.0
-    noise_fwhm: float = 1.5
-    noise_cutoff: float = 5.0
+    dose: float = 1.0
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -82,20 +133,79 @@ class ClinicalScanner:
         return self.pixel, self.pixel, self.slice_thickness
 
     @property
-    def psf_sigma(self) -> tuple[float, float, float]:
-        """Standard deviation of the point spread along (x, y, z), voxels."""
-        sigma = self.psf_fwhm * FWHM_TO_SIGMA / self.pixel
-        return sigma, sigma, 0.0
+    def margin(self) -> tuple[int, int, int]:
+        """Voxels (x, y, z) beyond the border that the kernel reads: its point spread is short."""
+        width = int(np.ceil(3.0 / self.pixel))
+        return width, width, 0
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise in HU."""
+        return float(self.noise / np.sqrt(self.dose * self.slice_thickness))
+
+    def blur(self, hounsfield: np.ndarray) -> np.ndarray:
+        """Apply the kernel's MTF to HU (z, y, x), in plane."""
+        # Mirrored to twice the size, so that no edge meets the opposite one.
+        rows, columns = hounsfield.shape[1:]
+        wide = np.pad(hounsfield, ((0, 0), (0, rows), (0, columns)), mode="symmetric")
+        return self._filtered(wide, self._transfer(wide.shape))[:, :rows, :columns]
 
     def acquire(self, hounsfield: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Add noise and store: HU (z, y, x) -> int16, not below -1024."""
         values = hounsfield
         if self.noise > 0:
-            fine = self.noise_fwhm * FWHM_TO_SIGMA
-            coarse = self.noise_cutoff * FWHM_TO_SIGMA
-            grain = unit_noise(values.shape, generator, (0.0, fine, fine), coarse)
-            values = values + self.noise * grain
+            values = values + self.deviation * self.unit_noise(values.shape, generator)
         return np.clip(np.rint(values), -1024, 3071).astype(np.int16)
+
+    def unit_noise(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        """Noise of standard deviation 1 with the spectrum of filtered back-projection.
+
+        Its power is proportional to f * MTF(f)^2 (Riederer et al., Phys. Med. Biol. 23 (1978)
+        446-454): none at frequency zero, and the kernel's grain. Slices are independent.
+
+        Args:
+            shape: (z, y, x).
+            generator: source of randomness.
+        """
+        amplitude = np.sqrt(self._frequency(shape)) * self._transfer(shape)
+        # Parseval: every frequency but those of the half spectrum's edges counts twice.
+        twice = np.full(amplitude.shape[1], 2.0)
+        twice[0] = 1
+        if shape[2] % 2 == 0:
+            twice[-1] = 1
+        gain = np.sqrt((amplitude**2 * twice).sum() / (shape[1] * shape[2]))
+        white = generator.standard_normal(shape, dtype=np.float32)
+        return self._filtered(white, amplitude / gain)
+
+    def _frequency(self, shape: tuple[int, ...]) -> np.ndarray:
+        down = np.fft.fftfreq(shape[1], self.pixel)[:, None]
+        return np.hypot(down, np.fft.rfftfreq(shape[2], self.pixel))
+
+    def _transfer(self, shape: tuple[int, ...]) -> np.ndarray:
+        frequency = self._frequency(shape)
+        if self.kernel == "none":
+            return np.ones_like(frequency)
+        return KERNELS[self.kernel].transfer(frequency)
+
+    def _filtered(self, values: np.ndarray, response: np.ndarray) -> np.ndarray:
+        """Slices times a response in the frequency domain; float32."""
+        response = response.astype(np.float32)
+        return np.stack(
+            [irfft2(rfft2(plane) * response, s=plane.shape) for plane in values.astype(np.float32)]
+        )
+
+
+def rings(
+    shape: tuple[int, ...], generator: np.random.Generator, deviation: float, share: float
+) -> np.ndarray:
+    """Ring artefacts around the middle of each slice: float32 of `shape` (z, y, x)."""
+    slices, rows, columns = shape
+    y, x = np.arange(rows) - (rows - 1) / 2, np.arange(columns) - (columns - 1) / 2
+    radius = np.rint(np.hypot(y[:, None], x)).astype(np.intp)
+    count = int(radius.max()) + 1
+    strength = generator.standard_normal((slices, count), dtype=np.float32) * deviation
+    strength[generator.random((slices, count)) >= share] = 0
+    return strength[:, radius]
 
 
 def blur(values: np.ndarray, sigma: tuple[float, float, float]) -> np.ndarray:
@@ -106,30 +216,18 @@ def blur(values: np.ndarray, sigma: tuple[float, float, float]) -> np.ndarray:
     return values
 
 
-def unit_noise(
-    shape: tuple[int, ...],
-    generator: np.random.Generator,
-    fine: tuple[float, float, float],
-    coarse: float | None,
+def smooth_noise(
+    shape: tuple[int, ...], generator: np.random.Generator, sigma: tuple[float, float, float]
 ) -> np.ndarray:
-    """Correlated Gaussian noise of standard deviation 1, float32 of `shape` (z, y, x).
+    """Blurred Gaussian noise of standard deviation 1, float32 of `shape` (z, y, x).
 
     Args:
         shape: (z, y, x).
         generator: source of randomness.
-        fine: sigma of the blur along (z, y, x), voxels.
-        coarse: in-plane sigma of a wider blur that is subtracted (band-pass), or None.
+        sigma: of the blur along (z, y, x), voxels.
     """
-    white = generator.standard_normal(shape, dtype=np.float32)
-    noise = _shape_noise(white, fine, coarse)
+    noise = blur(generator.standard_normal(shape, dtype=np.float32), sigma)
     # The gain is that of the filter's own response to a single bright voxel (Parseval).
     spike = np.zeros((17, 33, 33), np.float32)
     spike[8, 16, 16] = 1
-    return noise / np.float32(np.linalg.norm(_shape_noise(spike, fine, coarse)))
-
-
-def _shape_noise(
-    white: np.ndarray, fine: tuple[float, float, float], coarse: float | None
-) -> np.ndarray:
-    noise = blur(white, fine)
-    return noise if coarse is None else noise - blur(white, (0.0, coarse, coarse))
+    return noise / np.float32(np.linalg.norm(blur(spike, sigma)))

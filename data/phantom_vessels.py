@@ -31,8 +31,8 @@ AIRWAY_RADIUS = 0.45  # lumen of the bronchiole that enters a lobule, mm
 ARTERY_RADIUS = 0.4  # artery beside it, mm
 VEIN_RADIUS = 0.38  # vein that leaves a territory of a lobule's size, mm
 SMALLEST_AIRWAY = 0.2  # lumen radius where a bronchiole's wall dissolves into alveoli, mm
-TIPS_PER_SIDE = 4  # a bush has 4 x 4 x 4 end points: one every 2.75 mm
-BUSH_SCALE = 1 / TIPS_PER_SIDE  # cube root of 1/64: Murray's law from a lobule to its tips
+TIPS_PER_SIDE = 8  # a bush has 8 x 8 x 8 end points: one every 1.4 mm
+BUSH_SCALE = 1 / TIPS_PER_SIDE  # cube root of 1/512: Murray's law from a lobule to its tips
 LOBULE_MARGIN = 3.0  # a lobule's centre lies this deep under the pleura, mm
 BUSH_MARGIN = 0.8  # and a bush's branches this deep, mm
 

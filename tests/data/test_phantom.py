@@ -11,6 +11,7 @@ import pytest
 
 from data import phantom, phantom_files
 from data.phantom import PhantomPaths, PhantomPlan, default_plan, generate_phantom, write_phantom
+from data.phantom_disease import DISEASES
 from util.errors import UserError, run_command_line
 
 SMALL = PhantomPlan(8, (20, 16, 2), (40, 32, 2))
@@ -68,7 +69,7 @@ def test_files_are_nifti_with_geometry_and_plain_voxels(written: PhantomPaths) -
     assert np.frombuffer(stored, "<f4", 2, offset=112).tolist() == [1, 0]  # slope, intercept
     assert isinstance(np.asanyarray(micro.dataobj), np.memmap)
     clinical = nib.Nifti1Image.from_filename(written.clinical / "phantom_clinical_seed1.nii")
-    expected = phantom.render_clinical(1, (20, 16, 2))
+    expected = phantom.render_clinical(1, (20, 16, 2), disease=DISEASES["solid_nodule"])
     np.testing.assert_array_equal(np.asarray(clinical.dataobj).T, expected.array)
     np.testing.assert_allclose(clinical.affine, expected.affine, atol=1e-5)
     np.testing.assert_allclose(clinical.get_qform(), clinical.get_sform(), atol=1e-5)
@@ -119,7 +120,7 @@ def test_a_complete_folder_that_lost_a_file_is_completed(
 def test_stopping_leaves_whole_files_only(
     written: PhantomPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*arguments: object) -> None:
+    def stop(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -178,7 +179,7 @@ def test_default_plans_keep_the_ratio_and_the_volume_of_files() -> None:
         assert plan.micro_size[0] * micro.voxel == 32
         voxels = 3 * np.prod(plan.clinical_size) + 3 * np.prod(plan.micro_size)
         assert 2 * voxels < 250e6
-    assert default_plan(8).micro_size == (512, 512, 16)
+    assert default_plan(8).micro_size == (512, 512, 8)
 
 
 def test_another_seed_gives_other_patients(tmp_path: Path) -> None:
@@ -199,12 +200,21 @@ def test_wrong_scale_or_seed_is_a_user_error(tmp_path: Path) -> None:
 def test_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--out", str(tmp_path / "p"), "--scale", "5"]
-    assert run_command_line(phantom.main, words) == 2
-    shown = capsys.readouterr()
-    assert shown.err == "error: phantom scale 5: expected one of 2, 4, 8, 16\n"
+    for words, said in (
+        (["--scale", "5"], "--scale 5: expected one of 2, 4, 8, 16"),
+        (["--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["--processes", "0"], "--processes 0: expected 1 or more"),
+        (["--size", "8", "0", "2"], "phantom size (64, 0, 2): expected three positive numbers of "
+         f"voxels, at most {2**27} voxels in all"),
+        (["--training", "--disease", "fibrosis"],
+         "--training writes patients of several kinds: leave --disease out"),
+    ):  # fmt: skip
+        assert run_command_line(phantom.main, ["--out", str(tmp_path / "p"), *words]) == 2
+        assert capsys.readouterr().err == f"error: {said}\n"
+    assert files_in(tmp_path) == []
     monkeypatch.setattr(phantom, "default_plan", lambda scale, seed: SMALL)
-    assert run_command_line(phantom.main, ["--out", str(tmp_path / "p")]) == 0
+    words = ["--out", str(tmp_path / "p"), "--training", "--processes", "1"]
+    assert run_command_line(phantom.main, words) == 0
     shown = capsys.readouterr()
     assert "6/6" in shown.out
     assert files_in(tmp_path / "p") == sorted([*NAMES, "complete.json"])

@@ -7,8 +7,10 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from data.phantom_anatomy import Anatomy
+from data.phantom_anatomy import LABELS, Anatomy
 from data.phantom_chest import fissure_distance, lung_depth, outline
+from data.phantom_disease import DISEASES
+from data.phantom_tissues import SOLID_NODULE
 from util.errors import UserError
 
 SEEDS = (1, 2, 21)
@@ -28,12 +30,14 @@ def look(anatomy: Anatomy, centre: np.ndarray, half: float, step: float) -> np.n
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nodule_is_solid_and_wholly_in_the_lung(seed: int) -> None:
-    anatomy = patient(seed)
-    centre, radius = anatomy.nodule_centre, anatomy.nodule_radius
+    anatomy = Anatomy(seed, DISEASES["solid_nodule"])
+    assert anatomy.nodule is not None
+    centre, radius = anatomy.nodule.centre, anatomy.nodule.radius
     assert abs(centre[2] - anatomy.level) <= 1
     assert lung_depth(anatomy.chest, *centre[:, None])[0] < -radius - 1
     values = look(anatomy, centre, 0.5 * radius, 0.5)
-    assert np.median(values) == pytest.approx(30, abs=15)
+    assert np.median(values) == pytest.approx(SOLID_NODULE, abs=1)
+    assert patient(seed).nodule is None
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -62,7 +66,7 @@ def test_parenchyma_between_vessels_is_mostly_air() -> None:
     values = look(anatomy, np.array([-28.0, -12.0, anatomy.level]), 3.0, 0.0625)
     assert -920 < values.mean() < -780
     # Air and thin walls: most samples are one or the other, few solid.
-    assert np.mean(values < -990) > 0.6
+    assert np.mean(values < -990) > 0.55
     assert np.mean(values > -100) < 0.1
 
 
@@ -155,3 +159,34 @@ def test_micro_specimen_lies_in_lung_with_airway_and_vessels() -> None:
 def test_a_specimen_larger_than_the_lung_is_refused() -> None:
     with pytest.raises(UserError, match=r"120 x 120 x 1 mm does not fit .*32 x 32 x 1 mm fits"):
         patient(1).micro_centre(np.array([120.0, 120.0, 1.0]))
+
+
+def test_labels_say_what_the_values_show() -> None:
+    disease = DISEASES["solid_nodule"]
+    anatomy = Anatomy(21, disease)
+    assert anatomy.nodule is not None
+    axes = [np.arange(c - 9, c + 9, 0.125) for c in anatomy.nodule.centre[:2]]
+    z = np.array([anatomy.nodule.centre[2]])
+    low, high = anatomy.nodule.centre - 9, anatomy.nodule.centre + 9
+    tubes = anatomy.tubes(low, high)
+    labels = anatomy.labels(tubes, z, axes[1], axes[0])
+    values = anatomy.hounsfield(tubes, z, axes[1], axes[0], 0.01)
+    assert labels.shape == values.shape
+    assert set(np.unique(labels)) >= {LABELS[name] for name in ("parenchyma", "vessel", "nodule")}
+    assert values[labels == LABELS["nodule"]].mean() == pytest.approx(SOLID_NODULE, abs=15)
+    assert np.median(values[labels == LABELS["vessel"]]) > 0
+    assert values[labels == LABELS["parenchyma"]].mean() < -800
+
+
+def test_murrays_law_spans_from_4_mm_to_a_tenth() -> None:
+    """Diameters of airways and vessels, and the law itself at every fork of the main trees."""
+    anatomy = patient(1)
+    tubes = anatomy.tubes(np.full(3, -60.0), np.full(3, 60.0))
+    for kind in (tubes.vessels, tubes.lumen):
+        assert 2 * kind.start_radii.max() > 4
+    assert 2 * tubes.vessels.end_radii.min() == pytest.approx(0.1, abs=0.006)
+    tree, radii = anatomy.vessels.airway_tree, anatomy.vessels.airway_radii
+    children = np.zeros(len(radii))
+    np.add.at(children, tree.parents[1:], radii[1:] ** 3)
+    forks = children > 0
+    np.testing.assert_allclose(children[forks], radii[forks] ** 3, rtol=1e-9)

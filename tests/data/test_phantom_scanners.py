@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from data.phantom_scanners import ClinicalScanner, MicroScanner, blur, unit_noise
+from data.phantom_scanners import KERNELS, ClinicalScanner, MicroScanner, blur, rings, smooth_noise
 
 
 def test_micro_units_map_air_and_water() -> None:
-    scanner = MicroScanner(noise=0)
+    scanner = MicroScanner(noise=0, ring=0)
     stored = scanner.acquire(np.array([[[-1000.0, 0.0, -500.0]]]), np.random.default_rng(0))
     assert stored.dtype == np.uint16
     assert stored.ravel().tolist() == [2500, 9000, 5750]
@@ -22,7 +20,8 @@ def test_micro_values_lie_in_the_papers_range_and_air_is_not_zero() -> None:
     air = scanner.acquire(np.full((4, 64, 64), -1000.0), np.random.default_rng(0))
     assert air.min() > 1000
     assert air.mean() == pytest.approx(2500, abs=10)
-    assert air.std() == pytest.approx(scanner.noise, rel=0.1)
+    expected = np.sqrt(scanner.noise**2 + scanner.ring_share * scanner.ring**2)
+    assert air.std() == pytest.approx(expected, rel=0.1)
     assert scanner.acquire(np.full((4, 64, 64), 60.0), np.random.default_rng(0)).max() < 15000
 
 
@@ -36,7 +35,7 @@ def test_clinical_units_are_hounsfield_and_clipped() -> None:
 
 
 def test_clinical_noise_has_its_deviation_is_correlated_and_has_no_mean() -> None:
-    scanner = ClinicalScanner()
+    scanner = ClinicalScanner(slice_thickness=1.0)
     noise = scanner.acquire(np.zeros((8, 96, 96)), np.random.default_rng(1)).astype(float)
     assert noise.std() == pytest.approx(scanner.noise, rel=0.05)
     assert abs(noise.mean()) < 0.5
@@ -44,33 +43,91 @@ def test_clinical_noise_has_its_deviation_is_correlated_and_has_no_mean() -> Non
     between_slices = np.corrcoef(noise[1:].ravel(), noise[:-1].ravel())[0, 1]
     assert 0.3 < near < 0.9
     assert abs(between_slices) < 0.05
-    # No noise at frequency zero: means over wide regions hardly scatter.
-    blocks = noise.reshape(8, 4, 24, 4, 24).mean(axis=(2, 4))
-    assert blocks.std() < scanner.noise / 24
+
+
+def test_noise_power_goes_with_frequency_times_the_squared_mtf() -> None:
+    scanner = ClinicalScanner(kernel="soft")
+    noise = scanner.unit_noise((64, 128, 128), np.random.default_rng(0))
+    power = (np.abs(np.fft.fft2(noise)) ** 2).mean(axis=0)
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(128, 0.5)] * 2))
+    expected = frequency * KERNELS["soft"].transfer(frequency) ** 2
+    rings_of = [
+        (frequency > low) & (frequency < low + 0.05) for low in (0.05, 0.15, 0.25, 0.35, 0.45)
+    ]
+    found, wanted = (
+        np.array([map_[ring].mean() for ring in rings_of]) for map_ in (power, expected)
+    )
+    np.testing.assert_allclose(found / found.sum(), wanted / wanted.sum(), rtol=0.1)
+    assert noise.std() == pytest.approx(1, rel=0.02)
+    assert power[0, 0] < 1e-6 * power.max()  # none at frequency zero
+
+
+@pytest.mark.parametrize(("dose", "thickness"), [(1.0, 1.0), (0.25, 1.0), (1.0, 0.25)])
+def test_noise_grows_with_less_dose_and_thinner_slices(dose: float, thickness: float) -> None:
+    scanner = ClinicalScanner(dose=dose, slice_thickness=thickness)
+    noise = scanner.acquire(np.zeros((4, 128, 128)), np.random.default_rng(2))
+    assert noise.std() == pytest.approx(18 / np.sqrt(dose * thickness), rel=0.05)
+    assert scanner.deviation == pytest.approx(18 / np.sqrt(dose * thickness))
 
 
 def test_noise_repeats_by_generator() -> None:
     first, second = (
-        unit_noise((3, 20, 20), np.random.default_rng(4), (0.5, 0.5, 0.5), None) for _ in range(2)
+        smooth_noise((3, 20, 20), np.random.default_rng(4), (0.5, 0.5, 0.5)) for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
 
 
-def test_blur_has_the_stated_width_and_keeps_the_sum() -> None:
-    scanner = ClinicalScanner(psf_fwhm=2.0)
-    point = np.zeros((1, 61, 61))
-    point[0, 30, 30] = 1
-    spread = blur(point, scanner.psf_sigma[::-1])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_kernel_passes_half_and_a_tenth_where_it_says(kernel: str) -> None:
+    """Contrast of a sine wave after the scanner, against before."""
+    scanner = ClinicalScanner(pixel=0.25, kernel=kernel, noise=0)
+    curve = KERNELS[kernel]
+    for frequency, passed in ((curve.half, 0.5), (curve.tenth, 0.1)):
+        count = round(128 * frequency * scanner.pixel)  # whole waves, no leak
+        wave = np.cos(2 * np.pi * count * (np.arange(128) + 0.5) / 128)
+        seen = scanner.blur(np.broadcast_to(wave, (1, 128, 128)).astype(np.float32))
+        exact = curve.transfer(np.array(count / 128 / scanner.pixel))
+        assert seen[0, 64].max() / wave.max() == pytest.approx(float(exact), abs=0.01)
+        assert float(curve.transfer(np.array(frequency))) == pytest.approx(passed)
+    assert float(curve.transfer(np.array(0.0))) == 1
+
+
+def test_a_kernel_keeps_means_and_none_keeps_everything() -> None:
+    image = np.random.default_rng(0).normal(size=(2, 40, 30)).astype(np.float32)
+    blurred = ClinicalScanner(kernel="soft").blur(image)
+    assert blurred.shape == image.shape
+    assert blurred.mean() == pytest.approx(image.mean(), abs=1e-5)
+    np.testing.assert_allclose(ClinicalScanner(kernel="none").blur(image), image, atol=1e-5)
+
+
+def test_micro_blur_has_the_stated_width_and_keeps_the_sum() -> None:
+    scanner = MicroScanner(voxel=0.05, psf_fwhm=0.2)
+    point = np.zeros((31, 31, 31))
+    point[15, 15, 15] = 1
+    spread = scanner.blur(point)
     assert spread.sum() == pytest.approx(1, abs=1e-3)
-    profile = spread[0, 30] / spread.max()
-    # Full width at half maximum: 2 mm are 4 pixels.
-    assert profile[30 + 2] == pytest.approx(0.5, abs=0.02)
+    # Full width at half maximum: 0.2 mm are 4 voxels.
+    assert spread[15, 15, 17] / spread.max() == pytest.approx(0.5, abs=0.02)
+    assert spread[17, 15, 15] / spread.max() == pytest.approx(0.5, abs=0.02)
     np.testing.assert_array_equal(blur(point, (0.0, 0.0, 0.0)), point)
 
 
-def test_spacing_and_psf_follow_the_voxel() -> None:
-    assert MicroScanner().spacing == (0.0625, 0.0625, 0.0625)
-    assert ClinicalScanner().spacing == (0.5, 0.5, 1.0)
-    assert ClinicalScanner().psf_sigma[2] == 0
-    halved = replace(MicroScanner(), voxel=0.03125)
-    assert halved.psf_sigma[0] == pytest.approx(2 * MicroScanner().psf_sigma[0])
+def test_rings_are_rings_around_the_middle_and_differ_from_slice_to_slice() -> None:
+    drawn = rings((3, 65, 65), np.random.default_rng(0), 50.0, 0.3)
+    assert drawn.shape == (3, 65, 65)
+    np.testing.assert_array_equal(drawn, drawn[:, ::-1])
+    np.testing.assert_array_equal(drawn, drawn.transpose(0, 2, 1))
+    assert 0.1 < np.mean(drawn[0, 32] != 0) < 0.6
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert drawn[drawn != 0].std() == pytest.approx(50, rel=0.3)
+
+
+def test_slabs_are_quieter_than_cubes_and_state_their_spacing() -> None:
+    cubes, slabs = MicroScanner(), MicroScanner(slice_thickness=0.5)
+    assert cubes.spacing == (0.0625, 0.0625, 0.0625)
+    assert slabs.spacing == (0.0625, 0.0625, 0.5)
+    assert ClinicalScanner().spacing == (0.5, 0.5, 0.5)
+    air = np.full((4, 96, 96), -1000.0)
+    deviations = [one.acquire(air, np.random.default_rng(0)).std() for one in (cubes, slabs)]
+    assert deviations[1] == pytest.approx(deviations[0] / np.sqrt(8), rel=0.1)
+    assert MicroScanner(voxel=0.03).margin[0] > cubes.margin[0]

@@ -1,0 +1,106 @@
+"""One patient in both scanners, with the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from data import phantom
+from data.phantom_anatomy import LABELS
+from data.phantom_disease import DISEASES
+from data.phantom_pair import FILES, PairPlan, fitting_micro, write_pair
+from data.phantom_scanners import ClinicalScanner, MicroScanner
+from util.errors import UserError, run_command_line
+
+QUIET = ClinicalScanner(kernel="none", noise=0)
+PLAN = PairPlan(3, DISEASES["solid_nodule"], size=(20, 16, 2), clinical=QUIET)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pair(tmp_path_factory.mktemp("pair") / "seed3", PLAN)
+
+
+def read(folder: Path, name: str) -> np.ndarray:
+    """(z, y, x)."""
+    return np.asarray(nib.Nifti1Image.from_filename(folder / name).dataobj).T
+
+
+def test_all_volumes_show_the_same_field_on_the_promised_grids(pair: Path) -> None:
+    assert sorted(path.name for path in pair.iterdir()) == sorted([*FILES, "phantom.json"])
+    clinical = nib.Nifti1Image.from_filename(pair / "clinical.nii")
+    assert clinical.shape == (20, 16, 2)
+    assert clinical.header.get_zooms() == pytest.approx((0.5, 0.5, 0.5))
+    corner = clinical.affine @ (-0.5, -0.5, -0.5, 1)
+    for name in ("micro.nii", "truth.nii", "labels.nii.gz"):
+        image = nib.Nifti1Image.from_filename(pair / name)
+        assert image.shape == (160, 128, 2)
+        assert image.header.get_zooms() == pytest.approx((0.0625, 0.0625, 0.5))
+        np.testing.assert_allclose(image.affine @ (-0.5, -0.5, -0.5, 1), corner, atol=1e-5)
+    mask = nib.Nifti1Image.from_filename(pair / "clinical_mask.nii.gz")
+    np.testing.assert_allclose(mask.affine, clinical.affine)
+
+
+def test_a_scanner_without_blur_and_noise_sees_the_area_average_of_the_truth(pair: Path) -> None:
+    truth = read(pair, "truth.nii").astype(float)
+    average = truth.reshape(2, 16, 8, 20, 8).mean(axis=(2, 4))
+    difference = read(pair, "clinical.nii") - average
+    assert average.std() > 200
+    assert abs(difference.mean()) < 6
+    assert difference.std() < 28  # 64 samples a clinical voxel against 4096
+
+
+def test_micro_is_the_truth_in_scanner_units_with_blur_and_noise(pair: Path) -> None:
+    truth, micro = read(pair, "truth.nii").astype(float), read(pair, "micro.nii").astype(float)
+    scanner = MicroScanner()
+    hounsfield = (micro - scanner.air) / (scanner.water - scanner.air) * 1000 - 1000
+    assert np.corrcoef(truth.ravel(), hounsfield.ravel())[0, 1] > 0.95
+    assert (hounsfield - truth).mean() == pytest.approx(0, abs=3)
+
+
+def test_labels_follow_the_truth(pair: Path) -> None:
+    truth, labels = read(pair, "truth.nii"), read(pair, "labels.nii.gz")
+    told = json.loads((pair / "phantom.json").read_text())
+    assert told["labels"] == LABELS
+    assert truth[labels == LABELS["nodule"]].mean() > -40
+    assert truth[labels == LABELS["parenchyma"]].mean() < -750
+    assert (labels == LABELS["nodule"]).mean() > 0.1
+
+
+def test_the_same_plan_is_not_made_twice_and_another_is_refused(pair: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in pair.iterdir()}
+    assert write_pair(pair, PLAN) == pair
+    assert {path.name: path.stat().st_mtime_ns for path in pair.iterdir()} == before
+    with pytest.raises(UserError, match="holds the phantom of seed 3 with other parameters"):
+        write_pair(pair, PairPlan(4))
+
+
+def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "truth.nii").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"already holds truth\.nii: give another --out"):
+        write_pair(tmp_path, PLAN)
+    assert (tmp_path / "truth.nii").read_bytes() == b"mine"
+
+
+def test_a_field_larger_than_the_lung_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not fit in the phantom's lung"):
+        write_pair(tmp_path / "new", PairPlan(3, size=(400, 8, 1)))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_micro_ct_fits_the_clinical_grid() -> None:
+    scanner = fitting_micro(ClinicalScanner(pixel=0.8, slice_thickness=1.25), 4)
+    assert scanner.spacing == pytest.approx((0.2, 0.2, 1.25))
+    assert scanner.psf_fwhm == pytest.approx(0.192)
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--out", str(tmp_path / "p"), "--seed", "4", "--size", "6", "5", "1"]
+    words += ["--disease", "emphysema", "--scale", "2", "--processes", "1"]
+    assert run_command_line(phantom.main, words) == 0
+    assert "emphysema phantom, seed 4, in " in capsys.readouterr().out
+    assert read(tmp_path / "p", "truth.nii").shape == (1, 10, 12)
