@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import wasserstein_distance
+from skimage.filters import sobel
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from util.errors import UserError
+from util.resampling import area_average
 
 SSIM_SIGMA = 1.5
 SSIM_WINDOW = 11  # pixels: what scikit-image cuts a Gaussian of sigma 1.5 to (3.5 sigma a side)
@@ -93,6 +96,66 @@ def mean_absolute_error(
     """
     image, reference = _pair(image, reference, mask)
     return float(np.abs(image - reference).mean())
+
+
+def inconsistency(image: NDArray[Any], source: NDArray[Any], scale: int) -> float:
+    """Mean absolute difference of an enlargement's area average from what it was made of.
+
+    Args:
+        image: (rows * scale, columns * scale).
+        source: (rows, columns), the same unit.
+        scale: of the enlargement.
+
+    Raises:
+        UserError: the sizes do not fit.
+    """
+    rows, columns = np.shape(source)
+    if np.shape(image) != (rows * scale, columns * scale):
+        raise UserError(
+            f"an image of shape {np.shape(image)} is not {scale} times {np.shape(source)}: give "
+            "an image and what it was enlarged from"
+        )
+    average = area_average(np.asarray(image, dtype=np.float32), scale)
+    return mean_absolute_error(average, source)
+
+
+def sharpness(
+    image: NDArray[Any], reference: NDArray[Any], mask: NDArray[Any] | None = None
+) -> float:
+    """Mean gradient (Sobel) of an image over that of its reference: 1 is as sharp, 0 is flat.
+
+    Noise counts as sharp too, so read it beside the power spectrum's distance.
+
+    Args:
+        image, reference: (rows, columns), the same unit.
+        mask: (rows, columns); only where it is not zero counts.
+
+    Raises:
+        UserError: shapes differ, the mask is empty, or the reference is flat.
+    """
+    _pair(image, reference, mask)
+    inside = np.ones(np.shape(image), bool) if mask is None else np.asarray(mask) != 0
+    steep, wanted = (
+        float(sobel(np.asarray(one, dtype=np.float64))[inside].mean()) for one in (image, reference)
+    )
+    if wanted == 0:
+        raise UserError("the reference is constant: sharpness has nothing to be measured against")
+    return steep / wanted
+
+
+def intensity_distance(
+    image: NDArray[Any], reference: NDArray[Any], mask: NDArray[Any] | None = None
+) -> float:
+    """Distance of two images' histograms wherever the values lie, in their unit.
+
+    Wasserstein distance of first order: how far values must move on average for one distribution
+    to become the other.
+
+    Raises:
+        UserError: shapes differ or the mask is empty.
+    """
+    first, second = _pair(image, reference, mask)
+    return float(wasserstein_distance(first.ravel(), second.ravel()))
 
 
 def _pair(

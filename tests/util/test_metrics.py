@@ -7,7 +7,14 @@ import pytest
 from scipy import ndimage
 
 from util.errors import UserError
-from util.metrics import mean_absolute_error, psnr, ssim
+from util.metrics import (
+    inconsistency,
+    intensity_distance,
+    mean_absolute_error,
+    psnr,
+    sharpness,
+    ssim,
+)
 
 
 def _noisy(sigma: float = 0.1, shape: tuple[int, int] = (40, 48)) -> tuple[np.ndarray, np.ndarray]:
@@ -109,3 +116,37 @@ def test_unusable_images_are_named() -> None:
         ssim(image, image, 1.0, np.ones((3, 3)))
     with pytest.raises(UserError, match="no pixels"):
         mean_absolute_error(np.zeros((0, 4)), np.zeros((0, 4)))
+
+
+def test_an_enlargement_by_repetition_is_consistent() -> None:
+    source = np.random.default_rng(0).uniform(-1000, 200, (6, 5))
+    repeated = np.kron(source, np.ones((4, 4)))
+    assert inconsistency(repeated, source, 4) == pytest.approx(0, abs=1e-3)
+    assert inconsistency(repeated + 7, source, 4) == pytest.approx(7, abs=1e-3)
+    with pytest.raises(UserError, match=r"shape \(24, 20\) is not 2 times \(6, 5\)"):
+        inconsistency(repeated, source, 2)
+
+
+def test_sharpness_goes_with_contrast_and_blur() -> None:
+    image = np.random.default_rng(0).normal(size=(40, 40))
+    assert sharpness(image, image) == pytest.approx(1)
+    assert sharpness(0.5 * image + 3, image) == pytest.approx(0.5)
+    assert sharpness(np.zeros((40, 40)), image) == 0
+    half = np.zeros((40, 40))
+    half[:, :20] = 1
+    mixed = np.where(half > 0, image, 3 * image)
+    assert sharpness(mixed, image, np.roll(half, -1, 1) * half) == pytest.approx(1)
+    with pytest.raises(UserError, match="the reference is constant"):
+        sharpness(image, np.zeros((40, 40)))
+
+
+def test_intensity_distance_is_how_far_values_move() -> None:
+    image = np.random.default_rng(0).normal(size=(30, 30))
+    assert intensity_distance(image[::-1], image) == pytest.approx(0, abs=1e-12)
+    assert intensity_distance(image + 40, image) == pytest.approx(40)
+    mask = np.zeros((30, 30))
+    mask[0] = 1
+    raised = image.copy()
+    raised[0] += 5
+    assert intensity_distance(raised, image, mask) == pytest.approx(5)
+    assert intensity_distance(raised, image) == pytest.approx(5 / 30, rel=0.1)
