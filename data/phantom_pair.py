@@ -5,7 +5,7 @@
     micro.nii             micro-CT of the same field, `scale` times as fine in plane, scanner units
     truth.nii             HU on the micro-CT's grid, without blur, noise or rings
     labels.nii.gz         what each of its voxels lies in (data.phantom_anatomy.LABELS)
-    phantom.json          all parameters; written last
+    phantom.json          all parameters, and whether the rest is complete
 
 Slices are the clinical ones in all of them: super-resolution in plane leaves z as it is, so the
 truth of a slice is the average of the tissue over the slice's thickness.
@@ -68,6 +68,11 @@ class PairPlan:
         """The micro-CT on the grid of the truth."""
         return fitting_micro(self.clinical, self.scale, self.micro)
 
+    def as_json(self) -> dict[str, object]:
+        """All parameters, as JSON gives them back."""
+        words: dict[str, object] = json.loads(json.dumps(asdict(self)))
+        return words
+
     @property
     def micro_size(self) -> Size:
         """Voxels of the truth along (x, y, z)."""
@@ -103,31 +108,48 @@ def write_pair(folder: Path, plan: PairPlan, processes: int = 1) -> Path:
         UserError: the folder holds another patient or foreign files, or the field does not fit in
             the lung.
     """
-    wanted = json.loads(json.dumps(asdict(plan)))
-    record = folder / RECORD
-    if record.exists():
-        told = json.loads(record.read_text(encoding="utf-8"))
-        if told.get("plan") == wanted and all((folder / name).exists() for name in FILES):
-            return folder
-        raise UserError(
-            f"{folder} holds the phantom of seed {told.get('plan', {}).get('seed')} with other "
-            "parameters: give another --out, or remove it"
-        )
-    there = [name for name in FILES if (folder / name).exists()]
-    if there:
-        raise UserError(f"{folder} already holds {', '.join(there)}: give another --out")
+    wanted = plan.as_json()
+    if is_there(folder, wanted):
+        return folder
     anatomy = Anatomy(plan.seed, plan.disease)
     centre = field_centre(anatomy, plan)
-    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"plan": wanted, "centre_mm": list(centre), "labels": LABELS}
+    # First, so that what a stop leaves behind is known for ours.
+    write_json(folder / RECORD, {**facts, "complete": False})
     clinical = scan(anatomy, "clinical", plan.size, plan.clinical, centre, processes)
-    write_volume(folder / FILES[0], clinical.array, clinical.affine)
+    write_volume(folder / FILES[0], clinical.array, clinical.affine, overwrite=True)
     corner = corner_of(plan.size, plan.clinical.spacing, centre)
     z, y, x = voxel_centres(corner, plan.clinical.spacing, plan.size)
     lung = anatomy.depth(z, y, x) < 0
-    write_volume(folder / FILES[1], lung, clinical.affine, dtype=np.uint8)
+    write_volume(folder / FILES[1], lung, clinical.affine, overwrite=True, dtype=np.uint8)
     _write_fine(folder, anatomy, plan, corner, processes)
-    write_json(record, {"plan": wanted, "centre_mm": list(centre), "labels": LABELS})
+    write_json(folder / RECORD, {**facts, "complete": True})
     return folder
+
+
+def is_there(folder: Path, plan: dict[str, object]) -> bool:
+    """Whether a folder holds all volumes of a plan (as JSON knows it).
+
+    Raises:
+        UserError: it holds another patient's, or files that are none of ours.
+    """
+    record = folder / RECORD
+    if not record.exists():
+        foreign = [name for name in FILES if (folder / name).exists()]
+        if foreign:
+            raise UserError(f"{folder} already holds {', '.join(foreign)}: give another --out")
+        return False
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+        known, complete = told["plan"], told["complete"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} cannot be read ({error}): give another --out") from error
+    if known != plan:
+        raise UserError(
+            f"{folder} holds the phantom of seed {known.get('seed')} with other parameters: give "
+            "another --out, or remove it"
+        )
+    return bool(complete) and all((folder / name).exists() for name in FILES)
 
 
 def field_centre(anatomy: Anatomy, plan: PairPlan) -> Point:
@@ -155,13 +177,13 @@ def _write_fine(
     values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes)
     place = tuple(slice(m, m + n) for m, n in zip(margin[::-1], size[::-1], strict=True))
     affine = ras_affine(corner, scanner.spacing)
-    write_volume(folder / "truth.nii", np.rint(values[place]), affine)
+    write_volume(folder / "truth.nii", np.rint(values[place]), affine, overwrite=True)
     stored = scanner.acquire(scanner.blur(values)[place], np.random.default_rng([plan.seed, 5]))
-    write_volume(folder / "micro.nii", stored, affine, dtype=np.uint16)
+    write_volume(folder / "micro.nii", stored, affine, overwrite=True, dtype=np.uint16)
     z, y, x = voxel_centres(corner, scanner.spacing, size)
     labels = np.empty(size[::-1], np.uint8)
     high = corner + np.multiply(size, scanner.spacing)
     tubes = anatomy.tubes(corner, high)
     for index in range(size[2]):
         labels[index : index + 1] = anatomy.labels(tubes, z[index : index + 1], y, x)
-    write_volume(folder / "labels.nii.gz", labels, affine, dtype=np.uint8)
+    write_volume(folder / "labels.nii.gz", labels, affine, overwrite=True, dtype=np.uint8)

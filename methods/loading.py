@@ -109,8 +109,8 @@ def load_model(options: Namespace) -> TestModel:
     pixels = " of the lung" if scope == "volume" and from_lung else ""
     print(
         f"model {path} ({step}), {scale}x, on {device} with {resolver.backend} in "
-        f"{options.precision}, {windows.normalization} normalization, norm statistics of the "
-        f"{scope}{pixels}"
+        f"{options.precision}, {windows.normalization} normalization, "
+        + ("no norm statistics" if scope == "none" else f"norm statistics of the {scope}{pixels}")
     )
     return TestModel(loaded, resolver, windows, scope, from_lung)
 
@@ -120,8 +120,20 @@ def norm_pixels(loaded: LoadedGenerator, options: Namespace) -> tuple[str, bool]
 
     As the network knows them from training: patches of unpaired training lie wholly inside the
     lung, those of the public setting show all of the chest (docs/results.md has both measured).
-    Bare weights do not say, so they run as published, on all that they are given.
+    Bare weights do not say, so they run as published, on all that they are given. Networks without
+    instance norm take no statistics.
+
+    Raises:
+        UserError: a scope for such a network.
     """
+    norm = str(loaded.generator.architecture["norm"])
+    if norm != "instance" and options.norm_scope != "patch":
+        if options.norm_scope:
+            raise UserError(
+                f"{loaded.origin} has {norm if norm != 'none' else 'no'} norm, which takes no "
+                f"statistics from the image: leave --norm_scope {options.norm_scope} out"
+            )
+        return "none", False
     inside = loaded.options.get("dataset_mode") == "unpaired" and options.region == "lung"
     scope = options.norm_scope or ("lung" if inside else "slice")
     return scope, scope == "lung" or (scope == "volume" and inside)

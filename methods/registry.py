@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
+from methods.phantom_benchmark import phantom_benchmark
 from methods.restoration import clinical_restoration, micro_restoration
 from methods.super_resolution import super_resolution
 
@@ -12,4 +13,5 @@ TEST_METHODS: dict[str, Callable[[Namespace], int]] = {
     "smallpatchtest": super_resolution,
     "microCTsmallpatchtest": micro_restoration,
     "wholevolumetest": clinical_restoration,
+    "phantomtest": phantom_benchmark,
 }

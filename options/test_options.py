@@ -10,7 +10,7 @@ from options.test_groups import add_cohort_options, add_honesty_options, add_spe
 
 PUBLISHED_TILE = 32  # the clinical patch of training
 COMPANIONS = ("clinical", "uncertainty")  # files that stand beside the result
-METHODS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest")
+METHODS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest", "phantomtest")
 
 
 class TestOptions(BaseOptions):
@@ -23,7 +23,8 @@ class TestOptions(BaseOptions):
     program = "medicaltest.py"
     description = (
         "Super-resolve clinical CT (smallpatchtest), or measure a model on micro-CT "
-        "(microCTsmallpatchtest) or clinical CT (wholevolumetest) that is shrunk and restored. "
+        "(microCTsmallpatchtest) or clinical CT (wholevolumetest) that is shrunk and restored, or "
+        "against the truth of phantom patients (phantomtest). "
         "Without --input the phantom's held-back volume is taken, without --checkpoint or --name "
         "the model that was trained last."
     )
@@ -42,6 +43,18 @@ class TestOptions(BaseOptions):
             "--checkpoint",
             metavar="FILE",
             help="a checkpoint of this project, or a bare state dict such as latest_net_G_A.pth",
+        )
+        group.add_argument(
+            "--checkpoints",
+            nargs="+",
+            metavar="FILE",
+            help="phantomtest: several models in one table, each as FILE or LABEL=FILE",
+        )
+        group.add_argument(
+            "--patients",
+            type=positive_int,
+            default=10,
+            help="phantomtest: how many of the fixed unseen patients (made on first use)",
         )
         group.add_argument("--results_dir", default="results", help="folder for what is written")
         group.add_argument(
@@ -109,6 +122,8 @@ class TestOptions(BaseOptions):
     def check(self, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         """Refuse flags that contradict each other or would have no effect on the method."""
         super().check(parser, options)
+        if options.checkpoints and (options.checkpoint or options.name):
+            parser.error("--checkpoints names the models: leave --checkpoint and --name out")
         if options.checkpoint and options.name:
             parser.error("--checkpoint and --name both choose the model: give one of them")
         if options.checkpoint and (options.epoch != "latest" or options.load_iter):
@@ -157,6 +172,8 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "uncertainty": ("smallpatchtest",),
     "resume": ("smallpatchtest",),
     "output_name": ("smallpatchtest",),
+    "checkpoints": ("phantomtest",),
+    "patients": ("phantomtest",),
 }
 
 

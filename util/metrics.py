@@ -67,6 +67,18 @@ def ssim(
             0, or the mask is empty.
     """
     _pair(image, reference, mask)
+    similarity = ssim_map(image, reference, data_range)
+    if mask is None:
+        border = SSIM_WINDOW // 2
+        return float(similarity[border:-border, border:-border].mean())
+    return float(similarity[np.asarray(mask) != 0].mean())
+
+
+def ssim_map(
+    image: NDArray[Any], reference: NDArray[Any], data_range: float
+) -> NDArray[np.float64]:
+    """The map that `ssim` is the mean of, as large as the images; arguments as there."""
+    _pair(image, reference, None)
     _check_range(data_range)
     if np.ndim(image) != 2 or min(np.shape(image)) < SSIM_WINDOW:
         raise UserError(
@@ -74,7 +86,7 @@ def ssim(
             f"{SSIM_WINDOW}x{SSIM_WINDOW} pixels, its window: give larger images"
         )
     # float64: the variances are differences of large squares when the values are HU.
-    mean, similarity = structural_similarity(
+    _, similarity = structural_similarity(
         np.asarray(reference, dtype=np.float64),
         np.asarray(image, dtype=np.float64),
         data_range=data_range,
@@ -83,7 +95,8 @@ def ssim(
         use_sample_covariance=False,
         full=True,
     )
-    return float(mean if mask is None else similarity[np.asarray(mask) != 0].mean())
+    result: NDArray[np.float64] = similarity
+    return result
 
 
 def mean_absolute_error(

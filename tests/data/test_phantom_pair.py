@@ -79,6 +79,23 @@ def test_the_same_plan_is_not_made_twice_and_another_is_refused(pair: Path) -> N
         write_pair(pair, PairPlan(4))
 
 
+def test_what_a_stop_left_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = PairPlan(3, size=(6, 5, 1), clinical=QUIET)
+    whole = write_pair(tmp_path / "whole", plan)
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.phantom_pair._write_fine", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_pair(tmp_path / "stopped", plan)
+    assert not (tmp_path / "stopped" / "truth.nii").exists()
+    write_pair(tmp_path / "stopped", plan)
+    for name in FILES:
+        assert (tmp_path / "stopped" / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "truth.nii").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"already holds truth\.nii: give another --out"):

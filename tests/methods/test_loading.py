@@ -77,6 +77,17 @@ def test_norm_statistics_are_those_of_the_training_patches(
     assert norm_pixels(known, evaluation_options(*words))[1] is from_lung
 
 
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_networks_without_instance_norm_take_no_statistics(norm: str) -> None:
+    known = replace(
+        loaded(POLICY), generator=SRGenerator(1, 4, 1, norm), options={"dataset_mode": "unpaired"}
+    )
+    assert norm_pixels(known, evaluation_options()) == ("none", False)
+    assert norm_pixels(known, evaluation_options("--patch_size", "32")) == ("patch", False)
+    with pytest.raises(UserError, match="norm, which takes no statistics from the image: leave"):
+        norm_pixels(known, evaluation_options("--norm_scope", "lung"))
+
+
 def test_a_kept_checkpoint_is_taken_by_epoch_or_step(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, "run")
     for name in ("epoch_3", "iter_40"):

@@ -1,0 +1,127 @@
+"""Phantom patients with their truth, read back; and the fixed ones of the benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.phantom_anatomy import LABELS
+from data.phantom_disease import DISEASES
+from data.phantom_pair import FILES, RECORD, PairPlan, is_there, write_pair
+from data.readers import read_volume
+from data.volume import Volume
+from util.errors import UserError
+
+FIRST_SEED = 301  # of the benchmark; train.py's phantom has seeds up to 31 + 100 * seed
+DISEASES_IN_TURN = tuple(DISEASES)
+
+
+@dataclass(frozen=True)
+class PhantomCase:
+    """One patient seen by the clinical scanner, and the truth.
+
+    Attributes:
+        name: of its folder.
+        disease: as DISEASES names it, or "other".
+        clinical: HU, float32 (slices, rows, columns).
+        mask: lung on that grid, bool.
+        truth: HU on a grid `scale` times as fine in plane, float32.
+        labels: uint8 on the truth's grid, see `data.phantom_anatomy.LABELS`.
+        spacing: voxel size of the truth along (x, y, z), mm.
+        scale: clinical pixel / pixel of the truth.
+        seed: of the patient.
+    """
+
+    name: str
+    disease: str
+    clinical: np.ndarray
+    mask: np.ndarray
+    truth: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, float, float]
+    scale: int
+    seed: int
+
+    @property
+    def regions(self) -> dict[str, np.ndarray]:
+        """Masks on the truth's grid by name; those that the patient has none of are left out."""
+        labels = self.labels
+        masks = {
+            "all": np.ones(labels.shape, bool),
+            "parenchyma": labels == LABELS["parenchyma"],
+            "vessels": (labels == LABELS["vessel"]) | (labels == LABELS["airway"]),
+            "nodule": labels == LABELS["nodule"],
+        }
+        return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
+    """Read what `python -m data.phantom` wrote.
+
+    Raises:
+        UserError: the folder holds no phantom patient.
+    """
+    record = folder / RECORD
+    if not record.is_file():
+        raise UserError(
+            f"{folder} holds no phantom patient ({RECORD} is missing): make one with "
+            f"python -m data.phantom --out {folder} --seed N"
+        )
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+        plan, complete = told["plan"], told["complete"]
+        scale, seed, disease = int(plan["scale"]), int(plan["seed"]), plan["disease"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} cannot be read ({error}): make the patient anew") from error
+    if not complete:
+        raise UserError(f"{folder} is not complete: run python -m data.phantom again")
+    clinical, mask, truth, labels = (
+        read_volume(folder / name, cache_dir) for name in FILES if name != "micro.nii"
+    )
+    names = [name for name, one in DISEASES.items() if disease == json.loads(json.dumps(vars(one)))]
+    return PhantomCase(
+        folder.name,
+        names[0] if names else "other",
+        voxels(clinical),
+        voxels(mask) != 0,
+        voxels(truth),
+        voxels(labels).astype(np.uint8),
+        truth.spacing,
+        scale,
+        seed,
+    )
+
+
+def voxels(volume: Volume) -> np.ndarray:
+    """A whole volume in memory, float32 (slices, rows, columns)."""
+    slices = [volume.read_slice(index) for index in range(volume.num_slices)]
+    return np.stack(slices).astype(np.float32)
+
+
+def benchmark_patients(
+    folder: Path, scale: int, count: int, processes: int, say: Callable[[str], None]
+) -> list[Path]:
+    """The fixed unseen patients, made where they are missing: folders by seed.
+
+    Kinds take turns: healthy, emphysema, fibrosis, solid and ground-glass nodule.
+
+    Args:
+        folder: where they lie.
+        scale: of the truth.
+        count: how many, from 1.
+        processes: at once for one patient.
+        say: takes a line about each that has to be made.
+    """
+    folders = []
+    for number in range(count):
+        seed, disease = FIRST_SEED + number, DISEASES_IN_TURN[number % len(DISEASES_IN_TURN)]
+        place = folder / f"seed{seed}_{disease}"
+        plan = PairPlan(seed, DISEASES[disease], scale)
+        if not is_there(place, plan.as_json()):
+            say(f"phantom: making patient {number + 1} of {count}, {disease} (once)")
+        folders.append(write_pair(place, plan, processes))
+    return folders

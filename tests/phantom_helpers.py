@@ -1,0 +1,31 @@
+"""A phantom patient made of arrays, small and with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data.phantom_anatomy import LABELS
+from data.phantom_case import PhantomCase
+
+
+def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:
+    """Random texture of lung with a nodule and a vessel; the clinical CT is its area average."""
+    generator = np.random.default_rng(seed)
+    truth = generator.choice([-960.0, -760.0], (2, 32, 32), p=[0.7, 0.3])
+    labels = np.full(truth.shape, LABELS["parenchyma"], np.uint8)
+    labels[:, 4:12, 4:12] = LABELS["nodule"]
+    labels[:, 20:24] = LABELS["vessel"]
+    truth[labels == LABELS["nodule"]] = 30
+    truth[labels == LABELS["vessel"]] = 50
+    clinical = truth.reshape(2, 16, 2, 16, 2).mean((2, 4))
+    return PhantomCase(
+        f"seed{seed}",
+        disease,
+        clinical.astype(np.float32),
+        np.ones(clinical.shape, bool),
+        truth.astype(np.float32),
+        labels,
+        (0.25, 0.25, 0.5),
+        2,
+        seed,
+    )
