@@ -28,6 +28,7 @@ from models.losses import (
     pool,
     random_crop,
 )
+from models.scanner_model import ScannerModel
 from models.trained_networks import TrainedNetworks
 from util.processes import ALONE, Processes
 
@@ -53,6 +54,7 @@ class MedicalCycleGANModel(TrainedNetworks):
         self.devices = devices
         self.scale: int = 2**options.sampling_times
         self.gan_loss = GANLoss(options.gan_mode)
+        self.scanner = ScannerModel(self.scale, options.pair_blur, options.pair_noise)
         self.losses: dict[str, Tensor] = {}
         self._images: dict[str, Tensor] = {}
         self.steps = 0
@@ -136,10 +138,8 @@ class MedicalCycleGANModel(TrainedNetworks):
             self._add_identity(losses)
         self._add_consistency(losses)
         if o.lambda_pair > 0:
-            shrunk = pool(self.real_B, self.scale)
-            if o.pair_noise > 0:
-                shrunk = shrunk + o.pair_noise * torch.randn_like(shrunk)
-            losses["pair"] = F.l1_loss(self.run(self.G_A, shrunk), self.real_B) * o.lambda_pair
+            restored = self.run(self.G_A, self.scanner(self.real_B))
+            losses["pair"] = F.l1_loss(restored, self.real_B) * o.lambda_pair
         if o.lambda_supervised > 0:
             losses["supervised"] = F.l1_loss(self.fake_B, self.real_B) * o.lambda_supervised
         for loss in losses.values():

@@ -33,6 +33,7 @@ DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
 IDLE_WITHOUT_WEIGHT = {
     "identity_crop": "lambda_identity",
     "identity_every": "lambda_identity",
+    "pair_blur": "lambda_pair",
     "pair_noise": "lambda_pair",
 }
 

@@ -235,10 +235,18 @@ def add_losses_group(parser: argparse.ArgumentParser) -> None:
         help="steps between two with the identity losses, which then weigh so much more",
     )
     group.add_argument(
+        "--pair_blur",
+        type=non_negative_float,
+        default=0.0,
+        help="the clinical kernel's point spread in --lambda_pair: full width at half maximum in "
+        "clinical pixels",
+    )
+    group.add_argument(
         "--pair_noise",
         type=non_negative_float,
         default=0.0,
-        help="standard deviation of noise on the area average of --lambda_pair, in [-1, 1]",
+        help="the clinical noise there: standard deviation on the scale of [-1, 1] (25 HU in a "
+        "window of 1500 HU are 0.033)",
     )
     group.add_argument(
         "--ssim_data_range",
