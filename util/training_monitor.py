@@ -92,7 +92,8 @@ class TrainingMonitor:
         """Flush, draw the means at `position` (in epochs), and return them as one short line."""
         means = self.flush()
         self.panels.plot_losses(position, means)
-        return " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        # A loss without weight is 0 throughout and would only hide the others.
+        return " ".join(f"{name} {value:.3f}" for name, value in means.items() if value)
 
     def validated(self, epoch: int, step: int, scores: Mapping[str, float]) -> None:
         """Keep what a validation found."""
