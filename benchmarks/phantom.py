@@ -28,9 +28,7 @@ def main() -> None:
     x, y, z = chosen.size
     start = time.perf_counter()
     # Around the lung's middle: a slab of 64 mm shows chest wall too.
-    volume = render_micro(
-        chosen.seed, (x, y, z), centre=(-20.0, 0.0, -10.0), processes=chosen.processes
-    )
+    render_micro(chosen.seed, (x, y, z), centre=(-20.0, 0.0, -10.0), processes=chosen.processes)
     seconds = time.perf_counter() - start
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -22,13 +22,15 @@ from data.windows import (
     parse_windows,
 )
 from models.checkpoints import LoadedGenerator, load_generator
-from models.experiment_folder import checkpoint_path, last_experiment
+from models.experiment_folder import LAST_FILE, checkpoint_path, last_experiment
+from models.shipped_weights import shipped_weights
 from models.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
 from util.devices import choose_devices, warn_of_emulated_bf16
 from util.errors import UserError
 
 SAMPLED_SLICES = 16
+DEFAULT_TIMES = 3  # n of the weights that are taken before any training: 8x, as train.py's default
 MOSTLY_OUTSIDE = 0.95
 
 
@@ -69,12 +71,7 @@ def load_model(options: Namespace) -> TestModel:
     Raises:
         UserError: no such model, a scale it was not trained for, or windows that are missing.
     """
-    if options.checkpoint:
-        path = Path(options.checkpoint)
-    else:
-        root = Path(options.checkpoints_dir)
-        folder = root / (options.name or last_experiment(root))
-        path = checkpoint_path(folder, options.epoch, options.load_iter)
+    path = Path(options.checkpoint) if options.checkpoint else trained_or_shipped(options)
     loaded = load_generator(path)
     scale = loaded.generator.scale
     if options.sampling_times is not None and 2**options.sampling_times != scale:
@@ -113,6 +110,25 @@ def load_model(options: Namespace) -> TestModel:
         + ("no norm statistics" if scope == "none" else f"norm statistics of the {scope}{pixels}")
     )
     return TestModel(loaded, resolver, windows, scope, from_lung)
+
+
+def trained_or_shipped(options: Namespace) -> Path:
+    """The user's own model, by default the one trained last; before any training the project's.
+
+    Raises:
+        UserError: nothing was trained, and no weights come with the project for that scale.
+    """
+    root = Path(options.checkpoints_dir)
+    chosen = options.name or options.epoch != "latest" or options.load_iter
+    if not chosen and not (root / LAST_FILE).is_file():
+        shipped = shipped_weights(2 ** (options.sampling_times or DEFAULT_TIMES))
+        if shipped is not None:
+            print(
+                f"nothing was trained in {root} yet: using the weights that come with the project"
+            )
+            return shipped
+    folder = root / (options.name or last_experiment(root))
+    return checkpoint_path(folder, options.epoch, options.load_iter)
 
 
 def norm_pixels(loaded: LoadedGenerator, options: Namespace) -> tuple[str, bool]:

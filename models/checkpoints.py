@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks import SRGenerator, recognise_generator
+from models.shipped_weights import SUFFIX, read_weights
 from util.errors import UserError
 from util.files import atomic_path
 
@@ -135,7 +136,7 @@ def strip_parallel_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_generator(path: Path) -> LoadedGenerator:
-    """Load G_A for testing, from a checkpoint of this project or a bare state dict.
+    """Load G_A for testing: a checkpoint, weights of models.shipped_weights, or a bare state dict.
 
     The architecture comes with the checkpoint, and the moving average of the weights where one was
     kept (--ema) is taken; for a bare state dict (latest_net_G_A.pth of the
@@ -144,6 +145,10 @@ def load_generator(path: Path) -> LoadedGenerator:
     Raises:
         UserError: as `load_file`, or weights that are not an SR generator's.
     """
+    if path.suffix == SUFFIX:
+        loaded = _load_shipped(path)
+        loaded.generator.eval().requires_grad_(False)
+        return replace(loaded, digest=weights_digest(loaded.generator))
     state = load_file(path)
     if isinstance(state, dict) and state.get("format") == FORMAT:
         state = load_checkpoint(path)
@@ -181,6 +186,22 @@ def load_generator(path: Path) -> LoadedGenerator:
         loaded = LoadedGenerator(generator, None, frozenset(), path, None, {})
     loaded.generator.eval().requires_grad_(False)
     return replace(loaded, digest=weights_digest(loaded.generator))
+
+
+def _load_shipped(path: Path) -> LoadedGenerator:
+    weights, facts = read_weights(path)
+    try:
+        generator = SRGenerator(**facts["architecture"])
+        generator.load_state_dict(weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} holds weights that are not those of the network it names ({reason}): get it "
+            "anew"
+        ) from error
+    options = {"dataset_mode": facts["dataset_mode"]}
+    windows, step = facts["windows"], facts["step"]
+    return LoadedGenerator(generator, windows, frozenset(), path, step, options)
 
 
 def load_original_weights(folder: Path, epoch: str) -> dict[str, dict[str, Tensor]] | None:

@@ -24,6 +24,7 @@ from methods.loading import (
     refuse_existing,
     refuse_own_inputs,
     result_folders,
+    trained_or_shipped,
     warn_if_outside,
 )
 from models.checkpoints import LoadedGenerator
@@ -86,6 +87,32 @@ def test_networks_without_instance_norm_take_no_statistics(norm: str) -> None:
     assert norm_pixels(known, evaluation_options("--patch_size", "32")) == ("patch", False)
     with pytest.raises(UserError, match="norm, which takes no statistics from the image: leave"):
         norm_pixels(known, evaluation_options("--norm_scope", "lung"))
+
+
+def test_before_any_training_the_projects_weights_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+
+    def shipped(scale: int) -> Path | None:
+        asked.append(scale)
+        return tmp_path / f"sr_x{scale}.safetensors" if scale == 4 else None
+
+    monkeypatch.setattr(methods.loading, "shipped_weights", shipped)
+    words = ("--checkpoints_dir", str(tmp_path / "none"))
+    taken = trained_or_shipped(evaluation_options(*words, "--sampling_times", "2"))
+    assert taken == tmp_path / "sr_x4.safetensors"
+    assert "nothing was trained in" in capsys.readouterr().out
+    with pytest.raises(UserError, match="nothing has been trained"):
+        trained_or_shipped(evaluation_options(*words))
+    assert asked == [4, 8]
+    # What the user trained or names comes first.
+    (tmp_path / "own").mkdir()
+    (tmp_path / "last_experiment.txt").write_text("own\n")
+    own = ("--checkpoints_dir", str(tmp_path), "--sampling_times", "2")
+    assert trained_or_shipped(evaluation_options(*own)) == tmp_path / "own" / "latest.pt"
+    named = evaluation_options(*words, "--name", "other", "--sampling_times", "2")
+    assert trained_or_shipped(named) == tmp_path / "none" / "other" / "latest.pt"
 
 
 def test_a_kept_checkpoint_is_taken_by_epoch_or_step(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Take G_A out of a checkpoint and write it as the project ships it (docs/model_card.md).
+
+    python scripts/export_weights.py --checkpoint checkpoints/NAME/latest.pt \\
+        --out weights/sr_x8.safetensors --training "what it was trained on" --licence "..."
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from models.checkpoints import load_generator  # noqa: E402
+from models.shipped_weights import SUFFIX, write_weights  # noqa: E402
+from util.errors import UserError, run_command_line  # noqa: E402
+from util.run_record import git_commit  # noqa: E402
+
+
+def main(arguments: list[str]) -> None:
+    """Read and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of train.py")
+    parser.add_argument("--out", type=Path, required=True, help=f"file that ends in {SUFFIX}")
+    parser.add_argument("--training", required=True, help="data, command and seed, in words")
+    parser.add_argument("--licence", required=True, help="of the weights, and of the data")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    chosen = parser.parse_args(arguments)
+    if chosen.out.suffix != SUFFIX:
+        raise UserError(f"--out {chosen.out}: expected a name that ends in {SUFFIX}")
+    loaded = load_generator(chosen.checkpoint)
+    if loaded.windows is None:
+        raise UserError(f"{chosen.checkpoint} states no windows: give a checkpoint of train.py")
+    write_weights(
+        chosen.out,
+        loaded.generator,
+        {
+            "windows": loaded.windows,
+            "training": chosen.training,
+            "dataset_mode": loaded.options.get("dataset_mode"),
+            "step": loaded.step,
+            "commit": git_commit(ROOT),
+            "licence": chosen.licence,
+        },
+    )
+    print(f"{chosen.out} ({chosen.out.stat().st_size / 1e6:.1f} MB), weights {loaded.digest[:16]}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command_line(main, sys.argv[1:]))
