@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from forked_programs import start_program
 from run_helpers import assert_same_run
 from training_helpers import TINY_RUN, write_training_data
 
@@ -20,33 +19,11 @@ from models.checkpoints import load_checkpoint
 KILLS = 20
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE = 240.0  # seconds; only a test that fails waits so long
-MODULES = [
-    "torch", "train", "data.datasets", "data.training_data", "models.training_state",
-    "training.saver", "training.validation", "util.training_monitor", "torch.utils.data",
-]  # fmt: skip
-
-
-def run_train(words: list[str], log: str) -> None:
-    """train.py as a process of its own, forked from one that has its modules loaded."""
-    import torch
-
-    import train
-    from util.errors import run_command_line
-
-    torch.set_num_threads(1)
-    # As in any process that a shell starts; loader workers then see when their parent is gone.
-    multiprocessing.set_start_method("fork", force=True)
-    with Path(log).open("w", encoding="utf-8") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-        sys.exit(run_command_line(train.main, words))
 
 
 @pytest.mark.long
 def test_twenty_kills_leave_the_losses_and_weights_of_an_unbroken_run(tmp_path: Path) -> None:
     """Loader processes, a full pool, random penalties, a moving average: all that has a state."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(MODULES)
     log = tmp_path / "log.txt"
     words = (
         *TINY_RUN, *write_training_data(tmp_path / "volumes"), "--no_html",
@@ -56,9 +33,7 @@ def test_twenty_kills_leave_the_losses_and_weights_of_an_unbroken_run(tmp_path: 
     )  # fmt: skip
 
     def start(*more: str) -> BaseProcess:
-        process = context.Process(target=run_train, args=(list(more), str(log)))
-        process.start()
-        return process
+        return start_program("train", list(more), log)
 
     def told() -> str:
         return log.read_text(encoding="utf-8")

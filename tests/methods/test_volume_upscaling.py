@@ -7,14 +7,14 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked_programs import start_program
 from method_helpers import read_nifti, soft_volume, write_ct
 from training_helpers import write_checkpoint
 
@@ -25,7 +25,6 @@ from data.writers import NiftiSliceWriter
 from methods import super_resolution
 from util.errors import UserError, run_command_line
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds; only a test that fails waits so long
 SCALE = 2
 
@@ -50,10 +49,19 @@ def lung_ct(path: Path, edge: int) -> Path:
     return write_ct(path, array, np.diag([0.7, 0.7, 1.25, 1.0]), mask)
 
 
+CACHE: list[Path] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One for all tests: compiling the trunk for OpenVINO takes longer than most of them."""
+    CACHE[:] = [tmp_path_factory.mktemp("cache")]
+
+
 def words(checkpoint: Path, ct: Path, folder: Path, *more: str) -> list[str]:
     return [
         "--gpu_ids", "-1", "--checkpoint", str(checkpoint), "--input", str(ct),
-        "--results_dir", str(folder), "--cache_dir", str(folder.parent / "cache"), *more,
+        "--results_dir", str(folder), "--cache_dir", str(CACHE[0]), *more,
     ]  # fmt: skip
 
 
@@ -62,22 +70,16 @@ def run(checkpoint: Path, ct: Path, folder: Path, *more: str) -> Path:
     return folder
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "medicaltest.py"), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # As many threads as here: with others the sums differ, and --resume says so.
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
+def start(arguments: list[str], log: Path) -> BaseProcess:
+    # As many threads as here: with others the sums differ, and --resume says so.
+    return start_program("medicaltest", arguments, log, torch.get_num_threads())
 
 
-def until_slices(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+def until_slices(folder: Path, count: int, process: BaseProcess) -> None:
     """Wait until the journal of SR.nii.gz tells of `count` slices, or the process has ended."""
     journal = folder / "SR.nii.gz.partial.journal"
     deadline = time.monotonic() + PATIENCE
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.is_alive() and time.monotonic() < deadline:
         try:
             if len(journal.read_bytes().splitlines()) >= 2 + count:
                 return
@@ -197,11 +199,12 @@ def test_killed_runs_end_with_the_bytes_of_an_unbroken_one(
     ct, moments = lung_ct(tmp_path / "ct.nii.gz", edge), random.Random(edge)
     unbroken = run(checkpoint, ct, tmp_path / "unbroken", *more)
     for slices in (0, 3, 8):
-        process = start(words(checkpoint, ct, tmp_path / "broken", "--resume", *more))
+        arguments = words(checkpoint, ct, tmp_path / "broken", "--resume", *more)
+        process = start(arguments, tmp_path / "log.txt")
         until_slices(tmp_path / "broken", slices, process)
         time.sleep(moments.uniform(0.0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     broken = run(checkpoint, ct, tmp_path / "broken", "--resume", *more)
     assert {p.name for p in broken.iterdir()} == {p.name for p in unbroken.iterdir()}
     assert volumes(broken) == volumes(unbroken)
@@ -215,11 +218,14 @@ def test_a_signal_leaves_in_order_and_says_how_to_go_on(
 ) -> None:
     folder = tmp_path / "out"
     # Eight orientations a slice, so that the signal comes before the end.
-    process = start(words(checkpoint, ct, folder, "--uncertainty"))
+    log = tmp_path / "log.txt"
+    process = start(words(checkpoint, ct, folder, "--uncertainty"), log)
     until_slices(folder, 1, process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, err
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(PATIENCE)
+    err = log.read_text(encoding="utf-8")
+    assert process.exitcode == 130, err
     assert "--resume goes on" in err
     assert "Traceback" not in err
     assert (folder / "SR.nii.gz.partial").exists()
@@ -233,10 +239,10 @@ def test_another_option_is_refused_and_a_finished_case_is_left_alone(
     checkpoint: Path, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "out"
-    process = start(words(checkpoint, ct, folder, "--uncertainty"))
+    process = start(words(checkpoint, ct, folder, "--uncertainty"), tmp_path / "log.txt")
     until_slices(folder, 1, process)
     process.kill()
-    process.communicate()
+    process.join()
     arguments = words(checkpoint, ct, folder, "--uncertainty", "--resume", "--consistency")
     assert run_command_line(medicaltest.main, arguments) == 2
     err = capsys.readouterr().err

@@ -1,0 +1,50 @@
+"""train.py and medicaltest.py as processes of their own, without loading torch anew in each."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+# Imported once, in the process that all others are forked from.
+MODULES = [
+    "torch", "torch.utils.data", "train", "medicaltest", "methods.registry", "methods.export",
+    "data.datasets", "data.training_data", "models.training_state", "training.saver",
+    "training.validation", "util.training_monitor",
+]  # fmt: skip
+
+
+def start_program(program: str, words: list[str], log: Path, threads: int = 1) -> BaseProcess:
+    """Start a script as a shell would, its output in a file.
+
+    Args:
+        program: train or medicaltest.
+        words: of its command line.
+        log: takes standard output and standard error.
+        threads: of torch; sums depend on it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(MODULES)
+    process = context.Process(target=_run, args=(program, list(words), str(log), threads))
+    process.start()
+    return process
+
+
+def _run(program: str, words: list[str], log: str, threads: int) -> None:
+    import torch
+
+    from util.errors import run_command_line
+    from util.interrupt import terminate_like_interrupt
+
+    torch.set_num_threads(threads)
+    # As in any process that a shell starts; loader workers then see when their parent is gone.
+    multiprocessing.set_start_method("fork", force=True)
+    with Path(log).open("w", encoding="utf-8") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        if program == "medicaltest":
+            terminate_like_interrupt()
+        sys.exit(run_command_line(importlib.import_module(program).main, words))
