@@ -218,9 +218,9 @@ def train(options: argparse.Namespace) -> int:
 
 def preset_line(options: argparse.Namespace, device: str) -> str:
     """Which preset is used, on what, and how to get the other."""
-    other = "published" if options.preset == "demo" else "demo"
+    other = "paper" if options.preset == "demo" else "demo"
     purpose = {
-        "published": "the paper's sizes and schedule, meant for a GPU",
+        "paper": "the paper's sizes and schedule, meant for a GPU",
         "demo": "small networks and few steps, minutes on a CPU",
     }[other]
     return f"preset {options.preset} on {device}; --preset {other}: {purpose}"

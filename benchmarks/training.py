@@ -35,7 +35,7 @@ VARIANTS = {
     "eager, bf16 autocast": ["--engine", "eager", "--precision", "bf16"],
     "fused, bf16": ["--precision", "bf16"],
 }
-PUBLISHED = ["--preset", "published", "--batch_size", "1"]
+PUBLISHED = ["--preset", "paper", "--batch_size", "1"]
 STEPS = 20
 SHOWN_STEPS = (1, 2, 3, 5, 10, 15, 20)
 SEED = 0

@@ -14,7 +14,7 @@ X4_DEFAULTS: dict[str, object] = {
 
 # The published configuration; these are the parser's defaults and are repeated here so that the
 # preset can be read, printed and tested.
-PUBLISHED: dict[str, object] = {
+PAPER: dict[str, object] = {
     "ngf": 64,
     "ndf": 64,
     "batch_size": 4,
@@ -25,8 +25,8 @@ PUBLISHED: dict[str, object] = {
 }
 
 # Its faults included: each value is one row of the deviations table in docs/method.md.
-PUBLISHED_EXACT: dict[str, object] = {
-    **PUBLISHED,
+PAPER_EXACT: dict[str, object] = {
+    **PAPER,
     "normalization": "minmax",
     "lr_policy": "constant",
     "degradation": "zoom",
@@ -60,7 +60,7 @@ DEMO: dict[str, object] = {
 # CycleGAN itself, one patch a step, bf16, a crop as large as a clinical patch for idt_A, and a
 # moving average that steadies what such a rate makes of single steps.
 FAST: dict[str, object] = {
-    **PUBLISHED,
+    **PAPER,
     "batch_size": 1,
     "lr": 2e-4,
     "niter": 20,
@@ -71,13 +71,13 @@ FAST: dict[str, object] = {
 }
 
 PRESETS: dict[str, dict[str, object]] = {
-    "published": PUBLISHED,
+    "paper": PAPER,
     "fast": FAST,
-    "published_exact": PUBLISHED_EXACT,
+    "paper_exact": PAPER_EXACT,
     "demo": DEMO,
 }
 PRESET_HELP = (
-    "auto (published where CUDA is found, else demo), published (the paper's sizes and schedule), "
+    "auto (paper where CUDA is found, else demo), paper (its sizes and schedule), "
     "fast (its networks in a fraction of the time), "
-    "published_exact (its known faults too, for comparison), demo (minutes on a CPU)"
+    "paper_exact (its known faults too, for comparison), demo (minutes on a CPU)"
 )

@@ -79,7 +79,7 @@ class TrainOptions(BaseOptions):
             return options, parser
         if options.preset == "auto":
             on_cpu = options.gpu_ids == "-1" or count_gpus() == 0
-            options.preset = "demo" if on_cpu else "published"
+            options.preset = "demo" if on_cpu else "paper"
         derived = dict(PRESETS[options.preset])
         if options.dataset_mode == "public_2D" and not given & {"model", "sampling_times"}:
             options.model = "medical_cycle_ganx4"  # the public setting is published at 4x

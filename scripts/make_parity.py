@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--ngf", default="2")
     parser.add_argument("--batch_size", type=int, default=2)
     arguments = parser.parse_args()
-    words = ["--preset", "published", "--sampling_times", arguments.sampling_times]
+    words = ["--preset", "paper", "--sampling_times", arguments.sampling_times]
     if arguments.sampling_times == "2":
         words += ["--model", "medical_cycle_ganx4"]  # its enlargement in idt_B is the published one
     words += ["--ngf", arguments.ngf, "--ndf", arguments.ngf, "--lr", "1e-4"]

@@ -47,7 +47,7 @@ class Golden:
         architecture = recognise_generator(weights["G_A"])
         n, ngf = architecture["sampling_times"], architecture["ngf"]
         ndf = weights["D_A"]["model.0.weight"].shape[0]
-        words = ["--preset", "published", "--ngf", str(ngf), "--ndf", str(ndf)]
+        words = ["--preset", "paper", "--ngf", str(ngf), "--ndf", str(ndf)]
         # Published behaviour: SSIM constants of range 1; nearest enlargement in idt_B at 4x only.
         # Layers one by one: other orders of summation leave the 1e-4 within three steps, since
         # Adam turns rounding into steps. tests/models/test_fused_network.py holds the fused ones

@@ -63,7 +63,7 @@ def test_a_run_leaves_everything_that_is_needed(
     assert (stored["name"], stored["ngf"], stored["lr"]) == ("run", 4, 1e-3)
     printed = capsys.readouterr().out
     assert (folder / "options.txt").read_text(encoding="utf-8") in printed
-    assert "preset demo on cpu; --preset published: the paper's sizes and schedule" in printed
+    assert "preset demo on cpu; --preset paper: the paper's sizes and schedule" in printed
     assert "5 patches and 3 steps an epoch, 3 epochs" in printed
     assert "trained: checkpoints/run/latest.pt; try it with: bash test.sh" in printed
 
@@ -354,10 +354,10 @@ def test_one_domain_alone_is_refused(
 
 
 def test_the_preset_line_names_the_other() -> None:
-    options = train.TrainOptions().parse(["--preset", "published"], lambda: 0)[0]
+    options = train.TrainOptions().parse(["--preset", "paper"], lambda: 0)[0]
     line = train.preset_line(options, "cuda")
     assert line == (
-        "preset published on cuda; --preset demo: small networks and few steps, minutes on a CPU"
+        "preset paper on cuda; --preset demo: small networks and few steps, minutes on a CPU"
     )
 
 

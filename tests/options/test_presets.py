@@ -4,7 +4,7 @@ import pytest
 from option_helpers import option_names, train_options
 
 from options import TrainOptions
-from options.presets import DEMO, PRESETS, PUBLISHED, PUBLISHED_EXACT, X4_DEFAULTS
+from options.presets import DEMO, PAPER, PAPER_EXACT, PRESETS, X4_DEFAULTS
 
 
 def test_presets_hold_options_only() -> None:
@@ -22,14 +22,14 @@ def test_the_published_preset_is_the_paper_and_the_parsers_default() -> None:
         "niter": 100,
         "niter_decay": 100,
         "lr": 1e-5,
-    }.items() <= PUBLISHED.items()
+    }.items() <= PAPER.items()
     parser = TrainOptions().build()
-    for name, value in PUBLISHED.items():
+    for name, value in PAPER.items():
         assert parser.get_default(name) == value, name
 
 
 def test_published_values_that_are_in_no_preset() -> None:
-    options = train_options("--preset", "published")
+    options = train_options("--preset", "paper")
     expected = {
         "sampling_times": 3,
         "clinical_patch_size": 32,
@@ -50,8 +50,8 @@ def test_published_values_that_are_in_no_preset() -> None:
     assert all(getattr(options, f"lambda_{name}") == 1.0 for name in weights)
 
 
-def test_published_exact_restores_every_published_fault() -> None:
-    faithful = PUBLISHED_EXACT.items() - PUBLISHED.items()
+def test_paper_exact_restores_every_published_fault() -> None:
+    faithful = PAPER_EXACT.items() - PAPER.items()
     parser = TrainOptions().build()
     for name, value in faithful:
         assert parser.get_default(name) != value, f"{name} is no deviation"
@@ -67,11 +67,11 @@ def test_published_exact_restores_every_published_fault() -> None:
 
 def test_the_demo_is_smaller_in_everything_that_costs_time() -> None:
     for name in ("ngf", "ndf", "batch_size", "batch_num", "niter", "niter_decay"):
-        smaller, published = DEMO.get(name, PUBLISHED[name]), PUBLISHED[name]
+        smaller, published = DEMO.get(name, PAPER[name]), PAPER[name]
         assert isinstance(smaller, int)
         assert isinstance(published, int)
         assert smaller <= published
-    assert DEMO != PUBLISHED
+    assert DEMO != PAPER
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -66,11 +66,11 @@ def test_debug_is_read_from_the_words() -> None:
         ("--micro_patch_size 255", "31 * 8 = 248"),
         ("--micro_patch_size 3", "1 * 8 = 8"),
         (
-            "--preset published --clinical_patch_size 20",
+            "--preset paper --clinical_patch_size 20",
             "of at least 32 for the generators' padding",
         ),
         ("--clinical_patch_size 36", "take 40"),
-        ("--preset published --sampling_times 4 --clinical_patch_size 32", "of at least 64"),
+        ("--preset paper --sampling_times 4 --clinical_patch_size 32", "of at least 64"),
         ("--sampling_times 1 --clinical_patch_size 16", "of at least 24"),
         ("--netD n_layers --n_layers_D 4 --clinical_patch_size 32", "of at least 48"),
         ("--sampling_times 5", "invalid choice: 5"),
@@ -91,7 +91,7 @@ def test_debug_is_read_from_the_words() -> None:
         ("--lr_decay_iters 4", "without --lr_policy step"),
         ("--dataset_mode public_2D --micro_mix 0.1", "without --dataset_mode unpaired"),
         ("--normalization minmax --windows micro=0:9", "without --normalization window"),
-        ("--preset published_exact --windows micro=0:9", "without --normalization window"),
+        ("--preset paper_exact --windows micro=0:9", "without --normalization window"),
         ("--epoch 3", "without --continue_train: add it or leave --epoch out"),
         ("--load_iter 3", "without --continue_train: add it or leave --load_iter out"),
         ("--continue_train --overwrite", "give one of them"),
@@ -149,16 +149,16 @@ def test_the_smallest_patch_allowed_is_the_smallest_that_trains(netD: str, small
     assert all(value.isfinite() for value in model.losses.values())
     with pytest.raises(SystemExit):
         train_options(
-            "--preset", "published", "--sampling_times", "1", "--netD", netD,
+            "--preset", "paper", "--sampling_times", "1", "--netD", netD,
             "--clinical_patch_size", str(smallest - 4),
         )  # fmt: skip
 
 
 def test_preset_follows_the_machine_and_the_flag_wins() -> None:
-    assert train_options(gpus=1).preset == "published"
+    assert train_options(gpus=1).preset == "paper"
     assert train_options(gpus=0).preset == "demo"
     assert train_options("--gpu_ids", "-1", gpus=1).preset == "demo"
-    assert train_options("--preset", "published", gpus=0).ngf == 64
+    assert train_options("--preset", "paper", gpus=0).ngf == 64
     assert train_options("--preset", "demo", "--ngf", "32").ngf == 32
     assert train_options("--preset=demo", "--ngf=32", "--niter=7").niter == 7
 
@@ -244,7 +244,7 @@ def test_options_of_one_call_are_not_taken_from_the_store(stored: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--preset published", "--preset is published, but the run that goes on"),
+        ("--preset paper", "--preset is paper, but the run that goes on"),
         ("--windows micro=0:99", "was started with ['micro=0:255']: leave --windows out"),
         ("--normalization minmax", "leave --normalization out"),
         ("--init_type xavier", "leave --init_type out"),

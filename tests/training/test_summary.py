@@ -66,7 +66,7 @@ def test_train_prints_the_summary_and_stops(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     begun = time.monotonic()
-    assert run_command_line(train.main, ["--summary", "--preset", "published"]) == 0
+    assert run_command_line(train.main, ["--summary", "--preset", "paper"]) == 0
     assert time.monotonic() - begun < 60  # shapes alone: nothing of that size is computed
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "medical_cycle_gan, 8x, batch 4, fp32"
