@@ -1,0 +1,121 @@
+"""What each loss and each change of the network is worth on the phantom, at equal time.
+
+    python -m benchmarks.ablations --out results/ablations [--minutes 10] [--only NAME ...]
+
+Every variant trains for the same wall time on the same patients, narrow enough for a CPU, and is
+then scored by phantomtest on the fixed unseen patients. A variant that has its model already is
+not trained again, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from data.phantom_disease import DISEASES
+from data.phantom_pair import PairPlan, write_pair
+from util.run_record import PROJECT_FOLDER
+
+CLINICAL_SEEDS, MICRO_SEEDS = range(101, 106), range(201, 206)  # no patient in both domains
+WINDOWS = "micro=2500:12250"  # the micro scanner's units of the clinical window
+NARROW = [
+    "--ngf", "16", "--ndf", "16", "--batch_size", "4", "--clinical_patch_size", "32",
+    "--lr", "2e-4", "--ema", "0.99", "--precision", "bf16",
+]  # fmt: skip
+NO_FOUR_PART = [
+    "--lambda_downsample_loss", "0", "--lambda_upsample_loss", "0",
+    "--lambda_clinical_ssim", "0", "--lambda_micro_ssim", "0",
+]  # fmt: skip
+NO_UNPAIRED = [
+    *NO_FOUR_PART, "--lambda_G_A", "0", "--lambda_G_B", "0", "--lambda_A", "0",
+    "--lambda_B", "0", "--lambda_identity", "0",
+]  # fmt: skip
+NEW_NETWORK = ["--norm", "none", "--skip", "cubic", "--init_icnr"]
+# Standard kernel and full dose of data/phantom_scanners.py: 0.44 / 0.45 mm / 0.5 mm, 25 HU / 750.
+SCANNER = ["--pair_blur", "1.96", "--pair_noise", "0.034"]
+PAIRED = ["--dataset_mode", "paired", *NO_UNPAIRED, "--lambda_supervised", "1"]
+VARIANTS: dict[str, list[str]] = {
+    "paper": [],
+    "without the four-part loss": NO_FOUR_PART,
+    "without identity": ["--lambda_identity", "0"],
+    "plain CycleGAN": [*NO_FOUR_PART, "--lambda_identity", "0"],
+    "no norm, skip": NEW_NETWORK,
+    "no norm, skip, pseudo-pairs too": [*NEW_NETWORK, "--lambda_pair", "5", *SCANNER],
+    "pseudo-pairs alone": [*NEW_NETWORK, *NO_UNPAIRED, "--lambda_pair", "1", *SCANNER],
+    "pseudo-pairs alone, scanner unknown": [*NEW_NETWORK, *NO_UNPAIRED, "--lambda_pair", "1"],
+    "supervised": [*NEW_NETWORK, *PAIRED],
+    "supervised, published network": PAIRED,
+}
+
+
+def patients(folder: Path, seeds: range, processes: int) -> list[Path]:
+    """Phantom patients of all kinds in turn, made where they are missing."""
+    kinds = list(DISEASES)
+    folders = []
+    for number, seed in enumerate(seeds):
+        plan = PairPlan(seed, DISEASES[kinds[number % len(kinds)]])
+        folders.append(write_pair(folder / f"seed{seed}", plan, processes))
+    return folders
+
+
+def train(name: str, words: list[str], data: list[str], out: Path, minutes: float) -> Path:
+    """Train a variant for some minutes; returns its checkpoint."""
+    folder = name.replace(",", "").replace(" ", "_")
+    latest = out / "checkpoints" / folder / "latest.pt"
+    if latest.exists():
+        return latest
+    command = [
+        sys.executable, "train.py", "--preset", "paper", "--name", folder,
+        "--checkpoints_dir", str(out / "checkpoints"), "--num_threads", "0", "--no_html",
+        "--niter", "1000", "--niter_decay", "0", "--lr_policy", "constant",
+        "--batch_num", "400", "--save_latest_freq", "1000000", "--overwrite",
+        *NARROW, *words, *data,
+    ]  # fmt: skip
+    log = out / f"{folder}.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, cwd=PROJECT_FOLDER, stdout=stream, stderr=stream)
+        try:
+            process.wait(timeout=60 * minutes)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)  # saves after the step
+            process.wait()
+    if not latest.exists():
+        sys.exit(f"{name} did not train: see {log}")
+    return latest
+
+
+def main() -> None:
+    """Train all variants, then score them together."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training for each variant")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--patients", type=int, default=10, help="that are scored")
+    chosen = parser.parse_args()
+    out = chosen.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    processes = os.cpu_count() or 1
+    seen = patients(out / "patients", CLINICAL_SEEDS, processes)
+    others = patients(out / "patients", MICRO_SEEDS, processes)
+    clinical = [str(folder / "clinical.nii") for folder in seen]
+    models = []
+    for name in chosen.only:
+        paired = "paired" in VARIANTS[name]
+        micro = [str(folder / "micro.nii") for folder in (seen if paired else others)]
+        data = ["--all_clinical_paths", *clinical, "--all_micro_paths", *micro]
+        data += ["--windows", WINDOWS]
+        print(f"training {name} for {chosen.minutes:g} minutes", flush=True)
+        models.append(f"{name}={train(name, VARIANTS[name], data, out, chosen.minutes)}")
+    command = [
+        sys.executable, "medicaltest.py", "--method", "phantomtest", "--checkpoints", *models,
+        "--results_dir", str(out / "scores"), "--patients", str(chosen.patients), "--overwrite",
+    ]  # fmt: skip
+    sys.exit(subprocess.run(command, cwd=PROJECT_FOLDER, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()
