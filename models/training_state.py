@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoints import load_checkpoint, load_original_weights, save_checkpoint
+from models.checkpoints import (
+    load_checkpoint,
+    load_generator,
+    load_original_weights,
+    save_checkpoint,
+)
 from models.experiment_folder import LATEST, checkpoint_path, keep_previous, load_newest
 from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError
@@ -181,7 +186,8 @@ def start_or_resume(
                 f"{folder} already holds a model: --continue_train goes on with it, --overwrite "
                 "replaces it, --name NAME starts another"
             )
-        return Start(Position(options.epoch_count))
+        seen = start_from_weights(options.init_weights, model) if options.init_weights else ()
+        return Start(Position(options.epoch_count), digests=frozenset(seen))
     if not path.is_file():
         original = load_original_weights(folder, options.epoch)
         if original is not None:
@@ -215,6 +221,32 @@ def start_or_resume(
         state["windows"],
         frozenset(state["training_digests"]),
     )
+
+
+def start_from_weights(path: str, model: MedicalCycleGANModel) -> frozenset[str]:
+    """Let G_A begin with the weights of a checkpoint, a .safetensors file or a bare state dict.
+
+    Returns:
+        Digests of the slices that those weights were trained on.
+
+    Raises:
+        UserError: they cannot be read, or are of another architecture.
+    """
+    loaded = load_generator(Path(path))
+    was, now = loaded.generator.architecture, model.G_A.architecture
+    unlike = [
+        f"{name} {was[name]} instead of {now[name]}" for name in now if was[name] != now[name]
+    ]
+    if unlike:
+        raise UserError(
+            f"--init_weights {path} has {', '.join(unlike)}: give the options that it was trained "
+            "with (--sampling_times, --ngf, --clinical2micronetG, --norm, --skip)"
+        )
+    weights = loaded.generator.state_dict()
+    model.G_A.load_state_dict(weights)
+    if model.average is not None:
+        model.average.network.load_state_dict(weights)
+    return loaded.training_digests
 
 
 def _second_line(error: RuntimeError) -> str:

@@ -12,6 +12,7 @@ START_OPTIONS = (
     "windows",
     "init_type",
     "init_icnr",
+    "init_weights",
     "skip",
     "init_gain",
     "epoch_count",

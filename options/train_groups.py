@@ -140,6 +140,11 @@ def add_networks_group(parser: argparse.ArgumentParser) -> None:
         help="G_A starts without a checkerboard: equal weights for pixels shuffled side by side",
     )
     group.add_argument(
+        "--init_weights",
+        metavar="FILE",
+        help="G_A starts from the weights of this checkpoint, .safetensors file or state dict",
+    )
+    group.add_argument(
         "--init_type",
         choices=("normal", "xavier", "kaiming", "orthogonal"),
         default="normal",

@@ -53,6 +53,25 @@ def test_resume_takes_up_weights_windows_and_position(tmp_path: Path) -> None:
     )
 
 
+def test_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> None:
+    first = tiny_model("--seed", "5", "--norm", "none", "--skip", "cubic")
+    save_state(tmp_path / "first.pt", first, Position(7), {}, ["aa"])
+    words = ("--norm", "none", "--skip", "cubic", "--ema", "0.9")
+    second = tiny_model(*words, "--init_weights", str(tmp_path / "first.pt"))
+    start = start_or_resume(tmp_path / "second", second.options, second)
+    assert (start.position.epoch, start.position.step) == (1, 0)
+    assert start.digests == {"aa"}
+    assert second.average is not None
+    for network in (second.G_A, second.average.network):
+        for name, weight in first.G_A.state_dict().items():
+            assert torch.equal(network.state_dict()[name], weight)
+    assert not torch.equal(next(iter(first.D_A.parameters())), next(iter(second.D_A.parameters())))
+    other = tiny_model("--init_weights", str(tmp_path / "first.pt"))
+    message = "norm none instead of instance, skip cubic instead of none: give the options"
+    with pytest.raises(UserError, match=message):
+        start_or_resume(tmp_path / "third", other.options, other)
+
+
 def test_resume_refuses_another_architecture(tmp_path: Path) -> None:
     model = tiny_model()
     save_state(tmp_path / "latest.pt", model, Position(1), {}, [])
