@@ -2,6 +2,10 @@
 
     python scripts/export_weights.py --checkpoint checkpoints/NAME/latest.pt \\
         --out weights/sr_x8.safetensors --training "what it was trained on" --licence "..."
+
+`--blend FILE --share 0.4` takes 0.4 of the weights from a second checkpoint that was trained further
+from the first with another weighting of fidelity and texture: a point on the way between them (Wang
+et al., ESRGAN, ECCV Workshops 2018, network interpolation).
 """
 
 from __future__ import annotations
@@ -10,10 +14,13 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from models.checkpoints import load_generator  # noqa: E402
+from models.checkpoints import load_generator, weights_digest  # noqa: E402
+from models.networks import SRGenerator  # noqa: E402
 from models.shipped_weights import SUFFIX, write_weights  # noqa: E402
 from util.errors import UserError, run_command_line  # noqa: E402
 from util.run_record import git_commit  # noqa: E402
@@ -26,6 +33,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help=f"file that ends in {SUFFIX}")
     parser.add_argument("--training", required=True, help="data, command and seed, in words")
     parser.add_argument("--licence", required=True, help="of the weights, and of the data")
+    parser.add_argument("--blend", type=Path, help="a checkpoint that was trained from the first")
+    parser.add_argument("--share", type=float, default=0.5, help="of its weights (%(default)s)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     chosen = parser.parse_args(arguments)
     if chosen.out.suffix != SUFFIX:
@@ -33,6 +42,8 @@ def main(arguments: list[str]) -> None:
     loaded = load_generator(chosen.checkpoint)
     if loaded.windows is None:
         raise UserError(f"{chosen.checkpoint} states no windows: give a checkpoint of train.py")
+    if chosen.blend:
+        blend(loaded.generator, load_generator(chosen.blend).generator, chosen.share)
     write_weights(
         chosen.out,
         loaded.generator,
@@ -45,7 +56,26 @@ def main(arguments: list[str]) -> None:
             "licence": chosen.licence,
         },
     )
-    print(f"{chosen.out} ({chosen.out.stat().st_size / 1e6:.1f} MB), weights {loaded.digest[:16]}")
+    digest = weights_digest(loaded.generator)
+    print(f"{chosen.out} ({chosen.out.stat().st_size / 1e6:.1f} MB), weights {digest[:16]}")
+
+
+def blend(generator: SRGenerator, other: SRGenerator, share: float) -> None:
+    """Move a generator's weights, in place, by `share` of the way to another's.
+
+    Raises:
+        UserError: the architectures differ, or the share is not within 0 to 1.
+    """
+    if generator.architecture != other.architecture:
+        raise UserError(
+            f"--blend is built from {other.architecture}, --checkpoint from "
+            f"{generator.architecture}: give two of one architecture"
+        )
+    if not 0 <= share <= 1:
+        raise UserError(f"--share {share:g}: expected 0 to 1")
+    with torch.no_grad():
+        for mine, theirs in zip(generator.parameters(), other.parameters(), strict=True):
+            mine.lerp_(theirs, share)
 
 
 if __name__ == "__main__":
