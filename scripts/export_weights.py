@@ -3,9 +3,9 @@
     python scripts/export_weights.py --checkpoint checkpoints/NAME/latest.pt \\
         --out weights/sr_x8.safetensors --training "what it was trained on" --licence "..."
 
-`--blend FILE --share 0.4` takes 0.4 of the weights from a second checkpoint that was trained further
-from the first with another weighting of fidelity and texture: a point on the way between them (Wang
-et al., ESRGAN, ECCV Workshops 2018, network interpolation).
+`--blend FILE --share 0.4` takes 0.4 of the weights from a second checkpoint, which was trained on
+from the first with another weighting of fidelity and texture: a point on the way between the two
+(Wang et al., ESRGAN, ECCV Workshops 2018, network interpolation).
 """
 
 from __future__ import annotations
