@@ -80,11 +80,12 @@ class TrainOptions(BaseOptions):
         if options.preset == "auto":
             on_cpu = options.gpu_ids == "-1" or count_gpus() == 0
             options.preset = "demo" if on_cpu else "paper"
-        derived = dict(PRESETS[options.preset])
+        derived: dict[str, object] = {}
         if options.dataset_mode == "public_2D" and not given & {"model", "sampling_times"}:
             options.model = "medical_cycle_ganx4"  # the public setting is published at 4x
         if options.model == "medical_cycle_ganx4":
             derived.update(X4_DEFAULTS)
+        derived.update(PRESETS[options.preset])
         for name, value in derived.items():
             if name not in given:
                 setattr(options, name, value)
