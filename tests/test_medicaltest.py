@@ -99,12 +99,20 @@ def test_training_then_testing_chain_without_a_flag(
 
 
 def test_nothing_trained_yet(ct: str, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "--input", ct)
+    line = refused(capsys, "--input", ct, "--sampling_times", "1")
     assert line == (
         "error: nothing has been trained yet in checkpoints: run `bash run.sh` first, or give "
         "--checkpoint FILE\n"
     )
     assert not Path("results").exists()
+
+
+def test_before_any_training_the_projects_weights_super_resolve(
+    ct: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--input", ct)
+    assert "using the weights that come with the project" in capsys.readouterr().out
+    assert json.loads(Path("results/run.json").read_text())["scale"] == 8
 
 
 def test_bare_weights_of_the_original_code_work_with_a_note(
