@@ -90,7 +90,7 @@ def test_the_projects_own_weights_load_and_say_where_they_come_from(path: Path) 
     assert path.stat().st_size < 5e6
     facts = read_weights(path)[1]
     assert all(facts[name] for name in ("training", "licence", "commit", "step"))
-    # An edge stays in its place, and even tissue what it is (sharp edges ring: no scanner has them).
+    # An edge stays in its place and even tissue what it is (near it, what no scanner shows rings).
     step = np.full((1, 24, 64), -900.0)
     step[:, :, 32:] = 40
     enlarged = SuperResolver.from_checkpoint(path, "cpu").upscale(step)[0]
