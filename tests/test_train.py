@@ -90,7 +90,7 @@ def test_the_checkpoint_is_all_that_testing_needs(data: tuple[str, ...]) -> None
     )
     loaded = load_generator(folder / "latest.pt")
     assert loaded.generator.architecture == {
-        "sampling_times": 1, "ngf": 4, "blocks": 6, "norm": "instance"
+        "sampling_times": 1, "ngf": 4, "blocks": 6, "norm": "instance", "skip": "none"
     }  # fmt: skip
     assert loaded.windows == {
         "normalization": "window",
