@@ -31,7 +31,8 @@ def test_many_kills_leave_the_losses_and_weights_of_an_unbroken_run(tmp_path: Pa
         *TINY_RUN, *write_training_data(tmp_path / "volumes"), "--no_html",
         "--checkpoints_dir", str(tmp_path), "--num_threads", "1", "--pool_size", "2",
         "--gan_mode", "wgangp", "--ema", "0.99", "--clip_gradient", "5",
-        "--batch_num", "32", "--niter", str(EPOCHS - EPOCHS // 2), "--niter_decay", str(EPOCHS // 2), "--save_latest_freq", "3",
+        "--batch_num", "32", "--niter", str(EPOCHS - EPOCHS // 2),
+        "--niter_decay", str(EPOCHS // 2), "--save_latest_freq", "3",
     )  # fmt: skip
 
     def start(*more: str) -> BaseProcess:
