@@ -23,7 +23,7 @@ from util.run_record import PROJECT_FOLDER
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 106), range(201, 206)  # no patient in both domains
 WINDOWS = "micro=2500:12250"  # the micro scanner's units of the clinical window
 NARROW = [
-    "--ngf", "16", "--ndf", "16", "--batch_size", "4", "--clinical_patch_size", "32",
+    "--ngf", "16", "--ndf", "16", "--batch_size", "1", "--clinical_patch_size", "32",
     "--lr", "2e-4", "--ema", "0.99", "--precision", "bf16",
 ]  # fmt: skip
 NO_FOUR_PART = [
