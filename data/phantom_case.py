@@ -31,7 +31,7 @@ class PhantomCase:
         mask: lung on that grid, bool.
         truth: HU on a grid `scale` times as fine in plane, float32.
         labels: uint8 on the truth's grid, see `data.phantom_anatomy.LABELS`.
-        spacing: voxel size of the truth along (x, y, z), mm.
+        affine: (4, 4) of the truth, voxel (x, y, z) -> mm.
         scale: clinical pixel / pixel of the truth.
         seed: of the patient.
     """
@@ -42,9 +42,15 @@ class PhantomCase:
     mask: np.ndarray
     truth: np.ndarray
     labels: np.ndarray
-    spacing: tuple[float, float, float]
+    affine: np.ndarray
     scale: int
     seed: int
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size of the truth along (x, y, z) in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
 
     @property
     def regions(self) -> dict[str, np.ndarray]:
@@ -90,7 +96,7 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
         voxels(mask) != 0,
         voxels(truth),
         voxels(labels).astype(np.uint8),
-        truth.spacing,
+        truth.affine,
         scale,
         seed,
     )

@@ -15,8 +15,10 @@ from data.phantom_case import PhantomCase, benchmark_patients, read_case
 from data.windows import CLINICAL_WINDOW
 from methods.case_enlarger import CaseEnlarger
 from methods.loading import TestModel, load_model, refuse_existing
-from methods.phantom_report import OUTPUTS, write_report
+from methods.phantom_pages import write_patient_page
+from methods.phantom_report import OUTPUTS, PatientPicture, write_report
 from methods.phantom_scores import CaseScores, score_case
+from methods.result_page import PAGE
 from models.slice_jobs import SliceJob
 from options.base_options import PHANTOM_FOLDER
 from util.back_projection import back_project
@@ -58,7 +60,8 @@ BASELINES: dict[str, Enlarger] = {
 def phantom_benchmark(options: Namespace) -> int:
     """Run the benchmark; returns the exit code."""
     results = Path(options.results_dir)
-    refuse_existing([results / name for name in OUTPUTS], options.overwrite)
+    # The page may be another method's, which is kept under its name.
+    refuse_existing([results / name for name in OUTPUTS if name != PAGE], options.overwrite)
     models = load_models(options)
     scale = common_scale(models)
     if options.input:
@@ -71,7 +74,9 @@ def phantom_benchmark(options: Namespace) -> int:
     methods |= {name: restored_by(model, options.self_ensemble) for name, model in models.items()}
     scores: list[CaseScores] = []
     seconds = dict.fromkeys(methods, 0.0)
-    pictures: list[tuple[str, dict[str, np.ndarray]]] = []
+    pictures: list[PatientPicture] = []
+    first = next(iter(models))
+    device = str(models[first].resolver.device)
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
     for folder in progress(folders, "phantom", unit="patient"):
         case = read_case(folder, cache_dir)
@@ -93,12 +98,13 @@ def phantom_benchmark(options: Namespace) -> int:
             shown = {"clinical CT": case.clinical[middle]}
             shown |= {name: volume[middle] for name, volume in enlarged.items()}
             shown["truth"] = case.truth[middle]
-            pictures.append((f"{case.name}, {case.disease}", shown))
+            page = write_patient_page(options, results, case, enlarged, first, device)
+            pictures.append(PatientPicture(f"{case.name}, {case.disease}", shown, page))
     table = write_report(results, scores, list(models), pictures, CLINICAL_WINDOW)
     write_run_record(
         results / "phantom_run.json",
         vars(options),
-        str(next(iter(models.values())).resolver.device),
+        device,
         method=options.method,
         input=[str(folder) for folder in folders],
         outputs=[str(results / name) for name in OUTPUTS],

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import dominate
 import numpy as np
 from dominate import tags
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from methods.phantom_scores import MEASURES, SLICE_FIELDS, CaseScores, of_method
+from methods.result_page import PAGE, keep_other_page
 from util.bootstrap import Interval, bootstrap_mean
 from util.files import atomic_path, write_json, write_text
-from util.html_page import STYLE
 from util.intensity_window import IntensityWindow
+from util.page_parts import inline_png, new_page, table, text_of
 from util.pictures import best_inset, comparison_picture
 
 OUTPUTS = (
@@ -27,20 +27,34 @@ OUTPUTS = (
     "phantom_patients.csv",
     "phantom_scores.json",
     "phantom_figure.png",
-    "index.html",
+    PAGE,
 )
 SHORT = ("psnr", "ssim", "mae", "consistency", "spectrum", "intercept", "airspace", "nodule_volume")
 PICTURE_LOW, PICTURE_HIGH = -1000.0, 200.0  # HU of the pictures: lung and vessels
 
 Summary = dict[str, dict[str, Interval]]
-Pictures = Sequence[tuple[str, Mapping[str, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class PatientPicture:
+    """What the page shows of one patient.
+
+    Attributes:
+        caption: above it.
+        images: a slice (rows, columns) in HU by title, "truth" among them.
+        page: file name of the patient's own page, None without one.
+    """
+
+    caption: str
+    images: Mapping[str, np.ndarray]
+    page: str | None = None
 
 
 def write_report(
     folder: Path,
     scores: Sequence[CaseScores],
     models: Sequence[str],
-    pictures: Pictures,
+    pictures: Sequence[PatientPicture],
     window: IntensityWindow,
 ) -> str:
     """Write all files of `OUTPUTS`.
@@ -49,7 +63,7 @@ def write_report(
         folder: where to.
         scores: of all patients and methods.
         models: names among the methods that are models; the others are baselines.
-        pictures: (caption, images (rows, columns) in HU by title) of some patients.
+        pictures: of some patients.
         window: of the scores.
 
     Returns:
@@ -71,7 +85,8 @@ def write_report(
         },
     )
     draw_figure(folder / OUTPUTS[3], summary, models)
-    write_text(folder / OUTPUTS[4], page(folder, summary, pictures))
+    keep_other_page(folder / PAGE, "phantomtest")
+    write_text(folder / PAGE, page(folder, summary, pictures))
     return format_table(summary)
 
 
@@ -94,20 +109,20 @@ def _plain(summary: Summary) -> dict[str, dict[str, dict[str, float]]]:
 def slices_csv(scores: Sequence[CaseScores]) -> str:
     """One row a patient, method, slice and region."""
     stream = io.StringIO()
-    table = csv.DictWriter(stream, SLICE_FIELDS, lineterminator="\n")
-    table.writeheader()
+    writer = csv.DictWriter(stream, SLICE_FIELDS, lineterminator="\n")
+    writer.writeheader()
     for one in scores:
-        table.writerows(one.slices)
+        writer.writerows(one.slices)
     return stream.getvalue()
 
 
 def patients_csv(scores: Sequence[CaseScores]) -> str:
     """One row a patient and method."""
     stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["patient", "disease", "method", *MEASURES])
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["patient", "disease", "method", *MEASURES])
     for one in scores:
-        table.writerow([one.patient, one.disease, one.method, *one.measures.values()])
+        writer.writerow([one.patient, one.disease, one.method, *one.measures.values()])
     return stream.getvalue()
 
 
@@ -171,35 +186,29 @@ def draw_figure(path: Path, summary: Summary, models: Sequence[str]) -> None:
         figure.savefig(partial, format="png", dpi=110)
 
 
-def page(folder: Path, summary: Summary, pictures: Pictures) -> str:
+def page(folder: Path, summary: Summary, pictures: Sequence[PatientPicture]) -> str:
     """One HTML file with everything in it: table, figure, pictures with a magnified detail."""
-    document = dominate.document(title="Phantom benchmark")
-    document.set_attribute("lang", "en")
-    document.head.add(tags.meta(charset="utf-8"))
-    style = STYLE + "table { border-collapse: collapse; } td, th { padding: 0.2em 0.7em; "
-    style += "border-bottom: 1px solid #ccc; text-align: right; } th:first-child, "
-    style += "td:first-child { text-align: left; } img { max-width: 100%; }"
-    document.head.add(tags.style(style))
+    document = new_page("Phantom benchmark", method="phantomtest")
     body = document.body
-    body.add(tags.h1("Phantom benchmark"))
     body.add(tags.p("Mean over patients with the 95 % bootstrap interval."))
     body.add(_table(summary))
     body.add(tags.h2("Perception against distortion"))
-    body.add(_picture((folder / OUTPUTS[3]).read_bytes(), "perception against distortion"))
-    for caption, images in pictures:
-        body.add(tags.h2(caption))
-        body.add(_picture(_comparison(folder, images), caption))
-    return str(document.render(pretty=False)) + "\n"
+    body.add(inline_png((folder / OUTPUTS[3]).read_bytes(), "perception against distortion"))
+    for one in pictures:
+        body.add(tags.h2(one.caption))
+        if one.page is not None:
+            body.add(tags.p(tags.a("look at its volumes", href=one.page)))
+        body.add(inline_png(_comparison(folder, one.images), one.caption))
+    return text_of(document)
 
 
 def _table(summary: Summary) -> tags.table:
-    rows = [tags.tr(tags.th("measure"), *[tags.th(method) for method in summary])]
+    rows = []
     for name, (what, unit, larger) in MEASURES.items():
         wish = "nearest to 1" if larger is None else "higher" if larger else "lower"
         title = f"{what}{', ' + unit if unit else ''} ({wish} is better)"
-        cells = [tags.td(_cell(row[name])) for row in summary.values()]
-        rows.append(tags.tr(tags.td(title), *cells))
-    return tags.table(*rows)
+        rows.append([title, *(_cell(row[name]) for row in summary.values())])
+    return table(["measure", *summary], rows)
 
 
 def _comparison(folder: Path, images: Mapping[str, np.ndarray]) -> bytes:
@@ -211,8 +220,3 @@ def _comparison(folder: Path, images: Mapping[str, np.ndarray]) -> bytes:
     content = path.read_bytes()
     path.unlink()
     return content
-
-
-def _picture(content: bytes, text: str) -> tags.img:
-    source = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return tags.img(src=source, alt=text)

@@ -17,6 +17,7 @@ from data.volume import Volume
 from data.windows import Domain, IntensityWindow
 from data.writers import NiftiSliceWriter
 from methods.case_enlarger import CaseEnlarger
+from methods.case_view import case_viewer
 from methods.cohort import own_share, run_cases
 from methods.loading import (
     TestModel,
@@ -27,6 +28,10 @@ from methods.loading import (
     result_folders,
     warn_if_outside,
 )
+from methods.overview_page import write_overview
+from methods.result_images import restored_images
+from methods.result_page import Section, make_page
+from methods.score_nodes import score_nodes
 from methods.scores import (
     DATA_RANGE,
     Score,
@@ -53,6 +58,7 @@ from util.pipeline import ahead
 from util.progress import progress
 from util.resampling import enlarge
 from util.run_record import write_run_record
+from util.viewer_page import Viewer
 
 BASELINES = {"nearest": 0, "linear": 1, "cubic": 3}  # orders of util.resampling.enlarge
 CONSISTENT = "SR consistent"  # with --consistency: the SR row's result after back-projection
@@ -84,7 +90,9 @@ def restore_and_score(options: Namespace, domain: Domain) -> int:
     def work(path: Path, folder: Path) -> None:
         score_case(path, folder, model, options, domain)
 
-    return run_cases(options, cases, work)
+    code = run_cases(options, cases, work)
+    write_overview(options, folders, f"{domain}_")
+    return code
 
 
 def score_case(
@@ -114,7 +122,7 @@ def score_case(
     names = output_names(domain)
     write_scores(folder / f"{domain}_scores.csv", scores)
     write_json(folder / f"{domain}_scores.json", {"total": summary, "slices": scores})
-    write_run_record(
+    record = write_run_record(
         folder / f"{domain}_run.json",
         vars(options),
         str(model.resolver.device),
@@ -130,6 +138,14 @@ def score_case(
     print(f"\n{volume.name}: {volume.num_slices} slices, {options.degradation} degradation")
     print(format_table(summary))
     print(f"wrote {', '.join(str(folder / name) for name in names)}")
+
+    def viewer(page_bytes: float) -> Viewer:
+        shown = preview_slice(volume, mask)
+        images = restored_images(folder, domain, mask, window, model.scale, shown)
+        return case_viewer(images, page_bytes)
+
+    sections = [Section("Scores", score_nodes(summary, scores))]
+    make_page(options, folder, record, viewer, sections, folder / f"{domain}_preview.png")
 
 
 def output_names(domain: Domain) -> list[str]:

@@ -16,6 +16,7 @@ from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volume import Volume, parse_slices
 from data.windows import IntensityWindow
+from methods.case_view import case_viewer
 from methods.cohort import own_share, run_cases
 from methods.loading import (
     TestModel,
@@ -26,6 +27,9 @@ from methods.loading import (
     result_folders,
     warn_if_outside,
 )
+from methods.overview_page import write_overview
+from methods.result_images import super_resolved_images
+from methods.result_page import Section, make_page
 from methods.resuming import (
     forget_journals,
     is_finished,
@@ -36,9 +40,11 @@ from methods.resuming import (
 from methods.upscale_settings import UpscaleSettings
 from methods.volume_upscaling import Upscaled, upscale_volume
 from util.interrupt import StopRequest
+from util.page_parts import facts_table
 from util.pictures import best_inset, comparison_picture
 from util.resampling import enlarge
 from util.run_record import write_run_record
+from util.viewer_page import Viewer
 
 
 def super_resolution(options: Namespace) -> int:
@@ -66,7 +72,9 @@ def super_resolution(options: Namespace) -> int:
     def work(path: Path, folder: Path) -> None:
         super_resolve_case(path, folder, model, options)
 
-    return run_cases(options, cases, work)
+    code = run_cases(options, cases, work)
+    write_overview(options, folders)
+    return code
 
 
 def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Namespace) -> None:
@@ -105,18 +113,26 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
             raise
         # Only now, so that a broken run leaves no picture that looks like a result.
         draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
-        record_case(folder, options, model, volume, window, time.monotonic() - started, made, key)
+        record = record_case(
+            folder, options, model, volume, window, time.monotonic() - started, made, key
+        )
         forget_journals(folder, names)
     print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
+    show_result(options, folder, record, volume, mask, window, made.shown)
     if stop.requested is not None:  # came when all slices were there: the case was finished first
         raise KeyboardInterrupt
 
 
 def output_names(options: Namespace) -> list[str]:
     """Files that one case leaves besides run.json; the result first."""
-    ending = ".nii.gz" if options.output_name.lower().endswith(".gz") else ".nii"
+    ending = volume_ending(options)
     spread = [f"uncertainty{ending}"] if options.uncertainty else []
     return [options.output_name, f"clinical{ending}", *spread, "preview.png"]
+
+
+def volume_ending(options: Namespace) -> str:
+    """File name ending of the result and its companions."""
+    return ".nii.gz" if options.output_name.lower().endswith(".gz") else ".nii"
 
 
 def upscale_settings(model: TestModel, options: Namespace) -> UpscaleSettings:
@@ -181,6 +197,36 @@ def draw_preview(
     )
 
 
+def show_result(
+    options: Namespace,
+    folder: Path,
+    record: Mapping[str, Any],
+    volume: Volume,
+    mask: np.ndarray | None,
+    window: IntensityWindow,
+    shown: int,
+) -> None:
+    """Write the case's page."""
+
+    def viewer(page_bytes: float) -> Viewer:
+        spread = "uncertainty" + volume_ending(options) if options.uncertainty else None
+        name, scale = options.output_name, int(record["scale"])
+        images = super_resolved_images(folder, volume, mask, window, scale, name, spread, shown)
+        return case_viewer(images, page_bytes)
+
+    error = record["consistency_error_hu"]
+    sections = []
+    if error["mean"] is not None:
+        facts = {
+            "mean": f"{error['mean']:.2f} HU",
+            "largest": f"{error['largest']:.1f} HU",
+            "slices": str(error["slices"]),
+        }
+        title = "Difference of the averaged result from its input"
+        sections.append(Section(title, [facts_table(facts)]))
+    make_page(options, folder, record, viewer, sections, folder / "preview.png")
+
+
 def record_case(
     folder: Path,
     options: Namespace,
@@ -190,8 +236,8 @@ def record_case(
     seconds: float,
     made: Upscaled,
     key: Mapping[str, Any],
-) -> None:
-    """Write run.json of one case."""
+) -> dict[str, Any]:
+    """Write run.json of one case; returns what it says."""
     facts: dict[str, Any] = {
         "method": options.method,
         "input": volume.source,
@@ -205,4 +251,4 @@ def record_case(
         "seconds": round(seconds, 3),
         "seconds_per_slice": round(seconds / made.computed, 4) if made.computed else None,
     }
-    write_run_record(folder / "run.json", vars(options), str(model.resolver.device), **facts)
+    return write_run_record(folder / "run.json", vars(options), str(model.resolver.device), **facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from options.base_options import BaseOptions, given_names, join_slices, positive_int
+from options.base_options import BaseOptions, given_names, join_slices, positive_int, whole_number
 from options.test_groups import add_cohort_options, add_honesty_options, add_speed_options
 
 PUBLISHED_TILE = 32  # the clinical patch of training
@@ -57,6 +57,13 @@ class TestOptions(BaseOptions):
             help="phantomtest: how many of the fixed unseen patients (made on first use)",
         )
         group.add_argument("--results_dir", default="results", help="folder for what is written")
+        group.add_argument(
+            "--page_mb",
+            type=whole_number,
+            default=40,
+            help="megabytes that the volumes in a case's page (index.html) may take: larger ones "
+            "are shown as an overview and a detail; 0 writes no page",
+        )
         group.add_argument(
             "--overwrite", action="store_true", help="replace results that are already there"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest_plugins = ["browser"]
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 SHARED = ROOT.parent / "shared"

@@ -25,7 +25,7 @@ def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:
         np.ones(clinical.shape, bool),
         truth.astype(np.float32),
         labels,
-        (0.25, 0.25, 0.5),
+        np.diag([0.25, 0.25, 0.5, 1.0]),
         2,
         seed,
     )

@@ -1,0 +1,180 @@
+"""The page of one result: index.html, to look at in a browser, from disk, without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dominate import tags
+
+from util.errors import UserError
+from util.files import write_text
+from util.page_parts import facts_table, inline_png, new_page, text_of
+from util.viewer_page import Viewer, viewer_nodes, viewer_style
+
+PAGE = "index.html"
+METHOD_MARK = re.compile(r'<meta content="(\w+)" name="method">')
+HEAD_BYTES = 1024  # the mark stands within them
+BYTES_PER_MB = 1e6
+
+# Entries of a run record for the page, in this order, under these names.
+FACTS = {
+    "method": "method",
+    "input": "input",
+    "checkpoint": "weights",
+    "weights": "digest of the weights",
+    "checkpoint_step": "trained steps",
+    "scale": "enlargement in plane",
+    "window": "intensity window",
+    "norm_scope": "norm statistics",
+    "device_name": "computed on",
+    "backend": "with",
+    "precision": "in",
+    "seconds": "seconds",
+    "seconds_per_slice": "seconds a slice",
+    "started": "started",
+    "git_commit": "code",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what stands below it: tags of dominate."""
+
+    title: str
+    content: Sequence[Any]
+
+
+def make_page(
+    options: Namespace,
+    folder: Path,
+    record: Mapping[str, Any],
+    viewer: Callable[[float], Viewer],
+    sections: Sequence[Section],
+    preview: Path,
+) -> None:
+    """Write a case's page, unless --page_mb 0 wants none.
+
+    The result itself is complete by now, so a page that cannot be written costs a line on
+    standard error, not the run.
+
+    Args:
+        options: method and page_mb are used.
+        folder: for the page, where the results are.
+        record: the run record.
+        viewer: reads the volumes, given the bytes that they may take.
+        sections: measures and plots.
+        preview: the case's picture.
+    """
+    if options.page_mb <= 0:
+        return
+    path = folder / PAGE
+    try:
+        shown = viewer(options.page_mb * BYTES_PER_MB)
+        others = keep_other_page(path, options.method)
+        text = case_page(
+            f"{options.method}: {folder_title(record)}",
+            options.method,
+            record,
+            shown,
+            sections,
+            preview,
+            others,
+        )
+        write_text(path, text)
+    except UserError as error:
+        print(f"no page: {error} (the results are complete)", file=sys.stderr)
+        return
+    print(f"open {path} in a browser to look at it")
+
+
+def folder_title(record: Mapping[str, Any]) -> str:
+    """The input's name for a heading."""
+    return Path(str(record.get("input", ""))).name
+
+
+def case_page(
+    title: str,
+    method: str,
+    record: Mapping[str, Any],
+    viewer: Viewer,
+    sections: Sequence[Section],
+    preview: Path,
+    others: Mapping[str, str],
+) -> str:
+    """The page's HTML; see `make_page`."""
+    page = new_page(title, viewer_style(), method=method)
+    body = page.body
+    if others:
+        links = [tags.a(name, href=place) for name, place in others.items()]
+        body.add(tags.p("other pages of this folder: ", *_between(links)))
+    for node in viewer_nodes(viewer):
+        body.add(node)
+    body.add(
+        tags.p(
+            "Left button: crosshair. Right button: move. Wheel: slices, with Ctrl zoom. Values are "
+            "those of the volumes on this page. Detail below the input's resolution is inferred, "
+            "not measured.",
+            cls="note",
+        )
+    )
+    for section in sections:
+        body.add(tags.h2(section.title))
+        for node in section.content:
+            body.add(node)
+    if preview.is_file():
+        body.add(tags.h2("Picture"))
+        body.add(inline_png(preview.read_bytes(), "input, cubic interpolation and result"))
+    body.add(tags.h2("What ran"))
+    body.add(facts_table(chosen_facts(record)))
+    details = tags.details(tags.summary("the whole record (run.json)"))
+    details.add(tags.pre(json.dumps(record, indent=2, default=str)))
+    body.add(details)
+    return text_of(page)
+
+
+def _between(links: Sequence[Any]) -> list[Any]:
+    joined: list[Any] = []
+    for link in links:
+        joined += [", ", link] if joined else [link]
+    return joined
+
+
+def chosen_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """The telling part of a run record, in words."""
+    facts = {}
+    for name, title in FACTS.items():
+        value = record.get(name)
+        if value is None:
+            continue
+        if name == "window":
+            value = f"{value['low']:g} to {value['high']:g}"
+        facts[title] = str(value)
+    return facts
+
+
+def keep_other_page(path: Path, method: str) -> dict[str, str]:
+    """Rename the page of another method's earlier run after its method.
+
+    Returns:
+        File names of the pages of other methods in the folder, by method.
+    """
+    if path.is_file():
+        before = method_of(path)
+        if before not in (None, method):
+            path.replace(path.with_name(f"{before}.html"))
+    others = {method_of(one): one.name for one in sorted(path.parent.glob("*.html"))}
+    return {name: file for name, file in others.items() if name not in (None, method)}
+
+
+def method_of(page: Path) -> str | None:
+    """The method whose page a file is; None for a file that is none."""
+    with page.open(encoding="utf-8", errors="replace") as stream:
+        match = METHOD_MARK.search(stream.read(HEAD_BYTES))
+    return match.group(1) if match else None

@@ -1,0 +1,50 @@
+"""Slices picked out of NIfTI files equal those of the whole volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from data.nifti_slices import nifti_slices
+from util.errors import UserError
+
+
+@pytest.fixture(params=["volume.nii", "volume.nii.gz"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file whose slices are larger than a block of the reader, with slope and intercept."""
+    array = np.random.default_rng(0).integers(-1000, 1000, (900, 700, 5)).astype(np.int16)
+    image = nib.Nifti1Image(array, np.eye(4))
+    image.header.set_slope_inter(2.0, -7.0)
+    nib.save(image, tmp_path / request.param)
+    return tmp_path / str(request.param)
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 2, 3, 4], [0, 4], [3], []])
+def test_slices_equal_the_volume(path: Path, indices: list[int]) -> None:
+    expected = np.asarray(nib.Nifti1Image.from_filename(path).dataobj)
+    found = list(nifti_slices(path, indices))
+    assert len(found) == len(indices)
+    for index, values in zip(indices, found, strict=True):
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, expected[:, :, index].T)
+
+
+@pytest.mark.parametrize("indices", [[1, 0], [2, 2], [5], [-1]])
+def test_wrong_indices_are_refused(path: Path, indices: list[int]) -> None:
+    with pytest.raises(ValueError, match="increasing indices"):
+        next(nifti_slices(path, indices))
+
+
+def test_cut_off_file_is_refused(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="truncated"):
+        list(nifti_slices(path, [4]))
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        next(nifti_slices(tmp_path / "none.nii", [0]))

@@ -1,0 +1,167 @@
+"""The interactive viewer of a page: its volumes, its choices and NiiVue, all inside the page.
+
+Large volumes are reduced before they come here (data/excerpt.py). util/viewer.js says what the
+page does with them.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dominate import tags
+from dominate.util import raw
+
+from util.niivue import niivue_module
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class PageVolume:
+    """A volume that the viewer can show.
+
+    Attributes:
+        name: for choosing it.
+        content: a .nii.gz file.
+        unit: of its values, such as HU; empty for none.
+        colormap: NiiVue's name of it.
+        low, high: values that get the first and the last colour; of images, the page's window
+            takes their place.
+    """
+
+    name: str
+    content: bytes
+    unit: str = "HU"
+    colormap: str = "gray"
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class PageView:
+    """One part of a case: volumes of the same slices.
+
+    Attributes:
+        name, what: for the choice and below the pictures.
+        volumes: images on any grid.
+        overlays: to lay over each of them.
+        slices: (number as shown, centre [x, y, z] in mm) of each.
+        start: the slice shown first, as an index into `slices`.
+    """
+
+    name: str
+    what: str
+    volumes: Sequence[PageVolume]
+    overlays: Sequence[PageVolume]
+    slices: Sequence[tuple[int, Sequence[float]]]
+    start: int
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Everything about a case's viewer but its pictures.
+
+    Attributes:
+        views: parts of the case.
+        windows: (name, low, high) in `unit`, the first one at the start.
+        first: names of the volumes that the panes show at the start, one a pane.
+        swipe: names of the two that the swipe begins with.
+        plane: axial, coronal or sagittal.
+        num_slices: of the whole case.
+        unit: of the windows.
+        overlay_notes: what each overlay tells, by its name.
+    """
+
+    views: Sequence[PageView]
+    windows: Sequence[tuple[str, float, float]]
+    first: Sequence[str]
+    swipe: tuple[str, str]
+    plane: str
+    num_slices: int
+    unit: str = "HU"
+    overlay_notes: dict[str, str] = field(default_factory=dict)
+
+
+OVERLAY_OPACITY = 0.5
+
+
+def viewer_style() -> str:
+    """CSS of the viewer."""
+    return (HERE / "viewer.css").read_text(encoding="utf-8")
+
+
+def viewer_nodes(viewer: Viewer) -> list[Any]:
+    """What the page's body needs for the viewer, in this order.
+
+    Raises:
+        UserError: NiiVue is not installed.
+    """
+    volumes: dict[str, bytes] = {}
+    views = [_view(view, volumes) for view in viewer.views]
+    overlays = dict.fromkeys(volume.name for view in viewer.views for volume in view.overlays)
+    spec = {
+        "views": views,
+        "windows": [{"name": n, "low": low, "high": high} for n, low, high in viewer.windows],
+        "overlays": [
+            {"name": n, "opacity": OVERLAY_OPACITY, "what": viewer.overlay_notes.get(n, "")}
+            for n in overlays
+        ],
+        "panes": len(viewer.first),
+        "first": list(viewer.first),
+        "swipe": list(viewer.swipe),
+        "plane": viewer.plane,
+        "slices": viewer.num_slices,
+        "unit": viewer.unit,
+    }
+    nodes = [tags.div(id="viewer", cls="viewer")]
+    nodes.append(_script("viewer-spec", json.dumps(spec).replace("</", "<\\/"), "application/json"))
+    nodes += [_script(name, _base64(content)) for name, content in volumes.items()]
+    nodes.append(_script("niivue", _packed_niivue()))
+    program = (HERE / "viewer.js").read_text(encoding="utf-8")
+    nodes.append(tags.script(raw(program), type="module"))
+    return nodes
+
+
+def _view(view: PageView, volumes: dict[str, bytes]) -> dict[str, Any]:
+    """A view as the program reads it; adds its volumes' contents to `volumes`."""
+
+    def entry(volume: PageVolume) -> dict[str, Any]:
+        name = f"volume-{len(volumes)}"
+        volumes[name] = volume.content
+        return {
+            "id": name,
+            "name": volume.name,
+            "unit": volume.unit,
+            "colormap": volume.colormap,
+            "low": volume.low,
+            "high": volume.high,
+        }
+
+    return {
+        "name": view.name,
+        "what": view.what,
+        "volumes": [entry(volume) for volume in view.volumes],
+        "overlays": [entry(volume) for volume in view.overlays],
+        "slices": [{"number": number, "centre": list(centre)} for number, centre in view.slices],
+        "start": view.start,
+    }
+
+
+def _script(name: str, text: str, kind: str = "text/plain") -> tags.script:
+    return tags.script(raw(text), id=name, type=kind)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+@cache
+def _packed_niivue() -> str:
+    return _base64(gzip.compress(niivue_module().encode("utf-8"), mtime=0))
