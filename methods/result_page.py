@@ -160,15 +160,15 @@ def chosen_facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def keep_other_page(path: Path, method: str) -> dict[str, str]:
-    """Rename the page of another method's earlier run after its method.
+    """Rename the page of another method's earlier run after its method, a stranger other.html.
 
     Returns:
         File names of the pages of other methods in the folder, by method.
     """
     if path.is_file():
         before = method_of(path)
-        if before not in (None, method):
-            path.replace(path.with_name(f"{before}.html"))
+        if before != method:
+            path.replace(path.with_name(f"{before or 'other'}.html"))
     others = {method_of(one): one.name for one in sorted(path.parent.glob("*.html"))}
     return {name: file for name, file in others.items() if name not in (None, method)}
 

@@ -19,7 +19,9 @@ def train_options(*words: str, gpus: int = 0) -> Namespace:
 
 
 def evaluation_options(*words: str) -> Namespace:
-    return TestOptions().parse(list(words))[0]
+    """Options of a test; without the page, which takes longer than a tiny run, unless asked for."""
+    page = [] if "--page_mb" in words else ["--page_mb", "0"]
+    return TestOptions().parse([*page, *words])[0]
 
 
 def option_names(kind: type[TrainOptions] | type[TestOptions]) -> set[str]:

@@ -40,7 +40,7 @@ def run_training(folder: Path, *words: str) -> None:
 def run_test(folder: Path, results: str, *words: str) -> Path:
     target = folder / results
     common = ("--checkpoints_dir", str(folder / "checkpoints"), "--results_dir", str(target))
-    assert medicaltest.main([*common, *words]) == 0
+    assert medicaltest.main([*common, "--page_mb", "0", *words]) == 0
     return target
 
 

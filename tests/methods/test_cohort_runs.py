@@ -36,7 +36,7 @@ class Cohort:
     def words(self, *more: str) -> list[str]:
         return [
             "--gpu_ids", "-1", "--backend", "torch", "--checkpoint", str(self.checkpoint),
-            "--input", str(self.folder), "--results_dir", str(self.out), *more,
+            "--input", str(self.folder), "--results_dir", str(self.out), "--page_mb", "0", *more,
         ]  # fmt: skip
 
     def run(self, *more: str, code: int = 0) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Page
 from method_helpers import POLICY
 from phantom_helpers import small_case
 
@@ -52,7 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, out: Path, *words: str) -> int:
     patients = [str(path) for path in sorted((folder / "patients").iterdir())]
     command = ["--method", "phantomtest", "--gpu_ids", "-1", "--backend", "torch"]
-    command += ["--input", *patients, "--results_dir", str(out), *words]
+    page = [] if "--page_mb" in words else ["--page_mb", "0"]
+    command += ["--input", *patients, "--results_dir", str(out), *page, *words]
     return run_command_line(main, command)
 
 
@@ -95,6 +97,20 @@ def test_files_hold_every_patient_slice_and_region(folder: Path, tmp_path: Path)
     assert set(record["seconds"]) == {*BASELINES, "SR"}
 
 
+def test_patients_have_pages_of_their_own(folder: Path, tmp_path: Path, browser: Page) -> None:
+    model = ("--checkpoint", str(folder / "first" / "latest.pt"))
+    assert run(folder, tmp_path, *model, "--page_mb", "20") == 0
+    index = (tmp_path / "index.html").read_text()
+    for patient in ("seed7", "seed8"):
+        assert f'href="patients/{patient}.html"' in index
+    browser.open(tmp_path / "patients" / "seed8.html")
+    names = browser.run("return [...viewer.panes[0].choice.options].map((one) => one.text)")
+    assert names == ["clinical CT", *BASELINES, "SR", "truth"]
+    overlays = browser.run("return [...document.querySelectorAll('[data-overlay]')].length")
+    assert overlays == 2  # the difference, and the nodule that this patient has
+    assert browser.errors() == []
+
+
 def test_the_page_holds_its_pictures_itself(folder: Path, tmp_path: Path) -> None:
     assert run(folder, tmp_path, "--checkpoint", str(folder / "first" / "latest.pt")) == 0
     page = (tmp_path / "index.html").read_text()
@@ -134,7 +150,7 @@ def test_models_that_do_not_fit_are_refused(
 def test_results_are_kept_and_other_folders_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "index.html").write_text("mine")
+    (tmp_path / "phantom_scores.json").write_text("mine")
     model = ("--checkpoint", str(folder / "first" / "latest.pt"))
     assert run(folder, tmp_path, *model) == 2
     assert "exists already: --overwrite replaces it" in capsys.readouterr().err
@@ -153,7 +169,7 @@ def test_without_input_the_fixed_patients_are_made(
         return [folder / "patients" / "seed7"]
 
     monkeypatch.setattr(methods.phantom_benchmark, "benchmark_patients", patients)
-    command = ["--method", "phantomtest", "--gpu_ids", "-1", "--patients", "4"]
+    command = ["--method", "phantomtest", "--gpu_ids", "-1", "--patients", "4", "--page_mb", "0"]
     command += ["--checkpoint", str(folder / "first" / "latest.pt")]
     assert run_command_line(main, [*command, "--results_dir", str(tmp_path)]) == 0
     assert asked == [(Path("datasets/phantom/benchmark_x2"), 2, 4)]

@@ -193,6 +193,30 @@ def test_page_needs_no_network_and_no_other_file(
     assert browser.errors() == []
 
 
+def test_several_cases_have_an_overview(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Page
+) -> None:
+    resolver = IdentityResolver(SCALE)
+    monkeypatch.setattr(methods.super_resolution, "load_model", lambda o: stub_model(resolver, o))
+    for name in ("left", "right"):
+        write_ct(tmp_path / "input" / f"{name}.nii.gz", lung_like((24, 20, 2)), affines()["lps"])
+    out = tmp_path / "results"
+    words = ["--input", str(tmp_path / "input"), "--results_dir", str(out), "--page_mb", "5"]
+    # Two jobs, one case each: the second finds the first one's.
+    for part in ("0", "1"):
+        options = evaluation_options(*words, "--num_parts", "2", "--part_id", part)
+        assert super_resolution(options) == 0
+        text = (out / "index.html").read_text(encoding="utf-8")
+        assert ("not finished" in text) == (part == "0")
+    browser.open(out / "index.html")
+    links = browser.run("return [...document.querySelectorAll('td a')].map((one) => one.href)")
+    assert links == [(out / name / "index.html").as_uri() for name in ("left", "right")]
+    loaded = browser.run("return [...document.images].every((one) => one.naturalWidth > 100)")
+    assert loaded
+    browser.open(out / "right" / "index.html")
+    assert browser.errors() == []
+
+
 def test_no_page_is_written_where_none_is_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +246,9 @@ def test_the_page_of_another_method_is_kept(tmp_path: Path) -> None:
     assert not page.exists()
     assert method_of(tmp_path / "smallpatchtest.html") == "smallpatchtest"
     assert method_of(tmp_path / "notes.html") is None
+    page.write_text("made by hand")
+    keep_other_page(page, "phantomtest")
+    assert (tmp_path / "other.html").read_text() == "made by hand"
 
 
 def test_screenshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Page) -> None:

@@ -61,7 +61,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def words(checkpoint: Path, ct: Path, folder: Path, *more: str) -> list[str]:
     return [
         "--gpu_ids", "-1", "--checkpoint", str(checkpoint), "--input", str(ct),
-        "--results_dir", str(folder), "--cache_dir", str(CACHE[0]), *more,
+        "--results_dir", str(folder), "--cache_dir", str(CACHE[0]), "--page_mb", "0", *more,
     ]  # fmt: skip
 
 
