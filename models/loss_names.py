@@ -52,6 +52,9 @@ HEALTH = (
     "D_B_right",
     "norm_G",  # of the gradients, before clipping
     "norm_D",
+    "learning_rate",
     "skipped",  # 1 where a step was left out, see models.guarded_step
 )
+# Numbers of a process that are equal in all of them anyway, or that are no means.
+OWN = ("norm_G", "norm_D", "learning_rate", "skipped")
 LOGGED = (*HEALTH, *LOSSES)

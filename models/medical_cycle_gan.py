@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.fused_network import FusedNetwork
 from models.guarded_step import guarded_step
-from models.loss_names import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, LOOKED_AT_BY
+from models.loss_names import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, LOOKED_AT_BY, OWN
 from models.losses import (
     GANLoss,
     clinical_consistency,
@@ -200,6 +200,8 @@ class MedicalCycleGANModel(TrainedNetworks):
 
         self._freeze_discriminators(False)
         self.losses["skipped"] = torch.maximum(skipped, self._train_discriminators())
+        rate = self.optimizers["G"].param_groups[0]["lr"]
+        self.losses["learning_rate"] = self.real_A.new_full((), rate)
         self.steps += 1
 
     def _train_discriminators(self) -> Tensor:
@@ -215,7 +217,7 @@ class MedicalCycleGANModel(TrainedNetworks):
         if self.options.lambda_G_B > 0:
             fake_A = self.pool_A.query(torch.nan_to_num(self.fake_A.detach(), nan=0.0))
             self.discriminator_loss("D_B", self.real_A, fake_A).backward()
-        mine = [loss for name, loss in self.losses.items() if not name.startswith(("norm", "skip"))]
+        mine = [loss for name, loss in self.losses.items() if name not in OWN]
         if not listened_to:
             self.processes.average(mine)
             return zero

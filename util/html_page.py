@@ -1,4 +1,4 @@
-"""The training page: pictures of every epoch in one HTML file, newest first."""
+"""The training page: curves, and pictures of every epoch, newest first, in one HTML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import dominate
 import numpy as np
 from dominate import tags
 from numpy.typing import NDArray
@@ -19,32 +18,46 @@ from PIL import Image
 
 from util.errors import UserError
 from util.files import atomic_path, write_json, write_text
+from util.page_parts import new_page, text_of
 
+REFRESH_SECONDS = 60  # a browser reads the page anew so often while the run goes on
 STYLE = """
-body { font-family: sans-serif; margin: 1.5em; background: #fff; color: #222; }
 section { border-top: 1px solid #ccc; padding: 0.5em 0;
           content-visibility: auto; contain-intrinsic-size: auto 22em; }
-h2 { font-size: 1em; margin: 0.3em 0; }
 .row { display: flex; flex-wrap: wrap; gap: 0.8em; }
 figure { margin: 0; }
 figcaption { font-size: 0.85em; }
-img { image-rendering: pixelated; background: #eee; }
+figure img { image-rendering: pixelated; background: #eee; max-width: none; }
 """
+NEW_ROW = "real"  # a picture whose label begins so starts the row of its direction
+
+
+PICTURES = (
+    "A is clinical CT, B micro-CT. fake_B = G_A(real_A) is super-resolved, rec_A = G_B(fake_B) is "
+    "shrunk again; fake_A = G_B(real_B) is shrunk, rec_B = G_A(fake_A) super-resolved again. All "
+    "pictures of a row show the same field of view."
+)
 
 
 class TrainingPage:
     """`folder/index.html` with its pictures in `folder/images`; opens without a server.
 
+    While the run goes on, a browser that shows the page reads it anew every minute.
+
     What the page shows is kept in `folder/rows.json`, so that a resumed run goes on with it.
     """
 
-    def __init__(self, folder: str | Path, title: str, image_width: int) -> None:
+    def __init__(
+        self, folder: str | Path, title: str, image_width: int, curves: str | None = None
+    ) -> None:
         """Open the page in `folder`, with the rows of an earlier part of the run.
 
         Args:
             folder: made with the first picture.
             title: heading of the page.
-            image_width: pixels at which every picture is shown, whatever its own size.
+            image_width: pixels at which every picture is shown, whatever its own size: all show
+                the same field of view.
+            curves: address of the picture of curves, as seen from `folder`; None for none.
 
         Raises:
             UserError: `rows.json` is there and cannot be read.
@@ -52,6 +65,8 @@ class TrainingPage:
         self.folder = Path(folder)
         self.title = title
         self.image_width = image_width
+        self.curves = curves
+        self._refreshes = True
         self._warned = False
         self._rows = _read_rows(self.folder / "rows.json")
 
@@ -84,28 +99,48 @@ class TrainingPage:
             for entry, image in zip(entries, images.values(), strict=True):
                 _save_png(self.folder / entry["file"], image)
             write_json(self.folder / "rows.json", {"rows": self._rows})
+        except UserError as error:
+            self._warn(error)
+        self.write()
+
+    def write(self, finished: bool = False) -> None:
+        """Write the page with what there is, such as new curves.
+
+        Args:
+            finished: nothing comes any more, so that browsers need not look again.
+        """
+        self._refreshes = not finished
+        try:
             write_text(self.folder / "index.html", self._html())
         except UserError as error:
-            if not self._warned:
-                print(f"training page: {error} (training goes on)", file=sys.stderr)
-            self._warned = True
+            self._warn(error)
+
+    def _warn(self, error: UserError) -> None:
+        if not self._warned:
+            print(f"training page: {error} (training goes on)", file=sys.stderr)
+        self._warned = True
 
     def _html(self) -> str:
-        page = dominate.document(title=self.title)
-        page.set_attribute("lang", "en")
-        page.head.add(tags.meta(charset="utf-8"))
-        page.head.add(tags.meta(name="viewport", content="width=device-width"))
-        page.head.add(tags.style(STYLE))
-        page.body.add(tags.h1(self.title))
+        page = new_page(self.title, STYLE)
+        if self._refreshes:
+            page.head.add(tags.meta(http_equiv="refresh", content=str(REFRESH_SECONDS)))
+        if self.curves is not None:
+            # The number makes a browser load the picture anew when there is more to see.
+            newest = self._rows[-1]["iterations"] if self._rows else 0
+            source = f"{self.curves}?{newest}"
+            page.body.add(tags.a(tags.img(src=source, alt="curves"), href=self.curves))
+            page.body.add(tags.p(PICTURES, cls="note"))
         for row in reversed(self._rows):
             section = tags.section(
                 tags.h2(f"epoch {row['epoch']}, iteration {row['iterations']:,}")
             )
             figures = section.add(tags.div(cls="row"))
-            for entry in row["images"]:
+            for number, entry in enumerate(row["images"]):
+                if number and entry["label"].startswith(NEW_ROW):
+                    figures = section.add(tags.div(cls="row"))
                 figures.add(self._figure(entry))
             page.body.add(section)
-        return str(page.render(pretty=False)) + "\n"
+        return text_of(page)
 
     def _figure(self, entry: Mapping[str, Any]) -> tags.figure:
         # Width and height let a browser lay the page out before it has loaded any picture.

@@ -16,6 +16,7 @@ from util.tensorboard_log import TensorBoardLog
 from util.visdom_panels import VisdomPanels
 
 PAGE_PICTURE_WIDTH = 256  # a micro patch of the published size, pixel for pixel
+RATE = "learning_rate"
 # bf16 may meet a patch that it cannot take, so such a step is left out; more in a row are a fault.
 ALLOWED_SKIPS = 10
 
@@ -59,8 +60,10 @@ class TrainingMonitor:
             if options.tensorboard:
                 self.board = TensorBoardLog(folder / "tensorboard", step)
         self.page = None
-        if shows and not options.no_html:
-            self.page = TrainingPage(folder / "web", options.name, PAGE_PICTURE_WIDTH)
+        if self.curves is not None and not options.no_html:
+            self.page = TrainingPage(
+                folder / "web", options.name, PAGE_PICTURE_WIDTH, f"../{self.curves.path.name}"
+            )
             self.page.truncate_after(step)
         self.panels = VisdomPanels(
             options.display_server,
@@ -91,9 +94,13 @@ class TrainingMonitor:
     def report(self, position: float) -> str:
         """Flush, draw the means at `position` (in epochs), and return them as one short line."""
         means = self.flush()
-        self.panels.plot_losses(position, means)
+        # The rate is so much smaller than the losses that their panel would show it as zero.
+        losses = {name: value for name, value in means.items() if name != RATE}
+        self.panels.plot("losses", position, losses)
+        if RATE in means:
+            self.panels.plot("learning rate", position, {RATE: means[RATE]})
         # A loss without weight is 0 throughout and would only hide the others.
-        return " ".join(f"{name} {value:.3f}" for name, value in means.items() if value)
+        return " ".join(f"{name} {value:.3f}" for name, value in losses.items() if value)
 
     def validated(self, epoch: int, step: int, scores: Mapping[str, float]) -> None:
         """Keep what a validation found."""
@@ -101,6 +108,7 @@ class TrainingMonitor:
         self.validation.flush()
         if self.curves is not None:
             self.curves.add(step, scores)
+        self.panels.plot("validation", epoch, scores)
         if self.board is not None:
             self.board.scalars(step, scores, "validation")
 
@@ -123,9 +131,13 @@ class TrainingMonitor:
         if self.page is not None and pictures:
             grey = {name: unit_to_grey(picture.numpy()) for name, picture in pictures.items()}
             self.page.add(epoch, step, grey)
+        elif self.page is not None:
+            self.page.write()
 
     def finish(self) -> None:
-        """Draw the curves a last time, with all that was logged."""
+        """Draw the curves a last time, with all that was logged; the page comes to rest."""
         self.flush()
         if self.curves is not None:
             self.curves.draw()
+        if self.page is not None:
+            self.page.write(finished=True)

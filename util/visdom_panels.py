@@ -20,6 +20,8 @@ ANSWER_SECONDS = 2.0
 RETRY_SECONDS = 60.0
 # Whole curves are sent each time, so that a server started late or anew shows them all.
 MOST_POINTS = 1000
+# Windows of the curves, counted from --display_id; pictures take those between.
+CURVES = {"losses": 0, "validation": 10, "learning rate": 11}
 SMALLEST_WINDOW = 256  # pixels; an input patch of 32 would show as a dot
 
 
@@ -61,23 +63,23 @@ class VisdomPanels:
         self._client: Any = None
         self._retry_at = 0.0 if display_id > 0 else float("inf")
         self._warned = False
-        self._positions: list[float] = []
-        self._curves: list[dict[str, float]] = []
+        self._points: dict[str, list[tuple[float, dict[str, float]]]] = {}
 
-    def plot_losses(self, position: float, losses: Mapping[str, float]) -> None:
-        """Add one point to each curve.
+    def plot(self, group: str, position: float, values: Mapping[str, float]) -> None:
+        """Add one point to each curve of a window.
 
         Args:
+            group: one of `CURVES`.
             position: place on the x axis, in epochs (2.5: half of the third is done).
-            losses: name -> value; a name missing at some position leaves a gap.
+            values: by name; a name missing at some position leaves a gap.
         """
-        if self.display_id <= 0:
+        if self.display_id <= 0 or not values:
             return
-        self._positions.append(float(position))
-        self._curves.append({name: float(value) for name, value in losses.items()})
-        if len(self._positions) > MOST_POINTS:
+        points = self._points.setdefault(group, [])
+        points.append((float(position), {name: float(value) for name, value in values.items()}))
+        if len(points) > MOST_POINTS:
             # Every other point goes: the oldest part of a long run gets the coarsest curve.
-            self._positions, self._curves = self._positions[::2], self._curves[::2]
+            points[:] = points[::2]
         self._send(self._send_curves)
 
     def show_images(self, images: Mapping[str, NDArray[np.uint8]], caption: str = "") -> None:
@@ -143,16 +145,15 @@ class VisdomPanels:
         )
 
     def _send_curves(self, client: Any) -> None:
-        names = list(dict.fromkeys(name for point in self._curves for name in point))
-        values = np.array(
-            [[point.get(name, np.nan) for name in names] for point in self._curves], dtype=float
-        )
-        client.line(
-            X=np.repeat(np.array(self._positions)[:, None], len(names), axis=1),
-            Y=values,
-            win=str(self.display_id),
-            opts={"title": f"{self.env} losses", "legend": names, "xlabel": "epoch"},
-        )
+        for group, points in self._points.items():
+            names = list(dict.fromkeys(name for _, values in points for name in values))
+            positions = np.array([[position] * len(names) for position, _ in points])
+            client.line(
+                X=positions,
+                Y=np.array([[values.get(name, np.nan) for name in names] for _, values in points]),
+                win=str(self.display_id + CURVES[group]),
+                opts={"title": f"{self.env} {group}", "legend": names, "xlabel": "epoch"},
+            )
 
     def _send_images(
         self, client: Any, images: Mapping[str, NDArray[np.uint8]], caption: str

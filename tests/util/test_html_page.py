@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Page
 from PIL import Image
 
 from util.html_page import TrainingPage
@@ -134,3 +135,28 @@ def test_state_that_cannot_be_read_does_not_stop_training(
     assert (tmp_path / "rows.json.damaged").read_text() == content
     page.add(1, 1, _images(1))
     assert (tmp_path / "index.html").is_file()
+
+
+def test_each_direction_has_a_row_below_the_curves(tmp_path: Path, browser: Page) -> None:
+    figure = np.full((90, 120), 128, np.uint8)
+    Image.fromarray(figure).save(tmp_path / "curves.png")
+    page = TrainingPage(tmp_path / "web", "run", 128, "../curves.png")
+    sizes = {"real_A": 4, "fake_B": 32, "rec_A": 4, "real_B": 32, "fake_A": 4, "rec_B": 32}
+    images = {name: np.full((size, size), 99, np.uint8) for name, size in sizes.items()}
+    for epoch in (1, 2):
+        page.add(epoch, 100 * epoch, images)
+    page.write(finished=True)
+    browser.open(tmp_path / "web" / "index.html")
+    rows = browser.run(
+        "return [...document.querySelectorAll('section .row')].map((row) =>"
+        "[...row.querySelectorAll('figcaption')].map((one) => one.textContent))"
+    )
+    assert rows == [["real_A", "fake_B", "rec_A"], ["real_B", "fake_A", "rec_B"]] * 2
+    # A patch of 4 pixels and its enlargement of 32 show the same field of view at the same size.
+    shown = browser.run(
+        "return [...document.querySelectorAll('figure img')].map((one) =>"
+        "[one.getBoundingClientRect().width, one.getBoundingClientRect().height])"
+    )
+    assert {tuple(size) for size in shown} == {(128, 128)}
+    assert browser.run("return document.querySelector('img').naturalWidth") == 120
+    assert browser.errors() == []

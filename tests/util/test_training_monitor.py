@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from util.visdom_panels import VisdomPanels
 NAMES = ("G", "D_A")
 
 
-def monitor(folder: Path, step: int = 0, **changes: Any) -> TrainingMonitor:
+def monitor(
+    folder: Path, step: int = 0, names: Sequence[str] = NAMES, **changes: Any
+) -> TrainingMonitor:
     options = {
         "name": "run",
         "no_html": False,
@@ -29,7 +32,7 @@ def monitor(folder: Path, step: int = 0, **changes: Any) -> TrainingMonitor:
         "display_id": 0,
         "display_ncols": 3,
     }
-    return TrainingMonitor(folder, NAMES, Namespace(**{**options, **changes}), step)
+    return TrainingMonitor(folder, names, Namespace(**{**options, **changes}), step, 0, ("psnr",))
 
 
 def losses(value: float) -> dict[str, torch.Tensor]:
@@ -88,7 +91,7 @@ def test_the_page_shows_pictures_at_their_grey_values(tmp_path: Path) -> None:
 
 def test_no_row_without_pictures(tmp_path: Path) -> None:
     monitor(tmp_path).write_page(2, 30, {})
-    assert not (tmp_path / "web").exists()
+    assert "<section>" not in (tmp_path / "web" / "index.html").read_text()
 
 
 def test_no_html_writes_no_page(tmp_path: Path) -> None:
@@ -112,15 +115,24 @@ def test_display_options_reach_the_panels(tmp_path: Path) -> None:
 def test_panels_get_curves_and_grey_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    curves: list[tuple[float, dict[str, float]]] = []
+    curves: list[tuple[str, float, dict[str, float]]] = []
     images: list[dict[str, Any]] = []
-    monkeypatch.setattr(VisdomPanels, "plot_losses", lambda _, *point: curves.append(point))
+    monkeypatch.setattr(VisdomPanels, "plot", lambda _, *point: curves.append(point))
     monkeypatch.setattr(VisdomPanels, "show_images", lambda _, shown: images.append(shown))
-    shown = monitor(tmp_path, display_id=1)
-    shown.record(1, 1, losses(1.0))
+    shown = monitor(tmp_path, names=(*NAMES, "learning_rate"), display_id=1)
+    shown.record(1, 1, {**losses(1.0), "learning_rate": torch.tensor(1e-4)})
     shown.report(0.25)
     shown.show_pictures(3, pictures())
-    assert curves == [(0.25, {"G": 1.0, "D_A": 2.0})]
+    shown.record(1, 2, {**losses(3.0), "learning_rate": torch.tensor(2e-4)})
+    assert shown.report(0.5) == "G 3.000 D_A 6.000"
+    shown.validated(1, 2, {"psnr": 20.0})
+    assert curves == [
+        ("losses", 0.25, {"G": 1.0, "D_A": 2.0}),
+        ("learning rate", 0.25, {"learning_rate": pytest.approx(1e-4)}),
+        ("losses", 0.5, {"G": 3.0, "D_A": 6.0}),
+        ("learning rate", 0.5, {"learning_rate": pytest.approx(2e-4)}),
+        ("validation", 1, {"psnr": 20.0}),
+    ]
     (found,) = images
     assert list(found) == ["real_A", "fake_B"]
     assert found["fake_B"].dtype.name == "uint8"
@@ -143,3 +155,15 @@ def test_a_missing_server_costs_one_line(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "(training goes on without it)" in err
+
+
+def test_the_page_shows_the_curves_and_comes_to_rest(tmp_path: Path) -> None:
+    shown = monitor(tmp_path)
+    shown.record(1, 1, losses(1.0))
+    shown.write_page(1, 1, {})
+    page = tmp_path / "web" / "index.html"
+    assert 'src="../curves.png' in page.read_text()
+    assert (tmp_path / "web" / "../curves.png").is_file()
+    assert 'http-equiv="refresh"' in page.read_text()
+    shown.finish()
+    assert 'http-equiv="refresh"' not in page.read_text()

@@ -138,7 +138,7 @@ def test_no_server_costs_one_line_and_no_time(capsys: pytest.CaptureFixture[str]
 
     def train() -> None:
         for step in range(50):
-            panels.plot_losses(step / 50, {"G": 1.0})
+            panels.plot("losses", step / 50, {"G": 1.0})
             panels.show_images(IMAGES)
 
     assert _seconds(train) < 2
@@ -154,8 +154,8 @@ def test_silent_server_is_given_up_soon(
 ) -> None:
     pytest.importorskip("visdom", reason="visdom is not installed")
     panels = _panels(silent_port)
-    assert _seconds(lambda: panels.plot_losses(0.1, {"G": 1.0})) < 6
-    assert _seconds(lambda: panels.plot_losses(0.2, {"G": 1.0})) < 0.1
+    assert _seconds(lambda: panels.plot("losses", 0.1, {"G": 1.0})) < 6
+    assert _seconds(lambda: panels.plot("losses", 0.2, {"G": 1.0})) < 0.1
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
@@ -175,7 +175,7 @@ def test_missing_package_is_told_once(
 ) -> None:
     monkeypatch.setitem(sys.modules, "visdom", None)
     panels = _panels(silent_port)
-    panels.plot_losses(0.1, {"G": 1.0})
+    panels.plot("losses", 0.1, {"G": 1.0})
     panels.show_images(IMAGES)
     told = capsys.readouterr().err
     assert told.count("\n") == 1
@@ -194,14 +194,14 @@ def test_next_attempt_comes_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("util.visdom_panels.socket.create_connection", refuse)
     panels = _panels(1)
     for _ in range(300):
-        panels.plot_losses(0.0, {"G": 1.0})
+        panels.plot("losses", 0.0, {"G": 1.0})
         now[0] += 1
     assert attempts == [1000.0, 1060.0, 1120.0, 1180.0, 1240.0]
 
 
 def test_panels_may_be_off(capsys: pytest.CaptureFixture[str]) -> None:
     panels = VisdomPanels("localhost", 1, "test", 0, 2)
-    panels.plot_losses(0.0, {"G": 1.0})
+    panels.plot("losses", 0.0, {"G": 1.0})
     panels.show_images(IMAGES)
     assert capsys.readouterr().err == ""
 
@@ -223,21 +223,26 @@ def test_hosts_as_people_write_them() -> None:
 def test_curves_of_a_long_run_stay_bounded() -> None:
     panels = _panels(_free_port())
     for step in range(5000):
-        panels.plot_losses(step, {"G": 1.0})
-    assert len(panels._positions) == len(panels._curves) <= MOST_POINTS
-    assert panels._positions[0] == 0
-    assert panels._positions == sorted(panels._positions)
+        panels.plot("losses", step, {"G": 1.0})
+    positions = [position for position, _ in panels._points["losses"]]
+    assert len(positions) <= MOST_POINTS
+    assert positions[0] == 0
+    assert positions == sorted(positions)
 
 
 def test_curves_and_pictures_reach_a_real_server(
     server: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     panels = _panels(server)
-    panels.plot_losses(0.5, {"G_A": 2.0, "D_A": 1.0})
-    panels.plot_losses(1.0, {"G_A": 1.5, "D_A": 0.5})
+    panels.plot("losses", 0.5, {"G_A": 2.0, "D_A": 1.0})
+    panels.plot("losses", 1.0, {"G_A": 1.5, "D_A": 0.5})
+    panels.plot("learning rate", 1.0, {"learning_rate": 2e-4})
+    panels.plot("validation", 1, {"psnr": 21.5, "ssim": 0.4})
     panels.show_images(IMAGES, "epoch 1")
     windows = _windows(server)
-    assert set(windows) == {"1", "2"}
+    assert set(windows) == {"1", "2", "11", "12"}
+    assert [curve["y"] for curve in windows["11"]["content"]["data"]] == [[21.5], [0.4]]
+    assert windows["12"]["content"]["data"][0]["y"] == [2e-4]
     curves = {curve["name"]: curve for curve in windows["1"]["content"]["data"]}
     assert curves["G_A"]["x"] == [0.5, 1.0]
     assert curves["G_A"]["y"] == [2.0, 1.5]
@@ -250,7 +255,7 @@ def test_curves_and_pictures_reach_a_real_server(
 
 def test_one_window_a_picture_and_a_single_curve(server: int) -> None:
     panels = _panels(server, ncols=0)
-    panels.plot_losses(1.0, {"G": 3.0})
+    panels.plot("losses", 1.0, {"G": 3.0})
     panels.show_images(IMAGES)
     windows = _windows(server)
     assert [windows[key]["title"] for key in "23"] == ["real_A", "fake_B"]
@@ -266,13 +271,13 @@ def test_server_that_dies_and_comes_back(
     try:
         _wait_until_up(process, port)
         panels = _panels(port)
-        panels.plot_losses(1, {"G": 1.0})
+        panels.plot("losses", 1, {"G": 1.0})
         _stop(process)
-        assert _seconds(lambda: panels.plot_losses(2, {"G": 2.0})) < 6
+        assert _seconds(lambda: panels.plot("losses", 2, {"G": 2.0})) < 6
         process = _start_server(port, tmp_path / "second")  # knows nothing of the first point
         _wait_until_up(process, port)
         monkeypatch.setattr(panels, "_retry_at", 0.0)
-        panels.plot_losses(3, {"G": 3.0})
+        panels.plot("losses", 3, {"G": 3.0})
         assert _windows(port)["1"]["content"]["data"][0]["y"] == [1.0, 2.0, 3.0]
     finally:
         _stop(process)
