@@ -137,7 +137,7 @@ def test_panels_get_curves_and_grey_pictures(
     assert list(found) == ["real_A", "fake_B"]
     assert found["fake_B"].dtype.name == "uint8"
     assert found["fake_B"].max() == 0
-    monitor(tmp_path, display_id=0).show_pictures(3, pictures())
+    monitor(tmp_path / "other", display_id=0).show_pictures(3, pictures())
     assert len(images) == 1  # without visdom no picture is even converted
 
 
