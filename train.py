@@ -25,6 +25,10 @@ def main(arguments: list[str]) -> int:
 
         print(summary(options))
         return 0
+    if options.dry_run:
+        from training.dry_run import dry_run
+
+        return dry_run(options)
     if process_place()[0] == 0:
         print(f"options\n{format_options(parser, options)}\n")
     return train(options)

@@ -16,8 +16,8 @@ from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volume import Volume, parse_slices
 from data.windows import IntensityWindow
-from methods.case_view import case_viewer
 from methods.cohort import own_share, run_cases
+from methods.companions import export_names, show_result, volume_ending, write_exports
 from methods.loading import (
     TestModel,
     input_paths,
@@ -28,8 +28,6 @@ from methods.loading import (
     warn_if_outside,
 )
 from methods.overview_page import write_overview
-from methods.result_images import super_resolved_images
-from methods.result_page import Section, make_page
 from methods.resuming import (
     forget_journals,
     is_finished,
@@ -40,11 +38,9 @@ from methods.resuming import (
 from methods.upscale_settings import UpscaleSettings
 from methods.volume_upscaling import Upscaled, upscale_volume
 from util.interrupt import StopRequest
-from util.page_parts import facts_table
 from util.pictures import best_inset, comparison_picture
 from util.resampling import enlarge
 from util.run_record import write_run_record
-from util.viewer_page import Viewer
 
 
 def super_resolution(options: Namespace) -> int:
@@ -61,7 +57,7 @@ def super_resolution(options: Namespace) -> int:
     paths = input_paths(options, model.scale, "clinical")
     folders = result_folders(paths, options.results_dir)
     cases = list(zip(paths, folders, strict=True))
-    names = output_names(options)
+    names = [*output_names(options), *export_names(options)]
     outputs = [folder / name for folder in folders for name in names]
     refuse_own_inputs(outputs, paths, options.input, options.results_dir)
     if not options.resume:
@@ -93,6 +89,8 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
     if options.resume and is_finished(folder, names, key):
         forget_journals(folder, names)
         print(f"{folder / names[0]} is finished: nothing to resume")
+        if any(not (folder / name).exists() for name in export_names(options)):
+            write_exports(options, folder, path)
         return
     if options.resume and options.max_memory is None:
         columns, rows, _ = volume.size
@@ -111,6 +109,7 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
                 file=sys.stderr,
             )
             raise
+        write_exports(options, folder, path)
         # Only now, so that a broken run leaves no picture that looks like a result.
         draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
         record = record_case(
@@ -124,15 +123,10 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
 
 
 def output_names(options: Namespace) -> list[str]:
-    """Files that one case leaves besides run.json; the result first."""
+    """Files that `--resume` looks for besides run.json; the result first."""
     ending = volume_ending(options)
     spread = [f"uncertainty{ending}"] if options.uncertainty else []
     return [options.output_name, f"clinical{ending}", *spread, "preview.png"]
-
-
-def volume_ending(options: Namespace) -> str:
-    """File name ending of the result and its companions."""
-    return ".nii.gz" if options.output_name.lower().endswith(".gz") else ".nii"
 
 
 def upscale_settings(model: TestModel, options: Namespace) -> UpscaleSettings:
@@ -197,36 +191,6 @@ def draw_preview(
     )
 
 
-def show_result(
-    options: Namespace,
-    folder: Path,
-    record: Mapping[str, Any],
-    volume: Volume,
-    mask: np.ndarray | None,
-    window: IntensityWindow,
-    shown: int,
-) -> None:
-    """Write the case's page."""
-
-    def viewer(page_bytes: float) -> Viewer:
-        spread = "uncertainty" + volume_ending(options) if options.uncertainty else None
-        name, scale = options.output_name, int(record["scale"])
-        images = super_resolved_images(folder, volume, mask, window, scale, name, spread, shown)
-        return case_viewer(images, page_bytes)
-
-    error = record["consistency_error_hu"]
-    sections = []
-    if error["mean"] is not None:
-        facts = {
-            "mean": f"{error['mean']:.2f} HU",
-            "largest": f"{error['largest']:.1f} HU",
-            "slices": str(error["slices"]),
-        }
-        title = "Difference of the averaged result from its input"
-        sections.append(Section(title, [facts_table(facts)]))
-    make_page(options, folder, record, viewer, sections, folder / "preview.png")
-
-
 def record_case(
     folder: Path,
     options: Namespace,
@@ -241,7 +205,9 @@ def record_case(
     facts: dict[str, Any] = {
         "method": options.method,
         "input": volume.source,
-        "outputs": [str(folder / name) for name in output_names(options)],
+        "outputs": [
+            str(folder / name) for name in (*output_names(options), *export_names(options))
+        ],
         **model.facts(),
         "window": window.as_dict(),
         "determined_by": key,

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from options.listing import ListChoices
+
 MODEL_NAMES = ("medical_cycle_gan", "medical_cycle_ganx4")
 PHANTOM_FOLDER = "datasets/phantom"
 
@@ -84,6 +86,14 @@ class BaseOptions:
             allow_abbrev=False,
         )
         group = parser.add_argument_group("run")
+        group.add_argument(
+            "--list", action=ListChoices, help="show models, data, presets and methods, and leave"
+        )
+        group.add_argument(
+            "--dry_run",
+            action="store_true",
+            help="say what would be done, with sizes and a measured guess of the time, and leave",
+        )
         group.add_argument("--name", help="name of the experiment: its folder in checkpoints_dir")
         group.add_argument(
             "--checkpoints_dir", default="checkpoints", help="folder of all experiments"

@@ -109,9 +109,11 @@ PRESETS: dict[str, dict[str, object]] = {
     "paper_exact": PAPER_EXACT,
     "demo": DEMO,
 }
-PRESET_HELP = (
-    "auto (paper where CUDA is found, else demo), paper (its sizes and schedule), "
-    "best (what the phantom benchmark likes best), "
-    "fast (the paper's networks in a fraction of the time), "
-    "paper_exact (its known faults too, for comparison), demo (minutes on a CPU)"
-)
+PRESET_NOTES = {
+    "auto": "paper where CUDA is found, else demo",
+    "paper": "its sizes and schedule",
+    "best": "what the phantom benchmark likes best",
+    "fast": "the paper's networks in a fraction of the time",
+    "paper_exact": "its known faults too, for comparison",
+    "demo": "minutes on a CPU",
+}

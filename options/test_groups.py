@@ -6,6 +6,7 @@ import argparse
 
 from options.base_options import positive_float, positive_int, whole_number
 
+OUTPUT_FORMATS = ("nifti", "nrrd", "mha", "dicom")
 BACKENDS = ("auto", "torch", "openvino")
 
 
@@ -61,6 +62,13 @@ def add_cohort_options(parser: argparse.ArgumentParser) -> None:
         "--output_name",
         default="SR.nii.gz",
         help="file name of the result; .nii is written uncompressed, and so are its companions",
+    )
+    group.add_argument(
+        "--output_format",
+        choices=OUTPUT_FORMATS,
+        default="nifti",
+        help="also write the result as NRRD, MetaImage or a derived DICOM series, beside the NIfTI "
+        "file that every run writes",
     )
     group.add_argument(
         "--resume",

@@ -179,6 +179,7 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "uncertainty": ("smallpatchtest",),
     "resume": ("smallpatchtest",),
     "output_name": ("smallpatchtest",),
+    "output_format": ("smallpatchtest",),
     "checkpoints": ("phantomtest",),
     "patients": ("phantomtest",),
 }
@@ -195,6 +196,8 @@ def refuse_idle_options(
     parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
 ) -> None:
     """Refuse options that were given but would have no effect on the chosen method."""
+    if options.dry_run and options.export:
+        parser.error("--dry_run has no effect with --export: leave it out")
     for name, methods in METHOD_OPTIONS.items():
         if name in given and options.method not in methods:
             parser.error(f"--{name} has no effect with --method {options.method}: leave it out")

@@ -12,7 +12,7 @@ from options.base_options import (
     positive_int,
     whole_number,
 )
-from options.presets import PRESET_HELP, PRESETS
+from options.presets import PRESET_NOTES, PRESETS
 
 BLOCK_CHOICES = ("6blocks", "9blocks")
 
@@ -20,7 +20,12 @@ BLOCK_CHOICES = ("6blocks", "9blocks")
 def add_run_group(parser: argparse.ArgumentParser) -> None:
     """The experiment: preset, model, seed, checkpoints."""
     group = parser.add_argument_group("training run")
-    group.add_argument("--preset", choices=("auto", *PRESETS), default="auto", help=PRESET_HELP)
+    group.add_argument(
+        "--preset",
+        choices=("auto", *PRESETS),
+        default="auto",
+        help=", ".join(f"{name} ({what})" for name, what in PRESET_NOTES.items()),
+    )
     group.add_argument(
         "--model",
         choices=MODEL_NAMES,

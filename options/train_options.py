@@ -174,6 +174,7 @@ PER_CALL_OPTIONS = frozenset(
         "continue_train",
         "overwrite",
         "summary",
+        "dry_run",
         "epoch",
         "load_iter",
         "checkpoints_dir",

@@ -20,13 +20,13 @@ def train_options(*words: str, gpus: int = 0) -> Namespace:
 
 def evaluation_options(*words: str) -> Namespace:
     """Options of a test; without the page, which takes longer than a tiny run, unless asked for."""
-    page = [] if "--page_mb" in words else ["--page_mb", "0"]
+    page = [] if {"--page_mb", "--export"}.intersection(words) else ["--page_mb", "0"]
     return TestOptions().parse([*page, *words])[0]
 
 
 def option_names(kind: type[TrainOptions] | type[TestOptions]) -> set[str]:
-    """Every option of a script but --help."""
-    return {action.dest for action in kind().build()._actions} - {"help"}
+    """Every option of a script but those that leave at once."""
+    return {action.dest for action in kind().build()._actions} - {"help", "list"}
 
 
 def refusal(capsys: pytest.CaptureFixture[str], program: str, *words: str) -> str:

@@ -1,0 +1,149 @@
+"""A finished NIfTI result in another format, slice by slice: NRRD, MetaImage, a DICOM series."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from data.dicom_writer import write_series
+from data.nifti import NiftiLayout
+from data.nifti_slices import nifti_slices, read_layout
+from util.errors import UserError
+from util.files import PARTIAL_ENDING, atomic_path
+from util.progress import progress
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+GZIP_LEVEL = 1  # packing noisy CT harder takes long and gives little
+
+
+def export_name(result: str, kind: str) -> str:
+    """File or folder beside `result` that holds it in another format."""
+    stem = result.removesuffix(".gz").removesuffix(".nii")
+    return f"{stem}_dicom" if kind == "dicom" else f"{stem}.{kind}"
+
+
+def export_volume(result: Path, kind: str, source: Path) -> Path:
+    """Write a result beside itself in another format; whole or not at all.
+
+    Args:
+        result: .nii or .nii.gz in whole HU that fit int16.
+        kind: "nrrd", "mha" or "dicom".
+        source: volume that it was made from; of a DICOM series the patient and the study are kept.
+
+    Returns:
+        The file, or the folder of the series.
+
+    Raises:
+        UserError: the disk refuses, or the folder of the series holds other files.
+        ValueError: unknown format.
+    """
+    layout = read_layout(result)
+    target = result.with_name(export_name(result.name, kind))
+    if kind == "dicom":
+        _replace_folder(target, lambda folder: _write_dicom(folder, result, layout, source))
+        return target
+    headers = {"nrrd": nrrd_header, "mha": meta_header}
+    if kind not in headers:
+        raise ValueError(f"{kind} is not one of dicom, {', '.join(headers)}")
+    with atomic_path(target) as partial, partial.open("wb") as stream:
+        stream.write(headers[kind](layout).encode("ascii"))
+        if kind == "nrrd":
+            with gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) as packed:
+                _append(packed, result, layout)
+        else:
+            _append(stream, result, layout)
+    return target
+
+
+def nrrd_header(layout: NiftiLayout) -> str:
+    """Text before the voxels (https://teem.sourceforge.net/nrrd/format.html)."""
+    lps = RAS_TO_LPS @ layout.affine
+    slices, rows, columns = layout.shape
+    directions = " ".join(_vector(lps[:3, axis]) for axis in range(3))
+    lines = (
+        "NRRD0004",
+        "type: int16",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {columns} {rows} {slices}",
+        f"space directions: {directions}",
+        "kinds: domain domain domain",
+        "endian: little",
+        "encoding: gzip",
+        f"space origin: {_vector(lps[:3, 3])}",
+    )
+    return "\n".join(lines) + "\n\n"
+
+
+def meta_header(layout: NiftiLayout) -> str:
+    """Text before the voxels (https://itk.org/Wiki/MetaIO/Documentation)."""
+    lps = RAS_TO_LPS @ layout.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    directions = (lps[:3, :3] / spacing).T.ravel()
+    slices, rows, columns = layout.shape
+    lines = (
+        "ObjectType = Image",
+        "NDims = 3",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CompressedData = False",
+        f"TransformMatrix = {_numbers(directions)}",
+        f"Offset = {_numbers(lps[:3, 3])}",
+        "CenterOfRotation = 0 0 0",
+        f"ElementSpacing = {_numbers(spacing)}",
+        f"DimSize = {columns} {rows} {slices}",
+        "ElementType = MET_SHORT",
+        "ElementDataFile = LOCAL",
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(values: np.ndarray) -> str:
+    return " ".join(f"{value:.12g}" for value in values)
+
+
+def _vector(values: np.ndarray) -> str:
+    return "(" + ",".join(f"{value:.12g}" for value in values) + ")"
+
+
+def _slices(result: Path, layout: NiftiLayout) -> Iterator[np.ndarray]:
+    count = layout.shape[0]
+    slices = nifti_slices(result, range(count))
+    for values in progress(slices, f"{result.name}, another format", unit="slice", total=count):
+        yield np.rint(values).astype("<i2")
+
+
+def _append(stream: BinaryIO | gzip.GzipFile, result: Path, layout: NiftiLayout) -> None:
+    for values in _slices(result, layout):
+        stream.write(values.tobytes())
+
+
+def _write_dicom(folder: Path, result: Path, layout: NiftiLayout, source: Path) -> None:
+    lps = RAS_TO_LPS @ layout.affine
+    write_series(folder, _slices(result, layout), lps, layout.shape[0], source)
+
+
+def _replace_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside `target`, then let it take the name."""
+    if target.exists() and any(path.suffix != ".dcm" for path in target.iterdir()):
+        raise UserError(f"{target} holds other files than DICOM slices: move it away")
+    partial = target.with_name(target.name + PARTIAL_ENDING)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.replace(target)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(
+                f"cannot write {target}: {error}; free space or give another folder"
+            ) from error
+        raise

@@ -1,0 +1,128 @@
+"""--dry_run of medicaltest.py: what would be done, how large it gets, how long it takes."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.formats import NIFTI_ENDINGS, ending_of
+from data.nifti_slices import read_layout
+from data.readers import read_volume
+from data.volume import parse_slices
+from methods.case_enlarger import ORIENTATIONS
+from methods.cohort import own_share
+from methods.companions import export_names
+from methods.loading import TestModel, input_paths, load_model, result_folders
+from methods.phantom_benchmark import load_models
+from methods.super_resolution import output_names
+from models.super_resolver import SuperResolver
+from options.base_options import PHANTOM_FOLDER
+from util.quantities import format_bytes, format_seconds
+
+TIMED_SIDE = 64  # pixels of the square whose time is measured: enough to keep the device busy
+INT16_BYTES = 2
+PHANTOM_IS_MISSING = "the phantom, which would be made first (half a minute on two cores)"
+
+
+def dry_run(options: Namespace) -> int:
+    """Tell what the run would do; writes nothing but the cache of unpacked inputs.
+
+    Returns:
+        Exit code 0.
+    """
+    print("dry run: nothing is written")
+    if options.method == "phantomtest":
+        models = load_models(options)
+        cases = options.input or [f"{options.patients} phantom patients (made where missing)"]
+        print(f"{len(models)} models on {', '.join(map(str, cases))}")
+        print(f"would write {Path(options.results_dir) / 'index.html'} and the tables")
+        return 0
+    model = load_model(options)
+    if not options.input and not (Path(PHANTOM_FOLDER) / f"x{model.scale}").is_dir():
+        print(f"on {PHANTOM_IS_MISSING}")
+        return 0
+    domain = "micro" if options.method == "microCTsmallpatchtest" else "clinical"
+    paths = input_paths(options, model.scale, domain)
+    folders = result_folders(paths, options.results_dir)
+    cases = own_share(list(zip(paths, folders, strict=True)), options.num_parts, options.part_id)
+    seconds_per_pixel = time_per_pixel(model.resolver)
+    total_bytes, total_seconds = 0.0, 0.0
+    for path, folder in cases:
+        size = volume_size(path, options)
+        voxels, seconds = case_cost(size, model, options)
+        seconds *= seconds_per_pixel
+        total_bytes += voxels * INT16_BYTES
+        total_seconds += seconds
+        written = ", ".join(planned_files(options))
+        print(
+            f"{path}: {' x '.join(map(str, size))} voxels -> {folder}: {written}; at most "
+            f"{format_bytes(voxels * INT16_BYTES)}, about {format_seconds(seconds)}"
+        )
+        for name in planned_files(options):
+            if (folder / name).exists() and not (options.overwrite or options.resume):
+                print(f"  {folder / name} exists already: --overwrite would replace it")
+                break
+    results = Path(options.results_dir).absolute()
+    target = next(folder for folder in (results, *results.parents) if folder.exists())
+    print(
+        f"{len(cases)} cases: at most {format_bytes(total_bytes)} before packing, "
+        f"{format_bytes(shutil.disk_usage(target).free)} are free; at most about "
+        f"{format_seconds(total_seconds)}, less where a slice shows little lung"
+    )
+    return 0
+
+
+def planned_files(options: Namespace) -> list[str]:
+    """Names of what a case would leave."""
+    if options.method == "smallpatchtest":
+        return [*output_names(options), *export_names(options)]
+    domain = "micro" if options.method == "microCTsmallpatchtest" else "clinical"
+    return [f"{domain}_{role}.nii.gz" for role in ("HR", "LR", "SR")]
+
+
+def volume_size(path: Path, options: Namespace) -> tuple[int, int, int]:
+    """Voxels (x, y, z) that would be worked on; of NIfTI files the header alone is read."""
+    if ending_of(path) in NIFTI_ENDINGS:
+        slices, rows, columns = read_layout(path).shape
+    else:
+        cache_dir = Path(options.cache_dir) if options.cache_dir else None
+        columns, rows, slices = read_volume(path, cache_dir, options.micro_spacing).size
+    if options.slices is not None:
+        start, stop = parse_slices(options.slices, slices)
+        slices = stop - start
+    return columns, rows, slices
+
+
+def case_cost(
+    size: tuple[int, int, int], model: TestModel, options: Namespace
+) -> tuple[int, float]:
+    """Voxels of all volumes of a case, and input pixels that the network is run on."""
+    columns, rows, slices = size
+    pixels = columns * rows * slices
+    passes = ORIENTATIONS if options.self_ensemble or options.uncertainty else 1
+    passes += passes if model.norm_scope == "volume" else 0
+    if options.method == "smallpatchtest":
+        fine = pixels * model.scale**2
+        formats = 1 if options.output_format == "nifti" else 2
+        return pixels + fine * (formats + int(options.uncertainty)), float(pixels * passes)
+    low = math.ceil(columns / model.scale) * math.ceil(rows / model.scale) * slices
+    return 2 * pixels + low, float(low * passes)
+
+
+def time_per_pixel(resolver: SuperResolver) -> float:
+    """Seconds of the network for an input pixel, measured on a square of noise."""
+    image = np.random.default_rng(0).uniform(-1, 1, (TIMED_SIDE, TIMED_SIDE)).astype(np.float32)
+
+    def seconds() -> Iterator[float]:
+        for _ in range(2):  # the first builds what the others use
+            start = time.perf_counter()
+            resolver.upscale_slice(image)
+            yield time.perf_counter() - start
+
+    return min(seconds()) / TIMED_SIDE**2

@@ -1,0 +1,125 @@
+"""A result in another format: the same voxels at the same place, read by ITK and by ourselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the library's own short name
+from method_helpers import affines
+
+import data.export_formats
+from data.export_formats import export_name, export_volume
+from data.readers import read_volume
+from data.writers import write_volume
+from util.errors import UserError
+
+AFFINES = affines()
+# A DICOM series has no handedness of its own: slices are ordered along the cross product.
+RIGHT_HANDED = [name for name, one in AFFINES.items() if np.linalg.det(one[:3, :3]) > 0]
+
+
+def make(folder: Path, name: str, ending: str = ".nii.gz") -> tuple[Path, np.ndarray]:
+    array = np.random.default_rng(0).integers(-1024, 3071, (4, 5, 6)).astype(np.int16)
+    path = folder / f"SR{ending}"
+    write_volume(path, array, AFFINES[name])
+    return path, array
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "mha", "dicom"])
+@pytest.mark.parametrize("name", AFFINES)
+def test_read_back_to_the_same_geometry_and_values(tmp_path: Path, kind: str, name: str) -> None:
+    path, array = make(tmp_path, name)
+    volume = read_volume(export_volume(path, kind, path))
+    found = np.stack([volume.read_slice(index) for index in range(volume.num_slices)])
+    affine = volume.affine
+    if kind == "dicom" and name not in RIGHT_HANDED:
+        # The same voxels at the same place, counted from the other end.
+        found = found[::-1]
+        affine = affine @ np.array(
+            [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, len(array) - 1], [0, 0, 0, 1.0]]
+        )
+    np.testing.assert_array_equal(found, array)
+    np.testing.assert_allclose(affine, AFFINES[name], atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "mha"])
+def test_itk_reads_it_alike(tmp_path: Path, kind: str) -> None:
+    path, array = make(tmp_path, "rotated", ".nii")
+    image = sitk.ReadImage(str(export_volume(path, kind, path)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), array)
+    original = sitk.ReadImage(str(path))
+    np.testing.assert_allclose(image.GetOrigin(), original.GetOrigin(), atol=1e-4)
+    np.testing.assert_allclose(image.GetSpacing(), original.GetSpacing(), atol=1e-6)
+    np.testing.assert_allclose(image.GetDirection(), original.GetDirection(), atol=1e-6)
+
+
+def tags_of(path: Path) -> dict[str, str]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return {tag: reader.GetMetaData(tag).strip() for tag in reader.GetMetaDataKeys()}
+
+
+def test_the_series_is_a_derived_one_with_uids_of_its_own(tmp_path: Path) -> None:
+    path, _ = make(tmp_path, "lps")
+    source = export_volume(path, "dicom", tmp_path / "patient7.nii.gz")
+    first = tags_of(source / "00001.dcm")
+    assert first["0010|0020"] == "patient7"
+    (tmp_path / "again").mkdir()
+    copy, _ = make(tmp_path / "again", "lps")
+    # Made from a DICOM series: same patient, study and frame of reference, another series.
+    derived = export_volume(copy, "dicom", source)
+    told = [tags_of(one) for one in sorted(derived.iterdir())]
+    assert len(told) == 4
+    for tag in ("0010|0010", "0010|0020", "0020|000d", "0020|0052"):
+        assert {one[tag] for one in told} == {first[tag]}
+    assert len({one["0020|000e"] for one in told} | {first["0020|000e"]}) == 2
+    assert len({one["0008|0018"] for one in told}) == 4
+    assert {one["0008|0008"] for one in told} == {"DERIVED\\SECONDARY\\AXIAL"}
+    assert {one["0008|0060"] for one in told} == {"CT"}
+    assert {one["0008|0016"] for one in told} == {"1.2.840.10008.5.1.4.1.1.2"}
+    assert all(one["0020|000e"].startswith("2.25.") for one in told)
+    assert all(len(one["0008|0018"]) <= 64 for one in told)
+
+
+def test_names() -> None:
+    assert export_name("SR.nii.gz", "nrrd") == "SR.nrrd"
+    assert export_name("fine.nii", "mha") == "fine.mha"
+    assert export_name("SR.nii.gz", "dicom") == "SR_dicom"
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "dicom"])
+def test_a_broken_export_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path, _ = make(tmp_path, "lps")
+    target = export_volume(path, kind, path)
+    before = sorted(tmp_path.rglob("*"))
+    slices = data.export_formats._slices
+
+    def failing(*words: object) -> object:
+        yield next(iter(slices(*words)))  # type: ignore[arg-type]
+        raise OSError("no space left")
+
+    monkeypatch.setattr(data.export_formats, "_slices", failing)
+    with pytest.raises(UserError, match="no space left"):
+        export_volume(path, kind, path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert target.exists()
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
+    path, _ = make(tmp_path, "lps")
+    (tmp_path / "SR_dicom").mkdir()
+    (tmp_path / "SR_dicom" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        export_volume(path, "dicom", path)
+    assert (tmp_path / "SR_dicom" / "notes.txt").read_text() == "mine"
+
+
+def test_unknown_format(tmp_path: Path) -> None:
+    path, _ = make(tmp_path, "lps")
+    with pytest.raises(ValueError, match="bmp is not one of"):
+        export_volume(path, "bmp", path)
