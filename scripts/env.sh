@@ -9,6 +9,10 @@
 
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
+# Pages take NiiVue's JavaScript out of this package; what it needs to run in a notebook (all of
+# IPython) would only be dead weight.
+VIEWER="ipyniivue==2.4.4"
+
 fail() {
     echo "error: $*" >&2
     exit 2
@@ -62,11 +66,13 @@ make_environment() {
         fail "installing visdom failed (see above): check the network and run this again"
     "$python" -m pip install --quiet --disable-pip-version-check -r "$PROJECT/requirements.lock" ||
         fail "installing packages failed (see above): check network and disk, and run this again"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$VIEWER" ||
+        fail "installing $VIEWER failed (see above): check the network and run this again"
     lock_sum >"$stamp"
 }
 
 lock_sum() {
-    cksum <"$PROJECT/requirements.lock"
+    { cat "$PROJECT/requirements.lock" && echo "$VIEWER"; } | cksum
 }
 
 use_environment() {

@@ -28,16 +28,18 @@ VISDOM = (
 # networkx 3.5 gave up Python 3.10, which an index without that fact does not tell pip.
 VISDOM_NEEDS = ("jsonpatch", "networkx<3.5", "requests", "six", "tornado", "websocket-client")
 
+# Not resolved here: see above, and VIEWER in scripts/env.sh.
+APART = ("visdom", "ipyniivue")
 # Releases that gave up a Python without the index saying so: name -> Python -> version instead.
 OVERRIDES = {"tifffile": {"3.10": "2025.5.10"}}
 
 
 def wanted() -> list[str]:
-    """Requirement lines of both files without comments and visdom."""
+    """Requirement lines of both files without comments and what is installed apart."""
     lines = []
     for name in ("requirements.txt", "requirements-dev.txt"):
         for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
-            if line and not line.startswith(("#", "visdom")):
+            if line and not line.startswith(("#", *APART)):
                 lines.append(line)
     return [*lines, *PINNED, *VISDOM_NEEDS]
 

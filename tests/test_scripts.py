@@ -6,6 +6,7 @@ The scripts run in a copied tree, with a stand-in for Python that only pretends 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,11 @@ def test_the_lock_pins_every_requirement_to_one_version() -> None:
     for name in ("requirements.txt", "requirements-dev.txt"):
         for line in (ROOT / name).read_text(encoding="utf-8").lower().splitlines():
             if line and not line.startswith("#"):
-                assert line.partition(">=")[0].replace("_", "-") in pinned, line
+                assert line.partition(">=")[0].replace("_", "-") in pinned | {"ipyniivue"}, line
+    # Installed apart, without what a notebook would need.
+    apart = re.search(r'VIEWER="ipyniivue==([\d.]+)"', (ROOT / "scripts/env.sh").read_text())
+    assert apart is not None
+    assert "ipyniivue" not in pinned
     assert "torch==2.14.1\n" in lock
     assert "torchvision==0.29.1\n" in lock
 
@@ -192,8 +197,9 @@ def test_the_first_start_installs_once_and_says_so_in_one_line(
     )
     installs = log(tmp_path)
     assert installs[0] == "venv"
-    assert len(installs) == 2  # Python 3.12 takes visdom's wheel
+    assert len(installs) == 3  # Python 3.12 takes visdom's wheel
     assert installs[1].endswith(f"-r {project}/requirements.lock")
+    assert "--no-deps ipyniivue==" in installs[2]
     assert (project / ".venv" / ".complete").is_file()
 
     began = time.monotonic()
@@ -206,7 +212,7 @@ def test_the_first_start_installs_once_and_says_so_in_one_line(
 @pytest.mark.parametrize("version", ["3.10", "3.11"])
 def test_older_pythons_build_visdom_first(start: Start, tmp_path: Path, version: str) -> None:
     assert start("run.sh", FAKE_VERSION=version).returncode == 0
-    _, tools, visdom, lock = log(tmp_path)
+    _, tools, visdom, lock, _ = log(tmp_path)
     assert "setuptools<81" in tools
     assert "--no-build-isolation" in visdom
     assert visdom.endswith("visdom==0.2.4")
@@ -260,10 +266,17 @@ def test_a_half_finished_installation_is_repaired(
     assert answer.returncode == 0
     assert len(answer.stderr.splitlines()) == 1
     # What the first attempt left is not trusted: the environment is made anew, then filled.
-    made, install = log(tmp_path)
+    made, install, _ = log(tmp_path)
     assert made == "venv"
     assert install.endswith("requirements.lock")
     assert (project / ".venv" / ".complete").is_file()
+
+
+def test_a_viewer_that_cannot_be_had_is_named(start: Start, project: Path) -> None:
+    answer = start("run.sh", FAKE_FAILS_AT="ipyniivue==")
+    assert answer.returncode == 2
+    assert "error: installing ipyniivue==" in answer.stderr
+    assert not (project / ".venv" / ".complete").exists()
 
 
 def test_visdom_that_cannot_be_built_is_named(start: Start, project: Path) -> None:
@@ -280,7 +293,7 @@ def test_a_changed_lock_installs_again(start: Start, project: Path, tmp_path: Pa
         stream.write("another==1.0\n")
     answer = start("run.sh")
     assert answer.stderr.startswith("installing the packages")
-    assert len(log(tmp_path)) == 1
+    assert len(log(tmp_path)) == 2
     assert start("run.sh").stderr == ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 CPUINFO = Path("/proc/cpuinfo")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 FIRST_BF16_CAPABILITY = (8, 0)  # Ampere
 
 
@@ -20,7 +22,29 @@ def count_gpus() -> int:
     """Number of usable CUDA devices. Imports torch, so call it only when the answer is needed."""
     import torch
 
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `why_no_gpu` tells it in one line
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def why_no_gpu() -> str | None:
+    """What keeps torch from the NVIDIA GPU that the machine has; None where it has none.
+
+    Such as a driver that is older than torch's CUDA, or a torch without CUDA.
+    """
+    import torch
+
+    if not NVIDIA_DRIVER.exists():
+        return None
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA: install one with it (pytorch.org)"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return None
+    told = " ".join(str(one.message) for one in caught)
+    reason = told.partition(". ")[0] or "torch found no usable device (CUDA_VISIBLE_DEVICES?)"
+    return f"{reason} (torch {torch.__version__} needs the driver of CUDA {torch.version.cuda})"
 
 
 def choose_devices(gpu_ids: str) -> list[torch.device]:
@@ -32,14 +56,21 @@ def choose_devices(gpu_ids: str) -> list[torch.device]:
     import torch
 
     count = count_gpus() if gpu_ids != "-1" else 0
+    if gpu_ids == "all" and count == 0 and (reason := why_no_gpu()) is not None:
+        print(f"warning: the GPU is not used: {reason}", file=sys.stderr)
     if gpu_ids == "-1" or (gpu_ids == "all" and count == 0):
         return [torch.device("cpu")]
     indices = range(count) if gpu_ids == "all" else [int(word) for word in gpu_ids.split(",")]
     for index in indices:
         if index >= count:
+            if count:
+                raise UserError(
+                    f"--gpu_ids names GPU {index}, found {count}: give numbers below {count}, or "
+                    "-1 for the CPU"
+                )
             raise UserError(
-                f"--gpu_ids names GPU {index}, found {count}: give numbers below {count}, or -1 "
-                "for the CPU"
+                f"--gpu_ids names GPU {index}, found none: "
+                f"{why_no_gpu() or 'the machine shows no NVIDIA driver'}; -1 takes the CPU"
             )
     return [torch.device("cuda", index) for index in indices]
 

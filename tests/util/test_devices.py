@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,45 @@ def test_emulated_bf16_is_told_in_one_line(
     warn_of_emulated_bf16(torch.device("cpu"))
     err = capsys.readouterr().err
     assert err.count("\n") == lines == err.count("has no bf16 arithmetic")
+
+
+TOO_OLD = (
+    "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040). "
+    "Please update your GPU driver."
+)
+
+
+def test_a_gpu_that_torch_cannot_use_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unusable() -> bool:
+        warnings.warn(TOO_OLD, stacklevel=1)
+        return False
+
+    monkeypatch.setattr(util.devices, "NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", unusable)
+    assert choose_devices("all") == [torch.device("cpu")]
+    err = capsys.readouterr().err
+    assert err.startswith("warning: the GPU is not used: CUDA initialization: The NVIDIA driver")
+    assert "(found version 11040) (torch 2" in err
+    assert err.endswith("needs the driver of CUDA 13.0)\n")
+    assert err.count("\n") == 1
+    with pytest.raises(UserError, match="names GPU 0, found none: CUDA initialization: The NVIDIA"):
+        choose_devices("0")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert choose_devices("all") == [torch.device("cpu")]
+    assert "this torch was built without CUDA" in capsys.readouterr().err
+    assert choose_devices("-1") == [torch.device("cpu")]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_machine_without_a_gpu_hears_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(util.devices, "NVIDIA_DRIVER", tmp_path / "none")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_devices("all") == [torch.device("cpu")]
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="found none: the machine shows no NVIDIA driver; -1"):
+        choose_devices("0")
