@@ -23,6 +23,11 @@ METHOD_MARK = re.compile(r'<meta content="(\w+)" name="method">')
 HEAD_BYTES = 1024  # the mark stands within them
 BYTES_PER_MB = 1e6
 
+NOTE = (
+    "Left button: crosshair. Right button: move. Wheel: slices, with Ctrl zoom. Values are those "
+    "of the volumes on this page. Detail below the input's resolution is inferred, not measured."
+)
+
 # Entries of a run record for the page, in this order, under these names.
 FACTS = {
     "method": "method",
@@ -116,14 +121,7 @@ def case_page(
         body.add(tags.p("other pages of this folder: ", *_between(links)))
     for node in viewer_nodes(viewer):
         body.add(node)
-    body.add(
-        tags.p(
-            "Left button: crosshair. Right button: move. Wheel: slices, with Ctrl zoom. Values are "
-            "those of the volumes on this page. Detail below the input's resolution is inferred, "
-            "not measured.",
-            cls="note",
-        )
-    )
+    body.add(tags.p(NOTE, cls="note"))
     for section in sections:
         body.add(tags.h2(section.title))
         for node in section.content:

@@ -56,6 +56,13 @@ class TestOptions(BaseOptions):
             default=10,
             help="phantomtest: how many of the fixed unseen patients (made on first use)",
         )
+        group.add_argument(
+            "--compare",
+            nargs="+",
+            metavar="FOLDER",
+            help="put results of one case side by side in compare.html and do nothing else; each "
+            "is a results folder, or LABEL=FOLDER",
+        )
         group.add_argument("--results_dir", default="results", help="folder for what is written")
         group.add_argument(
             "--page_mb",
@@ -185,6 +192,7 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+COMPARE_OPTIONS = {"compare", "results_dir", "overwrite", "page_mb", "debug"}
 # All that --export looks at.
 EXPORT_OPTIONS = {
     "export", "checkpoint", "name", "epoch", "load_iter", "checkpoints_dir", "overwrite", "windows",
@@ -196,6 +204,12 @@ def refuse_idle_options(
     parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
 ) -> None:
     """Refuse options that were given but would have no effect on the chosen method."""
+    if options.compare:
+        idle = given - COMPARE_OPTIONS
+        if idle:
+            parser.error(f"--{min(idle)} has no effect with --compare: leave it out")
+        if not options.page_mb:
+            parser.error("--page_mb is 0, but --compare makes a page: give some megabytes")
     if options.dry_run and options.export:
         parser.error("--dry_run has no effect with --export: leave it out")
     for name, methods in METHOD_OPTIONS.items():

@@ -136,6 +136,14 @@ def soft_volume(size: tuple[int, int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-700, 100, (z, y, x)).astype(np.int16)
 
 
+def lung_like(size: tuple[int, int, int]) -> np.ndarray:
+    """int16 (z, y, x): smooth texture, so that neighbours differ by more than rounding."""
+    x, y, z = size
+    rows, columns = np.mgrid[:y, :x]
+    wave = np.sin(rows / 3.0) * np.cos(columns / 4.0)
+    return np.stack([-650 + 250 * wave + 10 * index for index in range(z)]).astype(np.int16)
+
+
 def write_ct(
     path: Path, array: np.ndarray, affine: np.ndarray, mask: np.ndarray | None = None
 ) -> Path:

@@ -20,7 +20,7 @@ def train_options(*words: str, gpus: int = 0) -> Namespace:
 
 def evaluation_options(*words: str) -> Namespace:
     """Options of a test; without the page, which takes longer than a tiny run, unless asked for."""
-    page = [] if {"--page_mb", "--export"}.intersection(words) else ["--page_mb", "0"]
+    page = [] if {"--page_mb", "--export", "--compare"}.intersection(words) else ["--page_mb", "0"]
     return TestOptions().parse([*page, *words])[0]
 
 

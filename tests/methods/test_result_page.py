@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Page
-from method_helpers import IdentityResolver, affines, read_nifti, stub_model, write_ct
+from method_helpers import (
+    IdentityResolver,
+    affines,
+    lung_like,
+    read_nifti,
+    stub_model,
+    write_ct,
+)
 from option_helpers import evaluation_options
 
 import methods.super_resolution
@@ -22,14 +29,6 @@ from util.viewer_page import _packed_niivue
 SIZE = (40, 32, 12)  # x, y, z
 SCALE = 4
 UPPER_LEFT = 0.2  # where the pointer goes, as a share of the canvas
-
-
-def lung_like(size: tuple[int, int, int]) -> np.ndarray:
-    """int16 (z, y, x): smooth texture, so that neighbours differ by more than rounding."""
-    x, y, z = size
-    rows, columns = np.mgrid[:y, :x]
-    wave = np.sin(rows / 3.0) * np.cos(columns / 4.0)
-    return np.stack([-650 + 250 * wave + 10 * index for index in range(z)]).astype(np.int16)
 
 
 def make(folder: Path, monkeypatch: pytest.MonkeyPatch, affine: np.ndarray, *words: str) -> Path:
