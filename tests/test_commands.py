@@ -63,3 +63,13 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     assert all(np.isfinite(row["psnr"]) for row in scores.values())
     assert re.search(r"^cubic +\d+\.\d\d +\d\.\d{4}$", scored, re.MULTILINE)
     assert not list(results.glob("*.partial"))
+    assert (results / "index.html").stat().st_size > 1_000_000
+    told = run("bash scripts/tutorial.sh", tmp_path)
+    steps = ["== 1 of 3.", "dry run", "== 2 of 3.", "== 3 of 3. Look at it"]
+    assert [step for step in steps if step in told] == [steps[0], *steps[2:]]
+    tutorial = results / "tutorial"
+    assert {path.name for path in tutorial.iterdir()} == {
+        "SR.nii.gz", "clinical.nii.gz", "SR.itksnap", "SR_dicom", "preview.png", "run.json",
+        "index.html",
+    }  # fmt: skip
+    assert len(list((tutorial / "SR_dicom").iterdir())) == 2
