@@ -98,6 +98,22 @@ def test_pytest_looks_for_tests_in_their_folder_alone() -> None:
         assert [node for node in defined if getattr(node, "name", "").startswith("test")] == []
 
 
+def test_the_picture_of_the_rooms_shows_the_imports_that_there_are() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = text.split("```mermaid")[1].split("```")[0]
+    drawn = set(re.findall(r"^ *(\w+)(?:\[[^\]]*\])? --> (\w+)$", picture, re.M))
+    rooms = {room: files(room) for room in LAYERS}
+    rooms |= {Path(script).stem: [ROOT / script] for script in ("train.py", "medicaltest.py")}
+    found = {
+        (room, module)
+        for room, paths in rooms.items()
+        for path in paths
+        for _, module in imports(path)
+        if module in LAYERS and module != room
+    }
+    assert drawn == found
+
+
 def test_every_package_that_is_imported_is_required() -> None:
     """And every one that is required is imported. Optional ones are there for the tests."""
 

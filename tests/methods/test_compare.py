@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -82,7 +81,6 @@ def test_two_results_stand_side_by_side(results: Path, tmp_path: Path, browser: 
     assert table[1][3] == "0.00"
     assert float(table[2][3]) > 0
     assert browser.errors() == []
-    browser.screenshot(Path(os.environ.get("SCREENSHOTS", tmp_path)) / "compare_page.png")
 
 
 def test_restored_results_stand_beside_the_truth_with_their_scores(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -248,12 +247,3 @@ def test_the_page_of_another_method_is_kept(tmp_path: Path) -> None:
     page.write_text("made by hand")
     keep_other_page(page, "phantomtest")
     assert (tmp_path / "other.html").read_text() == "made by hand"
-
-
-def test_screenshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Page) -> None:
-    """The picture of the documentation: SCREENSHOTS=docs/images pytest -k screenshot."""
-    folder = make(tmp_path, monkeypatch, affines()["lps"])
-    browser.open(folder / "index.html")
-    target = Path(os.environ.get("SCREENSHOTS", tmp_path)) / "result_page.png"
-    browser.screenshot(target)
-    assert target.stat().st_size > 20_000
