@@ -58,7 +58,7 @@ def generate_phantom(
 ) -> PhantomPaths:
     """Make `folder` hold training and held-back phantom volumes for a magnification of `scale`.
 
-    Writes, on first use only (some 17 MB at 8x), `clinical/` (two patients, with lung masks),
+    Writes, on first use only (some 8 MB at 8x), `clinical/` (two patients, with lung masks),
     `micro/` (two other patients), `clinical_test/` and `micro_test/` (one further patient
     each), as uncompressed NIfTI. May be stopped at any time and called again.
 

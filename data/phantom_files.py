@@ -105,7 +105,7 @@ class PhantomPlan:
 
 
 def default_plan(scale: int, seed: int = 0) -> PhantomPlan:
-    """Sizes for training: 128 x 112 x 6 mm of chest, 32 x 32 x 4 mm of micro-CT specimens.
+    """Sizes for training: 128 x 112 x 3 mm of chest, 32 x 32 x 2 mm of micro-CT specimens.
 
     Raises:
         UserError: the scale is not one of SCALES, or the seed is negative.
@@ -115,7 +115,7 @@ def default_plan(scale: int, seed: int = 0) -> PhantomPlan:
     if seed < 0:
         raise UserError(f"phantom seed {seed}: expected 0 or more")
     side = round(FIELD_OF_VIEW * scale / ClinicalScanner().pixel)
-    return PhantomPlan(scale, (256, 224, 12), (side, side, 8), seed)
+    return PhantomPlan(scale, (256, 224, 6), (side, side, 4), seed)
 
 
 def write_phantom(

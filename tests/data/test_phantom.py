@@ -179,7 +179,7 @@ def test_default_plans_keep_the_ratio_and_the_volume_of_files() -> None:
         assert plan.micro_size[0] * micro.voxel == 32
         voxels = 3 * np.prod(plan.clinical_size) + 3 * np.prod(plan.micro_size)
         assert 2 * voxels < 250e6
-    assert default_plan(8).micro_size == (512, 512, 8)
+    assert default_plan(8).micro_size == (512, 512, 4)
 
 
 def test_another_seed_gives_other_patients(tmp_path: Path) -> None:
