@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from data.sampling import item_generator
 from models.assembly import residual_blocks
 from models.loss_names import LOGGED, LOSSES
 from models.medical_cycle_gan import MODELS
+from util.processes import Processes
 
 
 def test_a_step_reports_every_loss_and_moves_every_network() -> None:
@@ -120,6 +122,38 @@ def test_only_what_has_a_weight_is_computed_and_moved(
         )
     }
     assert moved == moving
+
+
+class Halving(Processes):
+    """Two processes, of which the other one has zeros everywhere."""
+
+    messages: ClassVar[list[list[torch.Tensor]]] = []
+
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.messages.append(list(tensors))
+        with torch.no_grad():
+            for tensor in {id(one): one for one in tensors}.values():
+                tensor.mul_(0.5)
+
+
+@pytest.mark.parametrize("words", [(), ("--lambda_G_A", "0", "--lambda_G_B", "0")])
+def test_losses_of_all_processes_are_averaged_with_and_without_discriminators(
+    words: tuple[str, ...],
+) -> None:
+    alone = tiny_model(*words)
+    alone.set_input(tiny_batch())
+    alone.optimize_parameters()
+    Halving.messages.clear()
+    model = tiny_model(*words)
+    model.processes = Halving(0, 2)
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    # One message after each backward pass, however few networks there are to move.
+    assert len(Halving.messages) == 2
+    for name, loss in alone.losses.items():
+        same = name in ("learning_rate", "skipped")
+        torch.testing.assert_close(model.losses[name], loss if same else loss / 2)
+    assert float(model.losses["learning_rate"]) == pytest.approx(model.options.lr)
 
 
 def test_pseudo_pairs_are_micro_patches_and_their_area_average() -> None:
