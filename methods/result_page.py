@@ -43,6 +43,7 @@ FACTS = {
     "precision": "in",
     "seconds": "seconds",
     "seconds_per_slice": "seconds a slice",
+    "duration_seconds": "seconds since the start",
     "started": "started",
     "git_commit": "code",
 }
@@ -93,7 +94,7 @@ def make_page(
             others,
         )
         write_text(path, text)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"no page: {error} (the results are complete)", file=sys.stderr)
         return
     print(f"open {path} in a browser to look at it")
