@@ -30,6 +30,7 @@ if [ -z "$DICOM" ]; then
         "$PYTHON" "$PROJECT/scripts/phantom_dicom.py" --out "$DICOM"
     fi
 fi
+[ -d "$DICOM" ] || fail "$DICOM is no folder: give the folder of one DICOM series"
 COUNT="$(find "$DICOM" -maxdepth 1 -type f | wc -l)"
 SLICES="${2:-$((COUNT / 2)):$((COUNT / 2 + 2))}"
 
