@@ -121,7 +121,8 @@ def viewer_nodes(viewer: Viewer) -> list[Any]:
         "unit": viewer.unit,
     }
     nodes = [tags.div(id="viewer", cls="viewer")]
-    nodes.append(_script("viewer-spec", json.dumps(spec).replace("<", "\\u003c"), "application/json"))
+    text = json.dumps(spec).replace("<", "\\u003c")  # no name can end the script
+    nodes.append(_script("viewer-spec", text, "application/json"))
     nodes += [_script(name, _base64(content)) for name, content in volumes.items()]
     nodes.append(_script("niivue", _packed_niivue()))
     program = (HERE / "viewer.js").read_text(encoding="utf-8")
