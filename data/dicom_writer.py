@@ -10,13 +10,31 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
-from data.dicom_headers import looks_like_dicom
+from data.dicom_headers import read_slice_headers
 from data.formats import case_name
 from util.errors import UserError
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP class
-DESCRIPTION = "super-resolution, SR-CycleGAN; for research only"
-LONGEST_DESCRIPTION = 64  # characters of a value of type LO
+LONGEST_TEXT = 64  # characters of a value of type LO or of a part of a name
+# What stands in (0008,0005) -> Python's name; PS3.3, C.12.1.1.2. Several at once (ISO 2022) with
+# their changes in mid-text are left to ISO 2022 for Japanese, the one that Python reads.
+CHARACTER_SETS = {
+    "ISO_IR 100": "latin-1",
+    "ISO_IR 101": "iso8859-2",
+    "ISO_IR 109": "iso8859-3",
+    "ISO_IR 110": "iso8859-4",
+    "ISO_IR 144": "iso8859-5",
+    "ISO_IR 127": "iso8859-6",
+    "ISO_IR 126": "iso8859-7",
+    "ISO_IR 138": "iso8859-8",
+    "ISO_IR 148": "iso8859-9",
+    "ISO_IR 13": "shift_jis",
+    "ISO 2022 IR 87": "iso2022_jp",
+    "ISO_IR 166": "tis-620",
+    "ISO_IR 192": "utf-8",
+    "GB18030": "gb18030",
+    "GBK": "gbk",
+}
 # Patient and study, which a derived series shares with the one that it was made from.
 SHARED = (
     "0008|0020",  # study date
@@ -37,7 +55,13 @@ SHARED = (
 
 
 def write_series(
-    folder: Path, slices: Iterable[np.ndarray], affine: np.ndarray, count: int, source: Path
+    folder: Path,
+    slices: Iterable[np.ndarray],
+    affine: np.ndarray,
+    count: int,
+    source: Path,
+    image_type: str,
+    description: str,
 ) -> None:
     """Write a series; holds one slice at a time.
 
@@ -47,6 +71,8 @@ def write_series(
         affine: (4, 4), voxel (x, y, z) -> mm, LPS; its columns at right angles.
         count: of the slices.
         source: what the series was made from; a DICOM folder lends patient and study.
+        image_type: of the slices, such as that of `data.export_formats`.
+        description: of the series, in ASCII, up to 64 characters.
 
     Raises:
         UserError: a slice cannot be written.
@@ -57,15 +83,15 @@ def write_series(
     now = datetime.now()
     digits = max(5, len(str(count)))
     common |= {
-        "0008|0008": "DERIVED\\SECONDARY\\AXIAL",
+        "0008|0005": "ISO_IR 192",  # all text is UTF-8
+        "0008|0008": image_type,
         "0008|0012": now.strftime("%Y%m%d"),
         "0008|0013": now.strftime("%H%M%S"),
         "0008|0016": CT_IMAGE,
         "0008|0021": now.strftime("%Y%m%d"),
         "0008|0031": now.strftime("%H%M%S"),
         "0008|0060": "CT",
-        "0008|103e": DESCRIPTION[:LONGEST_DESCRIPTION],
-        "0008|2111": DESCRIPTION,
+        "0008|103e": description,
         "0018|0050": _decimal(spacing[2]),
         "0018|0088": _decimal(spacing[2]),
         "0020|000e": new_uid(),
@@ -98,22 +124,39 @@ def write_series(
 
 
 def shared_tags(source: Path) -> dict[str, str]:
-    """Patient and study of a DICOM series; of another volume its case name and a new study."""
-    if source.is_dir():
-        first = next((path for path in sorted(source.iterdir()) if looks_like_dicom(path)), None)
-        if first is not None:
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(first))
-            reader.ReadImageInformation()
-            there = set(reader.GetMetaDataKeys())
-            return {tag: reader.GetMetaData(tag) for tag in SHARED if tag in there}
-    name = case_name(source)
-    return {
+    """Patient and study of a DICOM series; what it does not state, and of another volume all, is
+    made from the case's name and new UIDs."""
+    name = plain_text(case_name(source).replace("\\", " "))
+    tags = {
         "0010|0010": name,
         "0010|0020": name,
         "0020|000d": new_uid(),
         "0020|0052": new_uid(),
     }
+    headers = read_slice_headers(source) if source.is_dir() else []
+    if headers:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(headers[0].path))
+        reader.ReadImageInformation()
+        stated = {tag: reader.GetMetaData(tag) for tag in reader.GetMetaDataKeys()}
+        character_set = stated.get("0008|0005", "").split("\\")[-1].strip()
+        for tag in SHARED:
+            text = plain_text(stated.get(tag, ""), CHARACTER_SETS.get(character_set, "utf-8"))
+            if text:
+                tags[tag] = text
+    return tags
+
+
+def plain_text(text: str, character_set: str = "utf-8") -> str:
+    """Text as a DICOM value in UTF-8: SimpleITK hands out bytes that are not UTF-8 as surrogates.
+
+    Args:
+        text: as read, or a file's name.
+        character_set: Python's name of the one that the bytes are in; what does not fit becomes
+            U+FFFD.
+    """
+    raw = text.encode("utf-8", "surrogateescape")
+    return raw.decode(character_set, "replace").strip(" \0")[:LONGEST_TEXT]
 
 
 def new_uid() -> str:

@@ -19,6 +19,8 @@ from util.progress import progress
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GZIP_LEVEL = 1  # packing noisy CT harder takes long and gives little
+DERIVED = "DERIVED\\SECONDARY\\AXIAL"  # image type of a DICOM series
+DESCRIPTION = "super-resolution, SR-CycleGAN; for research only"
 
 
 def export_name(result: str, kind: str) -> str:
@@ -44,8 +46,9 @@ def export_volume(result: Path, kind: str, source: Path) -> Path:
     """
     layout = read_layout(result)
     target = result.with_name(export_name(result.name, kind))
+    check_export_place(target, kind)
     if kind == "dicom":
-        _replace_folder(target, lambda folder: _write_dicom(folder, result, layout, source))
+        replace_series(target, lambda folder: _write_dicom(folder, result, layout, source))
         return target
     headers = {"nrrd": nrrd_header, "mha": meta_header}
     if kind not in headers:
@@ -58,6 +61,38 @@ def export_volume(result: Path, kind: str, source: Path) -> Path:
         else:
             _append(stream, result, layout)
     return target
+
+
+def check_export_place(target: Path, kind: str) -> None:
+    """Refuse what stands where an export would go and is none.
+
+    Args:
+        target: file, or folder of a series, see `export_name`.
+        kind: as for `export_volume`.
+
+    Raises:
+        UserError: a folder where a file would go, the reverse, or a folder with other files.
+    """
+    if kind == "dicom" and target.exists() and not _is_series(target):
+        what = "holds other files than DICOM slices" if target.is_dir() else "is a file"
+        raise UserError(f"{target} {what}, expected the folder of a series: move it away")
+    if kind != "dicom" and target.is_dir():
+        raise UserError(f"{target} is a folder, expected a file: move it away")
+
+
+def remove_exports(result: Path) -> None:
+    """Remove the exports of an earlier result of this name; what is no export stays."""
+    for kind in ("nrrd", "mha"):
+        target = result.with_name(export_name(result.name, kind))
+        if target.is_file():
+            target.unlink()
+    series = result.with_name(export_name(result.name, "dicom"))
+    if _is_series(series):
+        shutil.rmtree(series)
+
+
+def _is_series(folder: Path) -> bool:
+    return folder.is_dir() and all(path.suffix == ".dcm" for path in folder.iterdir())
 
 
 def nrrd_header(layout: NiftiLayout) -> str:
@@ -125,13 +160,17 @@ def _append(stream: BinaryIO | gzip.GzipFile, result: Path, layout: NiftiLayout)
 
 def _write_dicom(folder: Path, result: Path, layout: NiftiLayout, source: Path) -> None:
     lps = RAS_TO_LPS @ layout.affine
-    write_series(folder, _slices(result, layout), lps, layout.shape[0], source)
+    slices = _slices(result, layout)
+    write_series(folder, slices, lps, layout.shape[0], source, DERIVED, DESCRIPTION)
 
 
-def _replace_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder beside `target`, then let it take the name."""
-    if target.exists() and any(path.suffix != ".dcm" for path in target.iterdir()):
-        raise UserError(f"{target} holds other files than DICOM slices: move it away")
+def replace_series(target: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside `target`, then let it take the name; whole or not at all.
+
+    Raises:
+        UserError: see `check_export_place`, or the disk refuses.
+    """
+    check_export_place(target, "dicom")
     partial = target.with_name(target.name + PARTIAL_ENDING)
     shutil.rmtree(partial, ignore_errors=True)
     try:

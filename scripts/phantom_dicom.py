@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from data.dicom_writer import write_series  # noqa: E402
 from data.discovery import find_volumes  # noqa: E402
-from data.export_formats import RAS_TO_LPS  # noqa: E402
+from data.export_formats import RAS_TO_LPS, replace_series  # noqa: E402
 from data.phantom import generate_phantom  # noqa: E402
 from data.readers import read_volume  # noqa: E402
 from data.training_data import report_phantom  # noqa: E402
@@ -27,6 +27,8 @@ from options.base_options import PHANTOM_FOLDER  # noqa: E402
 from util.errors import UserError, run_command_line  # noqa: E402
 
 SCALE = 8  # of the default phantom, which run.sh and test.sh take too
+IMAGE_TYPE = "ORIGINAL\\PRIMARY\\AXIAL"
+DESCRIPTION = "digital lung phantom, no patient"
 
 
 def main(arguments: list[str]) -> None:
@@ -41,8 +43,12 @@ def main(arguments: list[str]) -> None:
     (path,) = find_volumes([str(phantom.clinical_test)])
     volume = read_volume(path)
     slices = (np.rint(volume.read_slice(index)) for index in range(volume.num_slices))
-    out.mkdir(parents=True, exist_ok=True)
-    write_series(out, slices, RAS_TO_LPS @ volume.affine, volume.num_slices, path)
+    lps = RAS_TO_LPS @ volume.affine
+
+    def write(folder: Path) -> None:
+        write_series(folder, slices, lps, volume.num_slices, path, IMAGE_TYPE, DESCRIPTION)
+
+    replace_series(out, write)
     print(f"wrote {volume.num_slices} slices to {out}")
 
 

@@ -10,7 +10,12 @@ import SimpleITK as sitk  # noqa: N813 - the library's own short name
 from method_helpers import affines
 
 import data.export_formats
-from data.export_formats import export_name, export_volume
+from data.export_formats import (
+    check_export_place,
+    export_name,
+    export_volume,
+    remove_exports,
+)
 from data.readers import read_volume
 from data.writers import write_volume
 from util.errors import UserError
@@ -84,6 +89,75 @@ def test_the_series_is_a_derived_one_with_uids_of_its_own(tmp_path: Path) -> Non
     assert all(len(one["0008|0018"]) <= 64 for one in told)
 
 
+def rewritten(series: Path, old: bytes, new: bytes) -> None:
+    """Replace bytes in all files of a series, as another scanner would have written them."""
+    assert len(old) == len(new)
+    for path in series.iterdir():
+        path.write_bytes(path.read_bytes().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("character_set", "coding", "name"),
+    [
+        (b"ISO_IR 192", "utf-8", "Müller^Jörg"),
+        (b"ISO_IR 100", "latin-1", "Müller^Jörg"),
+        (b"ISO_IR 144", "iso8859-5", "Иванов^Пётр"),
+    ],
+)
+def test_names_in_any_character_set_arrive_as_utf8(
+    tmp_path: Path, character_set: bytes, coding: str, name: str
+) -> None:
+    path, _ = make(tmp_path, "lps")
+    plain = "X" * len(name.encode(coding))
+    series = export_volume(path, "dicom", tmp_path / f"{plain}.nii.gz")
+    rewritten(series, b"ISO_IR 192", character_set)
+    rewritten(series, plain.encode("ascii"), name.encode(coding))
+    (tmp_path / "again").mkdir()
+    copy, _ = make(tmp_path / "again", "lps")
+    first = next(export_volume(copy, "dicom", series).iterdir())
+    assert tags_of(first)["0010|0010"] == name
+    assert name.encode("utf-8") in first.read_bytes()
+    assert tags_of(first)["0008|0005"] == "ISO_IR 192"
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("Müller 肺", "Müller 肺"),
+        ("a\\b", "a b"),
+        ("x" * 80, "x" * 64),
+        ("m\udcfcller", "m\ufffdller"),
+    ],
+)
+def test_any_case_name_can_be_written(tmp_path: Path, name: str, stored: str) -> None:
+    path, _ = make(tmp_path, "lps")
+    first = next(export_volume(path, "dicom", tmp_path / f"{name}.nii.gz").iterdir())
+    assert tags_of(first)["0010|0020"] == stored
+
+
+def test_what_a_series_does_not_state_is_supplied(tmp_path: Path) -> None:
+    path, _ = make(tmp_path, "lps")
+    series = export_volume(path, "dicom", tmp_path / "patient7.nii.gz")
+    # Tags that no reader looks at instead of those of the study and the frame of reference.
+    rewritten(series, b"\x20\x00\x0d\x00UI", b"\x20\x00\x0f\x00UI")
+    rewritten(series, b"\x20\x00\x52\x00UI", b"\x20\x00\x55\x00UI")
+    (tmp_path / "again").mkdir()
+    copy, _ = make(tmp_path / "again", "lps")
+    told = [tags_of(one) for one in export_volume(copy, "dicom", series).iterdir()]
+    for tag in ("0020|000d", "0020|0052"):
+        assert len({one[tag] for one in told}) == 1
+        assert told[0][tag].startswith("2.25.")
+
+
+def test_a_folder_that_is_no_series_lends_its_name_alone(tmp_path: Path) -> None:
+    path, _ = make(tmp_path, "lps")
+    store = tmp_path / "brain.zarr"
+    (store / "0").mkdir(parents=True)
+    (store / "zarr.json").write_text("{}")
+    first = next(export_volume(path, "dicom", store).iterdir())
+    assert tags_of(first)["0010|0010"] == "brain"
+
+
 def test_names() -> None:
     assert export_name("SR.nii.gz", "nrrd") == "SR.nrrd"
     assert export_name("fine.nii", "mha") == "fine.mha"
@@ -117,6 +191,32 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds other files"):
         export_volume(path, "dicom", path)
     assert (tmp_path / "SR_dicom" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "mha", "dicom"])
+def test_what_is_no_export_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    path, _ = make(tmp_path, "lps")
+    target = tmp_path / export_name(path.name, kind)
+    if kind == "dicom":
+        target.write_text("mine")
+    else:
+        target.mkdir()
+    with pytest.raises(UserError, match=r"SR.*(is a file|is a folder), expected .* move it away"):
+        check_export_place(target, kind)
+    with pytest.raises(UserError, match="move it away"):
+        export_volume(path, kind, path)
+    remove_exports(path)
+    assert target.exists()
+
+
+def test_exports_of_a_result_are_removed_with_it(tmp_path: Path) -> None:
+    path, _ = make(tmp_path, "lps")
+    for kind in ("nrrd", "mha", "dicom"):
+        export_volume(path, kind, path)
+    (tmp_path / "SR.txt").write_text("mine")
+    remove_exports(path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["SR.nii.gz", "SR.txt"]
+    remove_exports(path)
 
 
 def test_unknown_format(tmp_path: Path) -> None:
