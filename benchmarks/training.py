@@ -125,7 +125,7 @@ def print_speed(repeats: int, gpu_ids: str) -> None:
     for name in VARIANTS:
         command = [sys.executable, "-m", "benchmarks.training", "--only", name]
         command += ["--gpu_ids", gpu_ids, "--repeats", str(repeats)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
         rows.append(json.loads(done.stdout))
     print("\n| step at 8x, published sizes, batch 1 | seconds | ratio | peak GB | ratio |")
     print("|---|---|---|---|---|")

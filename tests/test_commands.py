@@ -34,7 +34,7 @@ def run(command: str, folder: Path) -> str:
     environment = {**os.environ, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
     environment.pop("PYTEST_XDIST_WORKER", None)
     done = subprocess.run(
-        ["bash", "-c", words], cwd=folder, env=environment, capture_output=True, text=True,
+        ["bash", "-c", words], cwd=folder, env=environment, capture_output=True, encoding="utf-8",
         timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

@@ -118,6 +118,6 @@ def test_a_quick_command_runs(start: str) -> None:
             words = [sys.executable, script, *words[2:]]
         elif words[0] == "python":
             words = [sys.executable, *words[1:]]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout

@@ -159,7 +159,7 @@ def tracked_files() -> list[Path]:
     """What git would keep, or all text files where this is no repository."""
     answer = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     names = answer.stdout.splitlines()
     return [ROOT / name for name in names] or [*files(*LAYERS, "tests"), *ROOT.glob("*.*")]

@@ -75,7 +75,7 @@ def test_the_model_trained_last_is_found_without_being_told(
     assert said.startswith("options\n")
     assert "model checkpoints/later/latest.pt (step 5), 2x, on cpu" in said
     assert sorted(path.name for path in Path("results").iterdir()) == [
-        "SR.nii.gz", "clinical.nii.gz", "preview.png", "run.json",
+        "SR.itksnap", "SR.nii.gz", "clinical.nii.gz", "index.html", "preview.png", "run.json",
     ]  # fmt: skip
     record = json.loads(Path("results/run.json").read_text(encoding="utf-8"))
     assert record["checkpoint"] == "checkpoints/later/latest.pt"
@@ -257,13 +257,11 @@ def test_the_evaluations_can_be_reached_by_name(
     }[domain]
     run("--method", method, "--input", str(volume))
     names = sorted(path.name for path in Path("results").iterdir())
-    assert names == sorted(
-        f"{domain}_{name}"
-        for name in (
-            "HR.nii.gz", "LR.nii.gz", "SR.nii.gz", "preview.png", "run.json", "scores.csv",
-            "scores.json",
-        )
+    kinds = (
+        "HR.nii.gz", "LR.nii.gz", "SR.nii.gz", "preview.png", "run.json", "scores.csv",
+        "scores.json",
     )  # fmt: skip
+    assert names == sorted([*(f"{domain}_{kind}" for kind in kinds), "index.html"])
     said = capsys.readouterr().out
     for word in ("PSNR (dB)", "SSIM", "SR ", "nearest ", "linear ", "cubic "):
         assert word in said

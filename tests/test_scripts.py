@@ -123,7 +123,7 @@ def test_shell_scripts_are_well_formed(name: str) -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing() -> None:
     words = ["shellcheck", "--shell=bash", *SHELL_SCRIPTS]
-    answer = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    answer = subprocess.run(words, capture_output=True, encoding="utf-8", cwd=ROOT, check=False)
     assert answer.returncode == 0, answer.stdout
 
 
@@ -165,7 +165,7 @@ def start(project: Path, tmp_path: Path) -> Start:
         variables = {"PATH": str(tools), "FAKE_LOG": str(tmp_path / "log"), **settings}
         return subprocess.run(
             [BASH, str(project / script), *words],
-            capture_output=True, text=True, cwd=cwd, env=variables, check=False,
+            capture_output=True, encoding="utf-8", cwd=cwd, env=variables, check=False,
         )  # fmt: skip
 
     return run

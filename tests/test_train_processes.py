@@ -42,7 +42,7 @@ def train(count: int, *words: str, code: int = 0) -> str:
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         timeout=PATIENCE,
         check=False,
     )
@@ -111,7 +111,7 @@ def test_a_signal_stops_all_at_the_same_step(
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
     until_trained(tmp_path / "run", process)
     workers = workers_of(process)
@@ -133,7 +133,7 @@ def test_a_process_that_dies_ends_all_and_its_error_is_shown(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
     until_trained(tmp_path / "run", process)
     workers = workers_of(process)
@@ -158,7 +158,10 @@ def test_an_error_of_one_process_is_told_in_its_line(
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """Process ids of the two that torchrun has started."""
     listed = subprocess.run(
-        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True, check=True
+        ["ps", "--ppid", str(process.pid), "-o", "pid="],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
     workers = [int(word) for word in listed.stdout.split()]
     assert len(workers) == 2

@@ -98,7 +98,7 @@ def git_commit(folder: Path) -> str | None:
         answer = subprocess.run(
             [*command, "--exclude", "*"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=GIT_SECONDS,
             check=True,
         )

@@ -108,7 +108,7 @@ def test_memory_stays_far_below_the_size_of_the_volume(tmp_path: Path, name: str
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(path)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
         env=environment,
     )

@@ -174,7 +174,7 @@ def test_torchruns_processes_share_a_cohort_and_wait_for_each_other(cohort: Coho
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
         [*command, str(ROOT / "medicaltest.py"), *cohort.words()],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, encoding="utf-8",
         timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

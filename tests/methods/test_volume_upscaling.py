@@ -163,7 +163,7 @@ def test_an_unpacked_result_holds_the_same_voxels(
     packed = run(checkpoint, ct, tmp_path / "packed")
     plain = run(checkpoint, ct, tmp_path / "plain", "--output_name", "fine.nii")
     assert {p.name for p in plain.iterdir()} == {
-        "fine.nii", "clinical.nii", "preview.png", "run.json",
+        "fine.nii", "fine.itksnap", "clinical.nii", "preview.png", "run.json",
     }  # fmt: skip
     for first, second in (("SR.nii.gz", "fine.nii"), ("clinical.nii.gz", "clinical.nii")):
         np.testing.assert_array_equal(read_nifti(packed / first)[0], read_nifti(plain / second)[0])

@@ -37,7 +37,7 @@ def test_help_is_fast_and_loads_no_package(program: str, tmp_path: Path) -> None
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     answer = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / program), "--help"],
-        capture_output=True, text=True, cwd=tmp_path, check=True,
+        capture_output=True, encoding="utf-8", cwd=tmp_path, check=True,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Time of the processor, which other work on the machine does not stretch.
@@ -103,7 +103,7 @@ def test_a_wrong_flag_answers_before_torch_is_loaded(program: str, tmp_path: Pat
     )
     answer = subprocess.run(
         [sys.executable, "-c", code, str(ROOT / program)],
-        capture_output=True, text=True, cwd=tmp_path, check=True,
+        capture_output=True, encoding="utf-8", cwd=tmp_path, check=True,
         env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert answer.stdout == "2 False\n"
