@@ -9,12 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from data.export_formats import export_name, export_volume
+from data.export_formats import (
+    check_export_place,
+    export_name,
+    export_volume,
+)
 from data.volume import Volume
 from data.windows import IntensityWindow
 from methods.case_view import case_viewer
 from methods.result_images import super_resolved_images
 from methods.result_page import Section, make_page
+from methods.volume_upscaling import preview_slice
+from util.errors import UserError
 from util.itksnap import write_workspace
 from util.page_parts import facts_table
 from util.viewer_page import Viewer
@@ -33,13 +39,36 @@ def export_names(options: Namespace) -> list[str]:
     return [workspace, export_name(options.output_name, options.output_format)]
 
 
+def check_exports(options: Namespace, folder: Path) -> None:
+    """Refuse, before any work, what `write_exports` would refuse at the end.
+
+    Raises:
+        UserError: something else stands where an export would go.
+    """
+    name = export_name(options.output_name, options.output_format)
+    check_export_place(folder / name, options.output_format)
+
+
 def write_exports(options: Namespace, folder: Path, source: Path) -> None:
-    """Write the files of `export_names`."""
+    """Write the files of `export_names`.
+
+    Raises:
+        UserError: the disk refuses; the result is complete, which the message says.
+    """
     result = folder / options.output_name
     overlays = {"input": folder / f"clinical{volume_ending(options)}"}
-    write_workspace(folder / export_names(options)[0], result, overlays)
-    if options.output_format != "nifti":
-        export_volume(result, options.output_format, source)
+    try:
+        write_workspace(folder / export_names(options)[0], result, overlays)
+        if options.output_format != "nifti":
+            export_volume(result, options.output_format, source)
+    except UserError as error:
+        raise UserError(f"{error} ({result} is complete: --resume writes the rest)") from error
+
+
+def complete_exports(options: Namespace, folder: Path, source: Path) -> None:
+    """Write the exports of a finished result where one is missing."""
+    if any(not (folder / name).exists() for name in export_names(options)):
+        write_exports(options, folder, source)
 
 
 def show_result(
@@ -49,19 +78,19 @@ def show_result(
     volume: Volume,
     mask: np.ndarray | None,
     window: IntensityWindow,
-    shown: int,
 ) -> None:
     """Write the case's page."""
 
     def viewer(page_bytes: float) -> Viewer:
         spread = "uncertainty" + volume_ending(options) if options.uncertainty else None
         name, scale = options.output_name, int(record["scale"])
+        shown = preview_slice(volume, mask)
         images = super_resolved_images(folder, volume, mask, window, scale, name, spread, shown)
         return case_viewer(images, page_bytes)
 
-    error = record["consistency_error_hu"]
+    error = record.get("consistency_error_hu", {})
     sections = []
-    if error["mean"] is not None:
+    if error.get("mean") is not None:
         facts = {
             "mean": f"{error['mean']:.2f} HU",
             "largest": f"{error['largest']:.1f} HU",

@@ -15,11 +15,16 @@ from data.formats import NIFTI_ENDINGS, ending_of
 from data.nifti_slices import read_layout
 from data.readers import read_volume
 from data.volume import parse_slices
+from data.windows import Domain
 from methods.case_enlarger import ORIENTATIONS
 from methods.cohort import own_share
 from methods.companions import export_names
 from methods.loading import TestModel, input_paths, load_model, result_folders
 from methods.phantom_benchmark import load_models
+from methods.phantom_report import OUTPUTS
+from methods.restoration import output_names as restored_names
+from methods.restoration import stored_type
+from methods.result_page import PAGE
 from methods.super_resolution import output_names
 from models.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
@@ -31,38 +36,39 @@ PHANTOM_IS_MISSING = "the phantom, which would be made first (under a minute on 
 
 
 def dry_run(options: Namespace) -> int:
-    """Tell what the run would do; writes nothing but the cache of unpacked inputs.
+    """Tell what the run would do; writes nothing but the cache of unpacked volumes.
 
     Returns:
         Exit code 0.
     """
-    print("dry run: nothing is written")
+    print("dry run: nothing is written but the cache of unpacked volumes")
     if options.method == "phantomtest":
         models = load_models(options)
         cases = options.input or [f"{options.patients} phantom patients (made where missing)"]
         print(f"{len(models)} models on {', '.join(map(str, cases))}")
-        print(f"would write {Path(options.results_dir) / 'index.html'} and the tables")
+        names = [name for name in OUTPUTS if name != PAGE or options.page_mb > 0]
+        print(f"{options.results_dir}: {', '.join([*names, 'phantom_run.json'])}")
         return 0
     model = load_model(options)
     if not options.input and not (Path(PHANTOM_FOLDER) / f"x{model.scale}").is_dir():
         print(f"on {PHANTOM_IS_MISSING}")
         return 0
-    domain = "micro" if options.method == "microCTsmallpatchtest" else "clinical"
-    paths = input_paths(options, model.scale, domain)
+    paths = input_paths(options, model.scale, domain_of(options))
     folders = result_folders(paths, options.results_dir)
     cases = own_share(list(zip(paths, folders, strict=True)), options.num_parts, options.part_id)
     seconds_per_pixel = time_per_pixel(model.resolver)
     total_bytes, total_seconds = 0.0, 0.0
     for path, folder in cases:
-        size = volume_size(path, options)
+        size, voxel_bytes = volume_size(path, options)
         voxels, seconds = case_cost(size, model, options)
         seconds *= seconds_per_pixel
-        total_bytes += voxels * INT16_BYTES
+        case_bytes = voxels * voxel_bytes
+        total_bytes += case_bytes
         total_seconds += seconds
         written = ", ".join(planned_files(options))
         print(
             f"{path}: {' x '.join(map(str, size))} voxels -> {folder}: {written}; at most "
-            f"{format_bytes(voxels * INT16_BYTES)}, about {format_seconds(seconds)}"
+            f"{format_bytes(case_bytes)}, about {format_seconds(seconds)}"
         )
         for name in planned_files(options):
             if (folder / name).exists() and not (options.overwrite or options.resume):
@@ -80,23 +86,37 @@ def dry_run(options: Namespace) -> int:
 
 def planned_files(options: Namespace) -> list[str]:
     """Names of what a case would leave."""
+    page = [PAGE] if options.page_mb > 0 else []
     if options.method == "smallpatchtest":
-        return [*output_names(options), *export_names(options)]
-    domain = "micro" if options.method == "microCTsmallpatchtest" else "clinical"
-    return [f"{domain}_{role}.nii.gz" for role in ("HR", "LR", "SR")]
+        return [*output_names(options), *export_names(options), "run.json", *page]
+    domain = domain_of(options)
+    return [*restored_names(domain), f"{domain}_run.json", *page]
 
 
-def volume_size(path: Path, options: Namespace) -> tuple[int, int, int]:
-    """Voxels (x, y, z) that would be worked on; of NIfTI files the header alone is read."""
+def domain_of(options: Namespace) -> Domain:
+    """What the method's inputs are."""
+    return "micro" if options.method == "microCTsmallpatchtest" else "clinical"
+
+
+def volume_size(path: Path, options: Namespace) -> tuple[tuple[int, int, int], int]:
+    """Voxels (x, y, z) that would be worked on, and bytes of a written one.
+
+    Of NIfTI files the header alone is read.
+    """
     if ending_of(path) in NIFTI_ENDINGS:
-        slices, rows, columns = read_layout(path).shape
+        layout = read_layout(path)
+        slices, rows, columns = layout.shape
+        stored = stored_type(layout.dtype, layout.slope, layout.intercept)
     else:
         cache_dir = Path(options.cache_dir) if options.cache_dir else None
-        columns, rows, slices = read_volume(path, cache_dir, options.micro_spacing).size
+        volume = read_volume(path, cache_dir, options.micro_spacing)
+        columns, rows, slices = volume.size
+        stored = stored_type(volume.array.dtype, volume.slope, volume.intercept)
     if options.slices is not None:
         start, stop = parse_slices(options.slices, slices)
         slices = stop - start
-    return columns, rows, slices
+    in_hu = options.method == "smallpatchtest"
+    return (columns, rows, slices), INT16_BYTES if in_hu else np.dtype(stored).itemsize
 
 
 def case_cost(

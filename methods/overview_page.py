@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 
 from dominate import tags
 
-from methods.result_page import PAGE, chosen_facts
-from util.errors import UserError
+from methods.result_page import PAGE, chosen_facts, keep_other_page, page_links, page_may_fail
 from util.files import write_text
-from util.page_parts import facts_table, new_page, table, text_of
+from util.page_parts import address, facts_table, new_page, table, text_of
 
 STYLE = "td img { width: 30em; } td { vertical-align: top; }"
 
@@ -25,13 +23,23 @@ def write_overview(options: Namespace, folders: Sequence[Path], prefix: str = ""
     Jobs that share a cohort each write it; the last one finds all cases.
 
     Args:
-        options: results_dir, method and page_mb are used.
+        options: results_dir, method, page_mb and debug are used.
         folders: of all cases, inside the results folder.
         prefix: of run.json and preview.png.
     """
     if options.page_mb <= 0 or len(folders) < 2:
         return
     root = Path(options.results_dir)
+    with page_may_fail(options):
+        others = keep_other_page(root / PAGE, options.method)
+        write_text(root / PAGE, overview(options.method, root, folders, prefix, others))
+        print(f"open {root / PAGE} in a browser to look at all cases")
+
+
+def overview(
+    method: str, root: Path, folders: Sequence[Path], prefix: str, others: Mapping[str, str]
+) -> str:
+    """The page's HTML; see `write_overview`. A case links to its page where it has one."""
     rows = []
     record: Mapping[str, Any] = {}
     for folder in folders:
@@ -40,23 +48,21 @@ def write_overview(options: Namespace, folders: Sequence[Path], prefix: str = ""
         except (OSError, ValueError):
             rows.append([folder.name, "not finished", ""])
             continue
-        place = folder.relative_to(root).as_posix()
-        name = tags.a(folder.name, href=f"{place}/{PAGE}")
+        place = address(folder.relative_to(root).as_posix())
+        linked = (folder / PAGE).is_file()
+        name = tags.a(folder.name, href=f"{place}/{PAGE}") if linked else folder.name
         picture = tags.img(
             src=f"{place}/{prefix}preview.png", alt=f"picture of {folder.name}", loading="lazy"
         )
         rows.append([name, _scores(record), picture])
-    page = new_page(f"{options.method}: {len(folders)} cases", STYLE, method=options.method)
+    page = new_page(f"{method}: {len(folders)} cases", STYLE, method=method)
+    for node in page_links(others):
+        page.body.add(node)
     page.body.add(table(["case", "result", "picture"], rows))
     page.body.add(tags.h2("What ran"))
     common = {name: value for name, value in record.items() if name not in ("input", "seconds")}
     page.body.add(facts_table(chosen_facts(common)))
-    try:
-        write_text(root / PAGE, text_of(page))
-    except UserError as error:
-        print(f"no page: {error} (the results are complete)", file=sys.stderr)
-        return
-    print(f"open {root / PAGE} in a browser to look at all cases")
+    return text_of(page)
 
 
 def _scores(record: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,7 @@ from data.geometry import shrunk_affine
 from data.phantom_case import PhantomCase
 from data.windows import CLINICAL_WINDOW
 from methods.case_view import CaseImages, Overlay, case_viewer, focus_of
-from methods.result_page import BYTES_PER_MB, PAGE, case_page
-from util.errors import UserError
+from methods.result_page import BYTES_PER_MB, PAGE, case_page, page_may_fail
 from util.files import write_text
 from util.run_record import run_record
 
@@ -34,7 +32,7 @@ def write_patient_page(
     """Write patients/NAME.html into a folder; returns that path, None where there is no page.
 
     Args:
-        options: method and page_mb are used.
+        options: method, page_mb and debug are used.
         folder: of the benchmark's results.
         case: the patient.
         enlarged: (slices, rows, columns) in HU by method, among them "cubic" and `model`.
@@ -45,17 +43,16 @@ def write_patient_page(
         return None
     record = run_record(vars(options), device, method=options.method, input=case.name)
     name = f"patients/{case.name}.html"
-    try:
+    written = None
+    with page_may_fail(options):
         viewer = case_viewer(patient_images(case, enlarged, model), options.page_mb * BYTES_PER_MB)
         title = f"{case.name}, {case.disease.replace('_', ' ')}"
         text = case_page(
             title, options.method, record, viewer, [], folder / name, {"all patients": f"../{PAGE}"}
         )
         write_text(folder / name, text)
-    except UserError as error:
-        print(f"no page: {error} (the results are complete)", file=sys.stderr)
-        return None
-    return name
+        written = name
+    return written
 
 
 def patient_images(case: PhantomCase, enlarged: Mapping[str, np.ndarray], model: str) -> CaseImages:

@@ -15,11 +15,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from methods.phantom_scores import MEASURES, SLICE_FIELDS, CaseScores, of_method
-from methods.result_page import PAGE, keep_other_page
+from methods.result_page import PAGE, keep_other_page, page_links
 from util.bootstrap import Interval, bootstrap_mean
 from util.files import atomic_path, write_json, write_text
 from util.intensity_window import IntensityWindow
-from util.page_parts import inline_png, new_page, table, text_of
+from util.page_parts import address, inline_png, new_page, table, text_of
 from util.pictures import best_inset, comparison_picture
 
 OUTPUTS = (
@@ -85,8 +85,8 @@ def write_report(
         },
     )
     draw_figure(folder / OUTPUTS[3], summary, models)
-    keep_other_page(folder / PAGE, "phantomtest")
-    write_text(folder / PAGE, page(folder, summary, pictures))
+    others = keep_other_page(folder / PAGE, "phantomtest")
+    write_text(folder / PAGE, page(folder, summary, pictures, others))
     return format_table(summary)
 
 
@@ -186,10 +186,17 @@ def draw_figure(path: Path, summary: Summary, models: Sequence[str]) -> None:
         figure.savefig(partial, format="png", dpi=110)
 
 
-def page(folder: Path, summary: Summary, pictures: Sequence[PatientPicture]) -> str:
+def page(
+    folder: Path,
+    summary: Summary,
+    pictures: Sequence[PatientPicture],
+    others: Mapping[str, str],
+) -> str:
     """One HTML file with everything in it: table, figure, pictures with a magnified detail."""
     document = new_page("Phantom benchmark", method="phantomtest")
     body = document.body
+    for node in page_links(others):
+        body.add(node)
     body.add(tags.p("Mean over patients with the 95 % bootstrap interval."))
     body.add(_table(summary))
     body.add(tags.h2("Perception against distortion"))
@@ -197,7 +204,7 @@ def page(folder: Path, summary: Summary, pictures: Sequence[PatientPicture]) -> 
     for one in pictures:
         body.add(tags.h2(one.caption))
         if one.page is not None:
-            body.add(tags.p(tags.a("look at its volumes", href=one.page)))
+            body.add(tags.p(tags.a("look at its volumes", href=address(one.page))))
         body.add(inline_png(_comparison(folder, one.images), one.caption))
     return text_of(document)
 

@@ -205,7 +205,7 @@ def restore_volume(
         "SR": volume.affine,
     }
     sizes = {"HR": volume.size, "LR": low_size, "SR": volume.size}
-    dtype = stored_type(volume)
+    dtype = stored_type(volume.array.dtype, volume.slope, volume.intercept)
     shown = preview_slice(volume, mask)
     scores: list[Score] = []
     panels: list[tuple[str, np.ndarray]] = []
@@ -259,10 +259,9 @@ def restore_volume(
     return scores
 
 
-def stored_type(volume: Volume) -> DTypeLike:
+def stored_type(stored: np.dtype, slope: float, intercept: float) -> DTypeLike:
     """Type of the written volumes: 8 and 16 bit integers stay so, all else becomes float32."""
-    plain = volume.slope == 1.0 and volume.intercept == 0.0
-    stored: np.dtype = volume.array.dtype
+    plain = slope == 1.0 and intercept == 0.0
     if stored.kind in "iu" and stored.itemsize <= 2 and plain:
         return stored.newbyteorder("=")
     return np.float32

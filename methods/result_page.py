@@ -6,8 +6,10 @@ import json
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from dominate import tags
 
 from util.errors import UserError
 from util.files import write_text
-from util.page_parts import facts_table, inline_png, new_page, text_of
+from util.page_parts import address, facts_table, inline_png, new_page, text_of
 from util.viewer_page import Viewer, viewer_nodes, viewer_style
 
 PAGE = "index.html"
@@ -65,13 +67,10 @@ def make_page(
     sections: Sequence[Section],
     preview: Path,
 ) -> None:
-    """Write a case's page, unless --page_mb 0 wants none.
-
-    The result itself is complete by now, so a page that cannot be written costs a line on
-    standard error, not the run.
+    """Write a case's page, unless --page_mb 0 wants none; see `page_may_fail`.
 
     Args:
-        options: method and page_mb are used.
+        options: method, page_mb and debug are used.
         folder: for the page, where the results are.
         record: the run record.
         viewer: reads the volumes, given the bytes that they may take.
@@ -81,7 +80,7 @@ def make_page(
     if options.page_mb <= 0:
         return
     path = folder / PAGE
-    try:
+    with page_may_fail(options):
         shown = viewer(options.page_mb * BYTES_PER_MB)
         others = keep_other_page(path, options.method)
         text = case_page(
@@ -94,10 +93,24 @@ def make_page(
             others,
         )
         write_text(path, text)
-    except (UserError, OSError) as error:
-        print(f"no page: {error} (the results are complete)", file=sys.stderr)
-        return
-    print(f"open {path} in a browser to look at it")
+        print(f"open {path} in a browser to look at it")
+
+
+@contextmanager
+def page_may_fail(options: Namespace) -> Iterator[None]:
+    """Turn any error of the block into a line on standard error; --debug shows the error itself.
+
+    A page is made when the result is complete: whatever goes wrong with it costs no result, and
+    does not make the run a failed one.
+    """
+    try:
+        yield
+    except Exception as error:
+        if options.debug:
+            raise
+        known = isinstance(error, UserError | OSError)
+        what = str(error) if known else f"{error!r}, --debug shows where"
+        print(f"no page: {what} (the results are complete)", file=sys.stderr)
 
 
 def folder_title(record: Mapping[str, Any]) -> str:
@@ -117,9 +130,8 @@ def case_page(
     """The page's HTML; see `make_page`."""
     page = new_page(title, viewer_style(), method=method)
     body = page.body
-    if others:
-        links = [tags.a(name, href=place) for name, place in others.items()]
-        body.add(tags.p("other pages of this folder: ", *_between(links)))
+    for node in page_links(others):
+        body.add(node)
     for node in viewer_nodes(viewer):
         body.add(node)
     body.add(tags.p(NOTE, cls="note"))
@@ -138,11 +150,14 @@ def case_page(
     return text_of(page)
 
 
-def _between(links: Sequence[Any]) -> list[Any]:
-    joined: list[Any] = []
-    for link in links:
-        joined += [", ", link] if joined else [link]
-    return joined
+def page_links(others: Mapping[str, str]) -> list[tags.p]:
+    """A line of links to other pages, given their files by name; none where there are none."""
+    if not others:
+        return []
+    line = tags.p("other pages:")
+    for name, place in others.items():
+        line.add(" ", tags.a(name, href=address(place)))
+    return [line]
 
 
 def chosen_facts(record: Mapping[str, Any]) -> dict[str, str]:
@@ -159,17 +174,31 @@ def chosen_facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def keep_other_page(path: Path, method: str) -> dict[str, str]:
-    """Rename the page of another method's earlier run after its method, a stranger other.html.
+    """Rename the page of another method's earlier run after its method; lose no stranger's.
+
+    A method's page is index.html while it ran last in the folder, METHOD.html afterwards, never
+    both.
 
     Returns:
         File names of the pages of other methods in the folder, by method.
     """
+    earlier = path.with_name(f"{method}.html")
+    if earlier.is_file() and method_of(earlier) == method:
+        earlier.unlink()
     if path.is_file():
         before = method_of(path)
-        if before != method:
-            path.replace(path.with_name(f"{before or 'other'}.html"))
+        if before is None:
+            path.replace(_free_name(path))
+        elif before != method:
+            path.replace(path.with_name(f"{before}.html"))
     others = {method_of(one): one.name for one in sorted(path.parent.glob("*.html"))}
     return {name: file for name, file in others.items() if name not in (None, method)}
+
+
+def _free_name(path: Path) -> Path:
+    """other.html, other-2.html and so on: the first that is free."""
+    names = chain(["other.html"], (f"other-{number}.html" for number in count(2)))
+    return next(place for place in map(path.with_name, names) if not place.exists())
 
 
 def method_of(page: Path) -> str | None:

@@ -37,7 +37,7 @@ def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
         return False
     if any(journal.exists() for _, journal in left) and not _same_run(record, key):
         return False  # the files are newer: their run was cut off before it recorded them
-    stored = _recorded(record).get("determined_by")
+    stored = recorded(record).get("determined_by")
     if not isinstance(stored, dict):
         unlike = f"{record} does not say which (an older version wrote it, or it is damaged)"
     else:
@@ -85,7 +85,7 @@ def plan_as_before(resolver: SuperResolver, folder: Path, name: str) -> None:
         name: of its result.
     """
     begun = begun_with(folder / name)
-    left = _recorded(folder / "run.json").get("determined_by") if begun is None else begun["run"]
+    left = recorded(folder / "run.json").get("determined_by") if begun is None else begun["run"]
     before = left if isinstance(left, dict) else {}
     memory, bands = before.get("max_memory"), before.get("band_values")
     if isinstance(memory, int) and isinstance(bands, int):
@@ -115,7 +115,7 @@ def refuse_without_memory(resolver: SuperResolver, rows: int, columns: int, path
         )
 
 
-def _recorded(record: Path) -> dict[str, Any]:
+def recorded(record: Path) -> dict[str, Any]:
     """What a run record holds; nothing where there is none that can be read."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
@@ -125,11 +125,11 @@ def _recorded(record: Path) -> dict[str, Any]:
 
 
 def _same_run(record: Path, key: Mapping[str, Any]) -> bool:
-    stored = _recorded(record).get("determined_by")
+    stored = recorded(record).get("determined_by")
     return isinstance(stored, dict) and not differences(stored, plain(key))
 
 
 def _covers(record: Path, names: list[str]) -> bool:
     """Whether a record tells of all these files: others beside it are of another run."""
-    outputs = _recorded(record).get("outputs")
+    outputs = recorded(record).get("outputs")
     return isinstance(outputs, list) and set(names) <= {Path(str(path)).name for path in outputs}

@@ -11,13 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from data.export_formats import remove_exports
 from data.partial_file import begun_with
 from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volume import Volume, parse_slices
 from data.windows import IntensityWindow
 from methods.cohort import own_share, run_cases
-from methods.companions import export_names, show_result, volume_ending, write_exports
+from methods.companions import (
+    check_exports,
+    complete_exports,
+    export_names,
+    show_result,
+    volume_ending,
+    write_exports,
+)
 from methods.loading import (
     TestModel,
     input_paths,
@@ -28,10 +36,12 @@ from methods.loading import (
     warn_if_outside,
 )
 from methods.overview_page import write_overview
+from methods.result_page import PAGE
 from methods.resuming import (
     forget_journals,
     is_finished,
     plan_as_before,
+    recorded,
     refuse_without_memory,
     rounding_facts,
 )
@@ -60,10 +70,12 @@ def super_resolution(options: Namespace) -> int:
     names = [*output_names(options), *export_names(options)]
     outputs = [folder / name for folder in folders for name in names]
     refuse_own_inputs(outputs, paths, options.input, options.results_dir)
+    # Only this job's share: another job of the cohort may have finished some of its own.
+    own = own_share(cases, options.num_parts, options.part_id)
     if not options.resume:
-        # Only this job's share: another job of the cohort may have finished some of its own.
-        own = own_share(cases, options.num_parts, options.part_id)
         refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
+    for _, folder in own:
+        check_exports(options, folder)
 
     def work(path: Path, folder: Path) -> None:
         super_resolve_case(path, folder, model, options)
@@ -89,8 +101,9 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
     if options.resume and is_finished(folder, names, key):
         forget_journals(folder, names)
         print(f"{folder / names[0]} is finished: nothing to resume")
-        if any(not (folder / name).exists() for name in export_names(options)):
-            write_exports(options, folder, path)
+        complete_exports(options, folder, path)
+        if not (folder / PAGE).is_file():
+            show_result(options, folder, recorded(folder / "run.json"), volume, mask, window)
         return
     if options.resume and options.max_memory is None:
         columns, rows, _ = volume.size
@@ -109,15 +122,17 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
                 file=sys.stderr,
             )
             raise
-        write_exports(options, folder, path)
+        remove_exports(folder / names[0])  # they show the result that was replaced
         # Only now, so that a broken run leaves no picture that looks like a result.
         draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
         record = record_case(
             folder, options, model, volume, window, time.monotonic() - started, made, key
         )
         forget_journals(folder, names)
-    print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
-    show_result(options, folder, record, volume, mask, window, made.shown)
+        print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
+        # After the record: whatever befalls them, the result stays a finished one.
+        write_exports(options, folder, path)
+    show_result(options, folder, record, volume, mask, window)
     if stop.requested is not None:  # came when all slices were there: the case was finished first
         raise KeyboardInterrupt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from method_helpers import affines, soft_volume, write_ct
 from training_helpers import TINY_RUN, write_checkpoint
@@ -12,6 +13,7 @@ from training_helpers import TINY_RUN, write_checkpoint
 import medicaltest
 import train
 from data.phantom_files import default_plan
+from data.writers import write_volume
 from options.listing import CHOICES, DATASETS, METHODS, MODELS
 from options.presets import PRESET_NOTES, PRESETS
 from options.test_options import METHODS as METHOD_NAMES
@@ -78,7 +80,8 @@ def test_testing_tells_sizes_and_what_is_in_the_way(
     words = ["--checkpoint", model, "--input", "ct", "--results_dir", "out", "--slices", "1:4"]
     text = told(capsys, medicaltest, *words)
     # 20 x 30 x 3 voxels and four times as many, two bytes each.
-    assert "ct/a.nii: 20 x 30 x 3 voxels -> out/a: SR.nii.gz, clinical.nii.gz" in text
+    files = "SR.nii.gz, clinical.nii.gz, preview.png, SR.itksnap, run.json, index.html"
+    assert f"ct/a.nii: 20 x 30 x 3 voxels -> out/a: {files};" in text
     assert text.count("at most 18.0 kB") == 2
     assert text.count("exists already") == 1
     assert "2 cases: at most 36.0 kB before packing" in text
@@ -86,6 +89,21 @@ def test_testing_tells_sizes_and_what_is_in_the_way(
     more = told(capsys, medicaltest, *words, "--uncertainty", "--output_format", "mha")
     assert more.count("at most 46.8 kB") == 2  # 3600 + 3 * 14400
     assert "SR.mha" in more
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", "1.8 kB"), ("float32", "7.2 kB")])
+def test_an_evaluation_is_told_in_the_type_that_it_writes(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str], dtype: str, size: str
+) -> None:
+    volume = np.zeros((2, 20, 20), dtype)
+    write_volume(tmp_path / "m.nii", volume, np.diag([0.05, 0.05, 0.05, 1.0]), dtype=dtype)
+    words = ["--checkpoint", model, "--input", "m.nii", "--method", "microCTsmallpatchtest"]
+    text = told(capsys, medicaltest, *words, "--page_mb", "0")
+    # Twice 20 x 20 x 2 voxels, and a quarter of them.
+    assert f"at most {size}, about" in text
+    for kind in ("HR.nii.gz", "LR.nii.gz", "SR.nii.gz", "scores.csv", "scores.json", "run.json"):
+        assert f"micro_{kind}" in text
+    assert "index.html" not in text
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import dominate
 from dominate import tags
@@ -46,8 +47,16 @@ def new_page(title: str, style: str = "", **marks: str) -> Any:
 
 
 def text_of(page: Any) -> str:
-    """The document as the content of its file."""
-    return str(page.render(pretty=False)) + "\n"
+    """The document as the content of its file.
+
+    File names may hold bytes that are no text (as lone surrogates); the page shows `?` for them.
+    """
+    return str(page.render(pretty=False)).encode("utf-8", "replace").decode("utf-8") + "\n"
+
+
+def address(place: str) -> str:
+    """A relative path as the target of a link, whatever characters or bytes it is made of."""
+    return quote(place, errors="surrogateescape")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> tags.table:

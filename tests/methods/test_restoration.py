@@ -402,8 +402,7 @@ def test_several_inputs_are_scored_apart(tmp_path: Path, resolver: IdentityResol
 def test_volumes_are_written_in_a_type_that_holds_them(
     dtype: Any, slope: float, expected: type
 ) -> None:
-    volume = Volume(np.zeros((1, 2, 2), dtype), np.eye(4), "memory", slope)
-    assert stored_type(volume) == np.dtype(expected)
+    assert stored_type(np.dtype(dtype), slope, 0.0) == np.dtype(expected)
 
 
 def test_uint16_micro_ct_keeps_its_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

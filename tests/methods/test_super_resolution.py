@@ -27,6 +27,7 @@ from writer_helpers import write_each_slice_at_once
 import methods.super_resolution
 from data.volume import Volume
 from data.windows import CLINICAL_WINDOW
+from methods.companions import export_names
 from methods.super_resolution import output_names, super_resolution
 from methods.upscale_settings import UpscaleSettings
 from methods.volume_upscaling import preview_slice, upscale_volume
@@ -39,7 +40,7 @@ from util.resampling import enlarge
 ROUNDING = 0.51
 AFFINES = affines()
 SIZE = (14, 12, 3)
-OUTPUTS = output_names(evaluation_options())
+OUTPUTS = [*output_names(evaluation_options()), *export_names(evaluation_options())]
 
 
 @pytest.fixture
