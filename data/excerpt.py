@@ -160,18 +160,16 @@ def collect(
         for excerpt, part in zip(excerpts, parts, strict=True):
             if index in excerpt.slices:
                 for layer in layers:
-                    image = excerpt.cut(images[layer.name], layer.scale, finest)
-                    part[layer.name].append(compact(image))
-    return [{name: np.stack(images) for name, images in part.items()} for part in parts]
+                    part[layer.name].append(excerpt.cut(images[layer.name], layer.scale, finest))
+    return [{name: compact(np.stack(images)) for name, images in part.items()} for part in parts]
 
 
-def compact(image: np.ndarray) -> np.ndarray:
-    """The values in the smallest type that a viewer shows: rounded to int16 or uint16 if they fit.
+def compact(values: np.ndarray) -> np.ndarray:
+    """A volume in the smallest type that a viewer shows: rounded to int16 or uint16 if it fits.
 
     Fractions below a unit of HU are no concern of a page; values within [-8, 8] are no HU and
     keep theirs.
     """
-    values = np.asarray(image)
     if values.dtype == bool:
         return values.astype(np.int16)
     low, high = float(values.min(initial=0)), float(values.max(initial=0))

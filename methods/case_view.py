@@ -126,14 +126,13 @@ def case_viewer(images: CaseImages, page_bytes: float) -> Viewer:
             for overlay in images.overlays
         ]
         centres = slice_centres(excerpt, images.layers[0].affine)
-        numbers = [index + 1 for index in excerpt.slices]
         views.append(
             PageView(
                 excerpt.name,
                 describe(excerpt, images, finest),
                 volumes,
                 overlays,
-                list(zip(numbers, centres, strict=True)),
+                list(zip(excerpt.slices, centres, strict=True)),
                 excerpt.slices.index(images.focus[0]),
             )
         )

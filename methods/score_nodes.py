@@ -22,19 +22,19 @@ def score_nodes(summary: Mapping[str, Mapping[str, float]], scores: Sequence[Sco
 
 
 def score_curves(scores: Sequence[Score]) -> bytes:
-    """PNG with a curve a method over the slices, counted from 1; infinite values are left out."""
+    """PNG with a curve a method over the slices, counted from 0; infinite values are left out."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     methods = list(dict.fromkeys(str(row["method"]) for row in scores))
     for place, (name, title) in enumerate(CURVES.items(), start=1):
         axes = figure.add_subplot(1, len(CURVES), place)
         for method in methods:
             points = [
-                (int(row["slice"]) + 1, float(row[name]))
+                (int(row["slice"]), float(row[name]))
                 for row in scores
                 if row["method"] == method and math.isfinite(float(row[name]))
             ]
             axes.plot(*zip(*points, strict=True) if points else ([], []), marker=".", label=method)
-        axes.set_xlabel("slice")
+        axes.set_xlabel("slice (from 0)")
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -126,8 +127,7 @@ class TrainingPage:
             page.head.add(tags.meta(http_equiv="refresh", content=str(REFRESH_SECONDS)))
         if self.curves is not None:
             # The number makes a browser load the picture anew when there is more to see.
-            newest = self._rows[-1]["iterations"] if self._rows else 0
-            source = f"{self.curves}?{newest}"
+            source = f"{self.curves}?{_checksum(self.folder / self.curves)}"
             page.body.add(tags.a(tags.img(src=source, alt="curves"), href=self.curves))
             page.body.add(tags.p(PICTURES, cls="note"))
         for row in reversed(self._rows):
@@ -152,6 +152,14 @@ class TrainingPage:
             loading="lazy",
         )
         return tags.figure(tags.a(picture, href=entry["file"]), tags.figcaption(entry["label"]))
+
+
+def _checksum(path: Path) -> int:
+    """Of a file's content; 0 where there is none yet."""
+    try:
+        return zlib.crc32(path.read_bytes())
+    except OSError:
+        return 0
 
 
 def _save_png(path: Path, image: NDArray[np.uint8]) -> None:

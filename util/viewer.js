@@ -65,13 +65,14 @@ class Viewer {
     this.sliceName = element("output", { id: "slice-name" });
     this.slider.addEventListener("input", () => this.goToSlice(Number(this.slider.value)));
     this.controls.append(
-      element("label", { className: "slices" }, "slice", this.slider, this.sliceName));
-    const presets = this.choice(spec.windows.map((one) => one.name),
+      element("label", { className: "slices", title: "counted from 0, as by --slices" },
+        "slice", this.slider, this.sliceName));
+    this.presets = this.choice(spec.windows.map((one) => one.name),
       (index) => this.setWindow(spec.windows[index]));
-    presets.id = "window";
+    this.presets.id = "window";
     this.low = this.number("low", this.window.low);
     this.high = this.number("high", this.window.high);
-    this.controls.append(element("label", {}, `window, ${spec.unit}`, presets, this.low, "to",
+    this.controls.append(element("label", {}, `window, ${spec.unit}`, this.presets, this.low, "to",
       this.high));
     for (const overlay of spec.overlays) this.controls.append(this.overlayControl(overlay));
     this.controls.append(this.layoutControl(), this.zoomControl());
@@ -93,7 +94,7 @@ class Viewer {
   number(id, value) {
     const made = element("input", { type: "number", id, value, step: 10 });
     made.addEventListener("change", () => this.setWindow(
-      { low: Number(this.low.value), high: Number(this.high.value) }));
+      { low: this.low.valueAsNumber, high: this.high.valueAsNumber }));
     return made;
   }
 
@@ -189,6 +190,7 @@ class Viewer {
 
   async showView(index) {
     this.viewIndex = index;
+    this.slice = this.view.start; // before anything turns to it: views have other numbers of slices
     this.images.clear();
     const names = this.view.volumes.map((volume) => volume.name);
     for (const pane of this.panes) {
@@ -250,13 +252,16 @@ class Viewer {
   // ------------------------------------------------------- place and windows
 
   setWindow({ low, high }) {
-    if (!(low < high)) return;
-    this.window = { low, high };
-    [this.low.value, this.high.value] = [low, high];
-    for (const { nv } of this.panes) {
-      [nv.volumes[0].cal_min, nv.volumes[0].cal_max] = [low, high];
-      nv.updateGLVolume();
-    }
+    if (low < high) this.window = { low, high }; // not so where a number is none
+    [this.low.value, this.high.value] = [this.window.low, this.window.high];
+    this.presets.selectedIndex = spec.windows.findIndex(
+      (one) => one.low === this.window.low && one.high === this.window.high);
+    return this.queue(() => { // a pane may be loading
+      for (const { nv } of this.panes) {
+        [nv.volumes[0].cal_min, nv.volumes[0].cal_max] = [this.window.low, this.window.high];
+        nv.updateGLVolume();
+      }
+    });
   }
 
   place(panAndZoom) {
@@ -275,7 +280,8 @@ class Viewer {
     this.slice = Math.min(last, Math.max(0, wanted));
     for (const pane of this.panes) this.turnTo(pane, this.slice);
     this.slider.value = this.slice;
-    this.sliceName.textContent = `${this.view.slices[this.slice].number} of ${spec.slices}`;
+    this.sliceName.textContent =
+      `${this.view.slices[this.slice].number} of 0 to ${spec.slices - 1}`;
     this.tell(this.crosshair(this.panes[0]));
   }
 

@@ -52,7 +52,7 @@ class PageView:
         name, what: for the choice and below the pictures.
         volumes: images on any grid.
         overlays: to lay over each of them.
-        slices: (number as shown, centre [x, y, z] in mm) of each.
+        slices: (index in the volume, centre [x, y, z] in mm) of each.
         start: the slice shown first, as an index into `slices`.
     """
 

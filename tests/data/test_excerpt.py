@@ -122,6 +122,15 @@ def test_stored_types(values: list[float], kind: type) -> None:
     np.testing.assert_allclose(stored, np.array(values, float), atol=0.5)
 
 
+def test_slices_of_a_volume_share_a_type() -> None:
+    # Alone the first would be kept as fractions, the second as int16, the third as uint16.
+    values = [np.full((2, 2), 0.25), np.full((2, 2), -900.4), np.full((2, 2), 30000.0)]
+    excerpts = plan_excerpts((2, 2, 3), 1, 100, (0, 0, 0))
+    (part,) = collect(excerpts, [Layer("one", 1, AFFINE)], lambda _: ({"one": v} for v in values))
+    assert part["one"].dtype == np.int16
+    assert part["one"][:, 0, 0].tolist() == [0, -900, 30000]
+
+
 def test_packed_volume_is_a_nifti_file() -> None:
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     packed = nifti_gz(array, AFFINE)

@@ -20,7 +20,6 @@ from method_helpers import (
 from option_helpers import evaluation_options
 
 import methods.super_resolution
-from methods.result_page import keep_other_page, method_of
 from methods.super_resolution import super_resolution
 from util.niivue import niivue_module
 from util.viewer_page import _packed_niivue
@@ -30,13 +29,20 @@ SCALE = 4
 UPPER_LEFT = 0.2  # where the pointer goes, as a share of the canvas
 
 
-def make(folder: Path, monkeypatch: pytest.MonkeyPatch, affine: np.ndarray, *words: str) -> Path:
+def make(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    affine: np.ndarray,
+    *words: str,
+    slices: int = SIZE[2],
+) -> Path:
     """Super-resolve a small case with the stand-in; returns the results folder."""
+    size = (SIZE[0], SIZE[1], slices)
     resolver = IdentityResolver(SCALE, shift=0.1)
     monkeypatch.setattr(methods.super_resolution, "load_model", lambda o: stub_model(resolver, o))
-    mask = np.zeros((SIZE[2], SIZE[1], SIZE[0]), np.int16)
+    mask = np.zeros(size[::-1], np.int16)
     mask[2:-2, 6:-6, 6:-6] = 1
-    path = write_ct(folder / "ct.nii.gz", lung_like(SIZE), affine, mask)
+    path = write_ct(folder / "ct.nii.gz", lung_like(size), affine, mask)
     out = folder / "results"
     words = ("--input", str(path), "--results_dir", str(out), "--page_mb", "40", *words)
     assert super_resolution(evaluation_options(*words)) == 0
@@ -57,6 +63,17 @@ def value_at(path: Path, mm: np.ndarray) -> float:
     array, image = read_nifti(path)
     x, y, z = np.rint(np.linalg.inv(image.affine) @ [*mm, 1])[:3].astype(int)
     return float(array[z, y, x])
+
+
+def enter(browser: Page, name: str, text: str) -> None:
+    """Type into a field of numbers."""
+    browser.run(
+        "const field = document.getElementById(arguments[0]); field.value = arguments[1];"
+        "field.dispatchEvent(new Event('change'))",
+        name,
+        text,
+    )
+    browser.settle()
 
 
 def point_at(browser: Page, share: float) -> None:
@@ -92,7 +109,7 @@ def test_values_under_the_cursor_are_those_of_the_volumes(
             }
             seen.append(tuple(values.values()))
         shown = browser.run("return document.getElementById('slice-name').textContent")
-        assert shown == f"{index + 1} of {SIZE[2]}"
+        assert shown == f"{index} of 0 to {SIZE[2] - 1}"
     assert len(set(seen)) == len(seen)
     assert browser.errors() == []
 
@@ -118,10 +135,20 @@ def test_every_control_acts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bro
         "const one = document.getElementById('window'); one.selectedIndex = 1;"
         "one.dispatchEvent(new Event('change'))"
     )
+    browser.settle()
     assert browser.run("return [+viewer.low.value, +viewer.high.value]") == [-160, 240]
     mediastinum = picture()
     assert mediastinum != before
-    browser.run("viewer.setWindow({low: -1350, high: 150})")
+    # A number that is none, or not above the other, is put back.
+    for typed in ("", "500"):
+        enter(browser, "low", typed)
+        assert browser.run("return [+viewer.low.value, +viewer.high.value]") == [-160, 240]
+    assert picture() == mediastinum
+    enter(browser, "low", "-500")
+    assert browser.run("return document.getElementById('window').selectedIndex") == -1
+    enter(browser, "low", "-1350")
+    enter(browser, "high", "150")
+    assert browser.run("return document.getElementById('window').value") == "lung"
     assert picture() == before
 
     for overlay in ("lung mask", "difference", "uncertainty"):
@@ -170,6 +197,31 @@ def test_large_case_is_shown_as_overview_and_detail(
     )
     browser.settle()
     assert "All pixels of" in browser.run("return document.getElementById('about').textContent")
+    point_at(browser, UPPER_LEFT)
+    mm, values = cursor(browser)
+    assert values["SR"] == value_at(folder / "SR.nii.gz", mm)
+    assert browser.errors() == []
+
+
+def test_detail_may_have_fewer_slices_than_the_overview(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Page
+) -> None:
+    monkeypatch.setattr("methods.result_page.BYTES_PER_MB", 1e4)
+    folder = make(tmp_path, monkeypatch, affines()["lps"], "--page_mb", "20", slices=48)
+    browser.open(folder / "index.html")
+    counts = browser.run(
+        "return spec.views.map((view) => view.slices.length)".replace(
+            "spec", "JSON.parse(document.getElementById('viewer-spec').textContent)"
+        )
+    )
+    assert counts[0] > counts[1]
+    browser.run("viewer.goToSlice(1000)")
+    assert browser.run("return viewer.slice") == counts[0] - 1
+    browser.run(
+        "viewer.viewChoice.selectedIndex = 1; viewer.viewChoice.dispatchEvent(new Event('change'))"
+    )
+    browser.settle()
+    assert browser.run("return viewer.slider.max") == str(counts[1] - 1)
     point_at(browser, UPPER_LEFT)
     mm, values = cursor(browser)
     assert values["SR"] == value_at(folder / "SR.nii.gz", mm)
@@ -232,18 +284,3 @@ def test_a_page_that_cannot_be_made_costs_a_line(
     assert "no page: the package no_such_package_here is not installed" in capsys.readouterr().err
     assert (folder / "SR.nii.gz").exists()
     assert not (folder / "index.html").exists()
-
-
-def test_the_page_of_another_method_is_kept(tmp_path: Path) -> None:
-    page = tmp_path / "index.html"
-    page.write_text('<head><meta content="smallpatchtest" name="method"></head>')
-    (tmp_path / "notes.html").write_text("mine")
-    assert keep_other_page(page, "smallpatchtest") == {}
-    assert page.exists()
-    assert keep_other_page(page, "phantomtest") == {"smallpatchtest": "smallpatchtest.html"}
-    assert not page.exists()
-    assert method_of(tmp_path / "smallpatchtest.html") == "smallpatchtest"
-    assert method_of(tmp_path / "notes.html") is None
-    page.write_text("made by hand")
-    keep_other_page(page, "phantomtest")
-    assert (tmp_path / "other.html").read_text() == "made by hand"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def test_two_hundred_epochs_stay_light(tmp_path: Path) -> None:
     page.add(200, 200, _images(1))
     assert (tmp_path / "index.html").stat().st_size < 500_000
     assert _Page(tmp_path).text.count("<script") == 0
+
+
+def test_browsers_load_new_curves_anew(tmp_path: Path) -> None:
+    curves = tmp_path / "curves.png"
+    page = TrainingPage(tmp_path / "web", "run", 128, "../curves.png")
+    seen = []
+    for content in (None, b"first", b"second", b"second"):
+        if content is not None:
+            curves.write_bytes(content)
+        page.write()
+        seen += re.findall(r"curves\.png\?(\d+)", (tmp_path / "web" / "index.html").read_text())
+    assert len(set(seen)) == 3
+    assert seen[2] == seen[3]
 
 
 def test_a_page_that_cannot_be_written_says_so_once_and_lets_training_go_on(
