@@ -15,7 +15,7 @@ from data.phantom_case import PhantomCase, benchmark_patients, read_case
 from data.windows import CLINICAL_WINDOW
 from methods.case_enlarger import CaseEnlarger
 from methods.loading import TestModel, load_model, refuse_existing
-from methods.phantom_pages import write_patient_page
+from methods.phantom_pages import INPUT, NODULE, TRUTH, write_patient_page
 from methods.phantom_report import OUTPUTS, PatientPicture, write_report
 from methods.phantom_scores import CaseScores, score_case
 from methods.result_page import PAGE
@@ -95,9 +95,9 @@ def phantom_benchmark(options: Namespace) -> int:
         scores += score_case(case, enlarged, CLINICAL_WINDOW)
         if len(pictures) < SHOWN:
             middle = len(case.truth) // 2
-            shown = {"clinical CT": case.clinical[middle]}
+            shown = {INPUT: case.clinical[middle]}
             shown |= {name: volume[middle] for name, volume in enlarged.items()}
-            shown["truth"] = case.truth[middle]
+            shown[TRUTH] = case.truth[middle]
             page = write_patient_page(options, results, case, enlarged, first, device)
             pictures.append(PatientPicture(f"{case.name}, {case.disease}", shown, page))
     table = write_report(results, scores, list(models), pictures, CLINICAL_WINDOW)
@@ -129,7 +129,7 @@ def load_models(options: Namespace) -> dict[str, TestModel]:
     for word in options.checkpoints:
         label, _, path = word.rpartition("=")
         label = label or Path(path).parent.name or Path(path).stem
-        if label in models or label in BASELINES:
+        if label in models or label in BASELINES or label in (INPUT, TRUTH, NODULE):
             raise UserError(
                 f"--checkpoints {word}: there is a {label} already: give LABEL=FILE with another"
             )

@@ -108,8 +108,7 @@ def restored_images(
         *(Layer(name, scale, high.affine) for name in (CUBIC, SR, TRUTH)),
     ]
     unit = "HU" if domain == "clinical" else ""
-    # Of micro-CT the same share of the window as 20 HU are of the clinical one.
-    least = LEAST_DIFFERENCE if unit else (window.high - window.low) / 75
+    least = least_difference(unit, window)
     overlays = [_difference(scale, high.affine, "the truth", unit, least)]
     if mask is not None:
         overlays.insert(0, _mask(scale, high.affine))
@@ -137,6 +136,12 @@ def restored_images(
         (CUBIC, SR),
         unit,
     )
+
+
+def least_difference(unit: str, window: IntensityWindow) -> float:
+    """Below it the overlay of a difference is clear: of micro-CT, which has no HU, the same share
+    of the window as 20 HU are of the clinical one."""
+    return LEAST_DIFFERENCE if unit else (window.high - window.low) / 75
 
 
 def _at(mask: np.ndarray | None, index: int) -> np.ndarray | None:

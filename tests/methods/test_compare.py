@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from browser import Page
@@ -13,7 +15,8 @@ from method_helpers import affines, lung_like, write_ct
 from training_helpers import write_checkpoint
 
 import medicaltest
-from methods.compare import PAGE, named_folders, read_result
+from methods.compare import PAGE, measure
+from methods.compared_results import named_folders, read_result
 from util.errors import UserError, run_command_line
 
 
@@ -23,24 +26,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("compare")
     ct = write_ct(root / "input" / "ct.nii.gz", lung_like((40, 32, 6)), affines()["lps"])
     other = write_ct(root / "input" / "other.nii.gz", lung_like((36, 32, 6)), affines()["lps"])
+    # Another patient on the grid of the first.
+    twin = write_ct(root / "input" / "twin.nii.gz", lung_like((40, 32, 6)) + 9, affines()["lps"])
     for seed, name in enumerate(("a", "b")):
         model = write_checkpoint(root / "models", name, seed=seed)
-        common = [
-            "--gpu_ids",
-            "-1",
-            "--checkpoint",
-            str(model),
-            "--page_mb",
-            "0",
-            "--region",
-            "all",
-        ]
+        common = ["--gpu_ids", "-1", "--checkpoint", str(model), "--page_mb", "0"]
         for case, method, folder in (
             (ct, "smallpatchtest", name),
             (ct, "wholevolumetest", f"r{name}"),
+            (ct, "microCTsmallpatchtest", f"m{name}"),
             (other, "smallpatchtest", f"other_{name}"),
+            (twin, "smallpatchtest", f"twin_{name}"),
         ):
             words = ["--method", method, "--input", str(case), "--results_dir", str(root / folder)]
+            if not method.startswith("micro"):
+                words += ["--region", "all"]
             assert run_command_line(medicaltest.main, [*common, *words]) == 0
     return root
 
@@ -106,9 +106,12 @@ def test_what_cannot_be_compared_is_refused(
     cases = (
         ((str(results / "a"),), "got 1 result, expected two or more folders"),
         ((str(results / "a"), str(results / "other_b")), "differ in size or place"),
-        ((str(results / "a"), str(results / "ra")), "differ in size or place"),
+        ((str(results / "a"), str(results / "ra")), "made by different methods"),
         ((str(results / "a"), str(results / "input")), "holds no result"),
         ((str(results / "a"), f"a={results / 'b'}"), "there is a a already"),
+        ((str(results / "a"), f"cubic={results / 'b'}"), "cubic is what the page calls"),
+        ((str(results / "a"), str(results / "twin_b")), "and their slice 3 differs"),
+        ((str(results / "ra"), str(results / "ma")), "were made by different methods"),
     )
     for words, message in cases:
         capsys.readouterr()
@@ -128,14 +131,90 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
         read_result("x", tmp_path)
 
 
-def test_labels() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": None}, {"window": {"low": 1}}, {"scale": "x"}, {"outputs": 3}, {"outputs": []},
+        {"outputs": ["SR.nii.gz"]}, {"scores": 5},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_without_what_is_needed_is_named(
+    results: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    record = json.loads((results / "a" / "run.json").read_text()) | change
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"run\.json cannot be read .* run it again"):
+        read_result("x", tmp_path)
+
+
+def test_a_volume_that_is_gone_is_named(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes((results / "a" / "run.json").read_bytes())
+    with pytest.raises(UserError, match=r"SR\.nii\.gz is gone"):
+        read_result("x", tmp_path)
+
+
+def test_labels(tmp_path: Path) -> None:
     assert named_folders(["x/one", "two=y"]) == [("one", Path("x/one")), ("two", Path("y"))]
+    odd = tmp_path / "lr=1e-4"
+    odd.mkdir()
+    assert named_folders([str(odd), f"other={odd}"]) == [("lr=1e-4", odd), ("other", odd)]
+
+
+def test_with_consistency_the_scores_are_those_of_the_written_volume(
+    results: Path, tmp_path: Path
+) -> None:
+    for path in (results / "ra").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    record = json.loads((tmp_path / "clinical_run.json").read_text())
+    record["scores"]["SR consistent"] = {"psnr": 77.0, "ssim": 0.5}
+    (tmp_path / "clinical_run.json").write_text(json.dumps(record))
+    assert read_result("x", tmp_path).scores["psnr"] == 77.0
+
+
+def test_micro_ct_has_no_hu(results: Path, tmp_path: Path, browser: Page) -> None:
+    assert run(tmp_path, str(results / "ma"), str(results / "mb")) == 0
+    browser.open(tmp_path / PAGE)
+    head = rows(browser)[0]
+    assert head[-1] == "difference from ma"
+    text = browser.run("return document.getElementById('cursor').textContent")
+    assert "ma" in text
+    assert "HU" not in text
+    assert browser.errors() == []
+
+
+def test_slices_of_air_have_no_sharpness(results: Path, tmp_path: Path) -> None:
+    found = [read_result(name, results / name) for name in ("a", "b")]
+    plain = measure(found)
+    image = nib.Nifti1Image.from_filename(found[0].fine)
+    voxels = np.asarray(image.dataobj).copy()
+    for flat in ([2], range(voxels.shape[2])):
+        voxels[:, :, flat] = -1000
+        path = tmp_path / "flat.nii.gz"
+        nib.save(nib.Nifti1Image(voxels, image.affine, image.header), path)
+        values = measure([replace(found[0], fine=path), found[1]])
+        assert values["a"]["sharpness"] == 1.0 or len(flat) > 1
+        assert np.isnan(values["b"]["sharpness"]) == (len(flat) > 1)
+    assert plain["b"]["sharpness"] > 0
+
+
+def test_consistency_is_that_with_ones_own_input(results: Path, tmp_path: Path) -> None:
+    found = [read_result(name, results / name) for name in ("ra", "rb")]
+    image = nib.Nifti1Image.from_filename(found[1].coarse)
+    path = tmp_path / "LR.nii.gz"
+    brighter = np.asarray(image.dataobj) + 50
+    nib.save(nib.Nifti1Image(brighter, image.affine, image.header), path)
+    plain, changed = measure(found), measure([found[0], replace(found[1], coarse=path)])
+    assert changed["ra"] == plain["ra"]
+    assert changed["rb"]["consistency"] != plain["rb"]["consistency"]
 
 
 def test_a_custom_name_of_the_result_is_found(results: Path, tmp_path: Path) -> None:
     record = json.loads((results / "a" / "run.json").read_text())
     record["outputs"] = ["/moved/fine.nii", "/moved/clinical.nii"]
     (tmp_path / "run.json").write_text(json.dumps(record))
+    for name in ("fine.nii", "clinical.nii"):
+        (tmp_path / name).touch()
     found = read_result("x", tmp_path)
     assert (found.fine, found.coarse) == (tmp_path / "fine.nii", tmp_path / "clinical.nii")
     assert found.truth is None

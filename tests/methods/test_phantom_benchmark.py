@@ -129,6 +129,7 @@ def test_the_page_holds_its_pictures_itself(folder: Path, tmp_path: Path) -> Non
         (("other",), "has a truth 2 times as fine, the model enlarges 4 times"),
         (("first", "first"), "there is a first already: give LABEL=FILE with another"),
         (("cubic=first",), "there is a cubic already"),
+        (("truth=first",), "there is a truth already"),
     ],
 )
 def test_models_that_do_not_fit_are_refused(
