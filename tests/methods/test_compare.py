@@ -107,7 +107,7 @@ def test_what_cannot_be_compared_is_refused(
         ((str(results / "a"),), "got 1 result, expected two or more folders"),
         ((str(results / "a"), str(results / "other_b")), "differ in size or place"),
         ((str(results / "a"), str(results / "ra")), "made by different methods"),
-        ((str(results / "a"), str(results / "input")), "holds no result"),
+        ((str(results / "a"), f"x={results / 'input'}"), "holds no result"),
         ((str(results / "a"), f"a={results / 'b'}"), "there is a a already"),
         ((str(results / "a"), f"cubic={results / 'b'}"), "cubic is what the page calls"),
         ((str(results / "a"), str(results / "twin_b")), "and their slice 3 differs"),
