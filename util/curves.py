@@ -63,14 +63,21 @@ class Curves:
     def draw(self, at_once: bool = True) -> None:
         """Write the PNG; nothing where there are no points yet.
 
+        A name that is 0 throughout, such as a loss without weight, gets no panel.
+
         Args:
             at_once: False leaves a picture of the last `SECONDS_BETWEEN` as it is.
         """
         now = time.monotonic()
-        if not self._points or (not at_once and now - self._drawn_at < SECONDS_BETWEEN):
+        shown = {
+            name: points
+            for name, points in self._points.items()
+            if any(abs(value) > 0 for _, value in points)
+        }
+        if not shown or (not at_once and now - self._drawn_at < SECONDS_BETWEEN):
             return
         self._drawn_at = now
-        rows = -(-len(self._points) // COLUMNS)
+        rows = -(-len(shown) // COLUMNS)
         width, height = COLUMNS * PANEL_INCHES[0], rows * PANEL_INCHES[1]
         figure = Figure(figsize=(width, height))
         # Fixed margins: letting Matplotlib find them takes longer than drawing.
@@ -82,7 +89,7 @@ class Curves:
             wspace=0.25,
             hspace=0.4,
         )
-        for place, (name, points) in enumerate(self._points.items(), start=1):
+        for place, (name, points) in enumerate(shown.items(), start=1):
             axes = figure.add_subplot(rows, COLUMNS, place)
             axes.plot(
                 *zip(*points, strict=True),

@@ -11,6 +11,7 @@ const spec = JSON.parse(document.getElementById("viewer-spec").textContent);
 const root = document.getElementById("viewer");
 const status = (word) => { document.documentElement.dataset.viewer = word; };
 const PLANES = { sagittal: 0, coronal: 1, axial: 2 };
+const AXIS = PLANES[spec.plane]; // that the slices lie across
 const WHOLE = [0, 0, 0, 1]; // pan in mm and zoom of the whole slice
 
 function packedBytes(id) {
@@ -44,6 +45,14 @@ class Viewer {
 
   async start() {
     this.buildControls();
+    this.controls.inert = this.area.inert = true; // there is nothing to turn or zoom yet
+    const opened = this.open();
+    this.busy = opened.catch(() => {}); // what is asked for meanwhile comes after it
+    await opened;
+    this.controls.inert = this.area.inert = false;
+  }
+
+  async open() {
     for (let number = 0; number < spec.panes; number += 1) await this.addPane();
     for (const pane of this.panes) {
       pane.nv.broadcastTo(this.panes.map((other) => other.nv), { "2d": true, crosshair: true });
@@ -65,8 +74,8 @@ class Viewer {
     this.sliceName = element("output", { id: "slice-name" });
     this.slider.addEventListener("input", () => this.goToSlice(Number(this.slider.value)));
     this.controls.append(
-      element("label", { className: "slices", title: "counted from 0, as by --slices" },
-        "slice", this.slider, this.sliceName));
+      element("label", { className: "slices", title: "of the result, as in its tables" },
+        "slice (from 0)", this.slider, this.sliceName));
     this.presets = this.choice(spec.windows.map((one) => one.name),
       (index) => this.setWindow(spec.windows[index]));
     this.presets.id = "window";
@@ -162,12 +171,18 @@ class Viewer {
       dragAndDropEnabled: false,
     });
     await nv.attachToCanvas(canvas);
-    const pane = { nv, canvas, choice, holder, number, shown: "" };
+    const pane = { nv, canvas, choice, holder, number, shown: "", name: "" };
     nv.onLocationChange = () => this.moved(pane);
+    // A double click or a long touch gives one pane a window of NiiVue's: back to that of all.
+    nv.onIntensityChange = () => this.setWindow(this.window);
     canvas.addEventListener("mousemove", (event) => this.hover(pane, event));
     // Before NiiVue's own listener: the wheel turns slices in all panes, with Ctrl it zooms.
     holder.addEventListener("wheel", (event) => this.wheel(event),
       { capture: true, passive: false });
+    // NiiVue's keys turn a single pane to other planes and slices.
+    for (const kind of ["keydown", "keyup"]) {
+      holder.addEventListener(kind, (event) => event.stopPropagation(), { capture: true });
+    }
     this.panes.push(pane);
   }
 
@@ -214,16 +229,24 @@ class Viewer {
     }
     const key = wanted.map((volume) => volume.id).join(" ");
     if (pane.shown === key) return;
+    const images = [];
+    try { // all of them first: a pane is never empty while it may be turned or moved
+      for (const volume of wanted) images.push(await this.image(volume));
+    } catch (error) {
+      pane.choice.value = pane.name; // which it still shows
+      throw error;
+    }
     const place = [...nv.scene.pan2Dxyzmm];
+    const cross = nv.volumes.length ? this.crosshair(pane) : null;
     while (nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
-    for (const [number, volume] of wanted.entries()) {
-      const image = await this.image(volume);
+    for (const [number, image] of images.entries()) {
       if (number === 0) [image.cal_min, image.cal_max] = [this.window.low, this.window.high];
-      else image.opacity = this.opacity.get(volume.name);
+      else image.opacity = this.opacity.get(wanted[number].name);
       nv.addVolume(image);
     }
-    pane.shown = key;
+    [pane.shown, pane.name] = [key, wanted[0].name];
     nv.setPan2Dxyzmm(place);
+    if (cross) this.crossAt(pane, cross);
     this.turnTo(pane, this.slice);
     if (this.mm) this.tell(this.mm);
   }
@@ -270,9 +293,16 @@ class Viewer {
 
   turnTo(pane, slice) {
     const { nv } = pane;
-    const axis = PLANES[spec.plane];
-    nv.scene.crosshairPos[axis] = nv.mm2frac(this.view.slices[slice].centre, 0, true)[axis];
+    nv.scene.crosshairPos[AXIS] = nv.mm2frac(this.view.slices[slice].centre, 0, true)[AXIS];
     nv.drawScene();
+  }
+
+  // Move a pane's crosshair within its slice, unless its volume does not reach there.
+  crossAt(pane, mm) {
+    const { scene } = pane.nv;
+    const frac = pane.nv.mm2frac(mm, 0, true);
+    frac[AXIS] = scene.crosshairPos[AXIS];
+    if (frac.every((share) => share >= 0 && share <= 1)) scene.crosshairPos = frac;
   }
 
   goToSlice(wanted) {
@@ -281,7 +311,7 @@ class Viewer {
     for (const pane of this.panes) this.turnTo(pane, this.slice);
     this.slider.value = this.slice;
     this.sliceName.textContent =
-      `${this.view.slices[this.slice].number} of 0 to ${spec.slices - 1}`;
+      `${this.view.slices[this.slice].number} (0 to ${spec.slices - 1})`;
     this.tell(this.crosshair(this.panes[0]));
   }
 
@@ -321,8 +351,10 @@ class Viewer {
 
   tell(mm) {
     this.mm = mm;
+    const digits = 7; // of float32; micro-CT may have values of some thousandths
     const words = this.valuesAt(mm).map(([volume, value]) => Number.isNaN(value)
-      ? `${volume.name} outside` : `${volume.name} ${+value.toFixed(2)} ${volume.unit}`.trim());
+      ? `${volume.name} outside`
+      : `${volume.name} ${+value.toPrecision(digits)} ${volume.unit}`.trim());
     this.cursor.textContent =
       `x ${mm[0].toFixed(2)}  y ${mm[1].toFixed(2)}  z ${mm[2].toFixed(2)} mm (RAS)\n`
       + words.join("   ");
@@ -332,9 +364,10 @@ class Viewer {
 function fail(error) {
   status("failed");
   console.error(error);
-  root.append(element("p", { className: "message" },
-    `The viewer cannot run here (${error.message ?? error}). It needs a browser with WebGL2; `
-    + "the pictures and tables of this page do not."));
+  const message = root.querySelector(".message") // one, however much fails
+    ?? root.appendChild(element("p", { className: "message" }));
+  message.textContent = `The viewer failed (${error.message ?? error}). It needs a browser with `
+    + "WebGL2 and some memory; the pictures and tables of this page do not.";
 }
 
 status("loading");

@@ -109,7 +109,7 @@ def test_values_under_the_cursor_are_those_of_the_volumes(
             }
             seen.append(tuple(values.values()))
         shown = browser.run("return document.getElementById('slice-name').textContent")
-        assert shown == f"{index} of 0 to {SIZE[2] - 1}"
+        assert shown == f"{index} (0 to {SIZE[2] - 1})"
     assert len(set(seen)) == len(seen)
     assert browser.errors() == []
 
@@ -222,6 +222,11 @@ def test_detail_may_have_fewer_slices_than_the_overview(
     )
     browser.settle()
     assert browser.run("return viewer.slider.max") == str(counts[1] - 1)
+    start = browser.run("return viewer.view.start")
+    assert browser.run("return [viewer.slice, +viewer.slider.value]") == [start, start]
+    index = browser.run("return viewer.view.slices[viewer.slice].number")
+    shown = browser.run("return document.getElementById('slice-name').textContent")
+    assert shown == f"{index} (0 to 47)"
     point_at(browser, UPPER_LEFT)
     mm, values = cursor(browser)
     assert values["SR"] == value_at(folder / "SR.nii.gz", mm)
@@ -261,8 +266,8 @@ def test_several_cases_have_an_overview(
     browser.open(out / "index.html")
     links = browser.run("return [...document.querySelectorAll('td a')].map((one) => one.href)")
     assert links == [(out / name / "index.html").as_uri() for name in ("left", "right")]
-    loaded = browser.run("return [...document.images].every((one) => one.naturalWidth > 100)")
-    assert loaded
+    # They are loaded when they come into view, so perhaps after the page.
+    browser.wait("return [...document.images].every((one) => one.naturalWidth > 100)")
     browser.open(out / "right" / "index.html")
     assert browser.errors() == []
 

@@ -30,6 +30,22 @@ def test_each_name_gets_a_panel_and_a_later_drawing_replaces_the_first(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
 
+def test_what_is_always_zero_gets_no_panel(tmp_path: Path) -> None:
+    curves = Curves(tmp_path / "curves.png")
+    unused = dict.fromkeys(("idt_A", "idt_B", "pair", "skipped"), 0.0)
+    curves.add(0, unused)
+    curves.draw()
+    assert not curves.path.exists()
+    for step in range(3):
+        curves.add(step, {"G": 1.0 + step, **unused})
+    curves.draw()
+    one_panel = drawn(curves.path)
+    curves.add(3, {"skipped": 1.0})
+    curves.draw()
+    assert drawn(curves.path).shape == one_panel.shape
+    assert not np.array_equal(drawn(curves.path), one_panel)
+
+
 def test_points_are_merged_and_keep_their_mean() -> None:
     curves = Curves(Path("unused.png"))
     count = 5 * MOST_POINTS
