@@ -60,5 +60,7 @@ def test_screenshot_of_training(tmp_path: Path, browser: Page) -> None:
     words += ["--batch_num", "60", "--val_slices", "-2:", "--print_freq", "2", "--gpu_ids", "-1"]
     assert run_command_line(train.main, words) == 0
     browser.open(tmp_path / "phantom" / "web" / "index.html")
-    browser.run("document.body.style.zoom = 0.55")  # curves and the newest pictures in one window
+    # Curves and the newest pictures in one window.
+    browser.driver.set_window_size(820, 1250)
+    browser.run("document.body.style.zoom = 0.55")
     save(browser, "training_page.png")
