@@ -31,6 +31,10 @@ def finished(folder: Path, name: str) -> Path:
     return case
 
 
+def fail(error: Exception) -> None:
+    raise error
+
+
 def links(folder: Path) -> list[str]:
     return re.findall(r'href="([^"]*)"', (folder / PAGE).read_text(encoding="utf-8"))
 
@@ -106,7 +110,7 @@ def test_a_page_that_fails_costs_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     with page_may_fail(options(tmp_path)):
-        raise error
+        fail(error)
     err = capsys.readouterr().err
     assert err.startswith("no page: ")
     assert err.endswith(" (the results are complete)\n")
