@@ -17,7 +17,7 @@ from training_helpers import TINY_RUN, write_training_data
 from models.checkpoints import load_checkpoint
 
 # docs/training.md asks for twenty; that many take a minute and a half, so the suite takes fewer.
-KILLS = int(os.environ.get("TRAIN_KILLS", "8"))
+KILLS = int(os.environ.get("TRAIN_KILLS", "5"))
 EPOCHS = -(-KILLS * 11 // 20)  # long enough for the last kill to come before the end
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE = 240.0  # seconds; only a test that fails waits so long

@@ -31,6 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("a", "b")):
         model = write_checkpoint(root / "models", name, seed=seed)
         common = ["--gpu_ids", "-1", "--checkpoint", str(model), "--page_mb", "0"]
+        common += ["--backend", "torch"]
         for case, method, folder in (
             (ct, "smallpatchtest", name),
             (ct, "wholevolumetest", f"r{name}"),

@@ -47,7 +47,7 @@ def test_a_case_is_linked_where_it_has_a_page(tmp_path: Path) -> None:
 
 
 def test_links_survive_any_name(tmp_path: Path) -> None:
-    name = "50 % #3? \N{GREEK SMALL LETTER MU}"
+    name = "50 % #3? " + os.fsdecode("\N{GREEK SMALL LETTER MU}".encode())
     cases = [finished(tmp_path, one) for one in (name, "plain")]
     for case in cases:
         (case / PAGE).write_text("page")
