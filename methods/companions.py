@@ -9,11 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.export_formats import (
-    check_export_place,
-    export_name,
-    export_volume,
-)
+from data.export_formats import check_export_place, export_name, export_volume
 from data.volume import Volume
 from data.windows import IntensityWindow
 from methods.case_view import case_viewer
@@ -45,8 +41,9 @@ def check_exports(options: Namespace, folder: Path) -> None:
     Raises:
         UserError: something else stands where an export would go.
     """
-    name = export_name(options.output_name, options.output_format)
-    check_export_place(folder / name, options.output_format)
+    kind = options.output_format
+    if kind != "nifti":
+        check_export_place(folder / export_name(options.output_name, kind), kind)
 
 
 def write_exports(options: Namespace, folder: Path, source: Path) -> None:
