@@ -43,6 +43,7 @@ VARIANTS: dict[str, list[str]] = {
     "without the four-part loss": NO_FOUR_PART,
     "without identity": ["--lambda_identity", "0"],
     "plain CycleGAN": [*NO_FOUR_PART, "--lambda_identity", "0"],
+    "paper, ICNR": ["--init_icnr"],
     "no norm, skip": NEW_NETWORK,
     "no norm, skip, pseudo-pairs too": [*NEW_NETWORK, "--lambda_pair", "5", *SCANNER],
     "preset best": [  # the networks of the others, its losses
