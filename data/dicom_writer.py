@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,8 +17,8 @@ from util.errors import UserError
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP class
 LONGEST_TEXT = 64  # characters of a value of type LO or of a part of a name
-# What stands in (0008,0005) -> Python's name; PS3.3, C.12.1.1.2. Several at once (ISO 2022) with
-# their changes in mid-text are left to ISO 2022 for Japanese, the one that Python reads.
+# What stands in (0008,0005) -> Python's name; PS3.3, C.12.1.1.2. "ISO 2022 IR" is looked up as
+# "ISO_IR": of several sets the last counts, the one beside ASCII.
 CHARACTER_SETS = {
     "ISO_IR 100": "latin-1",
     "ISO_IR 101": "iso8859-2",
@@ -29,12 +30,16 @@ CHARACTER_SETS = {
     "ISO_IR 138": "iso8859-8",
     "ISO_IR 148": "iso8859-9",
     "ISO_IR 13": "shift_jis",
-    "ISO 2022 IR 87": "iso2022_jp",
+    "ISO_IR 87": "iso2022_jp",
+    "ISO_IR 149": "euc_kr",
+    "ISO_IR 58": "gb2312",
     "ISO_IR 166": "tis-620",
     "ISO_IR 192": "utf-8",
     "GB18030": "gb18030",
     "GBK": "gbk",
 }
+# Changes of the character set (ISO 2022) and control characters have no place in UTF-8 text.
+CONTROLS = re.compile(r"\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]")
 # Patient and study, which a derived series shares with the one that it was made from.
 SHARED = (
     "0008|0020",  # study date
@@ -140,6 +145,7 @@ def shared_tags(source: Path) -> dict[str, str]:
         reader.ReadImageInformation()
         stated = {tag: reader.GetMetaData(tag) for tag in reader.GetMetaDataKeys()}
         character_set = stated.get("0008|0005", "").split("\\")[-1].strip()
+        character_set = character_set.replace("ISO 2022 IR", "ISO_IR")
         for tag in SHARED:
             text = plain_text(stated.get(tag, ""), CHARACTER_SETS.get(character_set, "utf-8"))
             if text:
@@ -156,7 +162,7 @@ def plain_text(text: str, character_set: str = "utf-8") -> str:
             U+FFFD.
     """
     raw = text.encode("utf-8", "surrogateescape")
-    return raw.decode(character_set, "replace").strip(" \0")[:LONGEST_TEXT]
+    return CONTROLS.sub("", raw.decode(character_set, "replace")).strip()[:LONGEST_TEXT]
 
 
 def new_uid() -> str:

@@ -20,7 +20,9 @@ from util.progress import progress
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GZIP_LEVEL = 1  # packing noisy CT harder takes long and gives little
 DERIVED = "DERIVED\\SECONDARY\\AXIAL"  # image type of a DICOM series
+# Also in the heads of NRRD and MetaImage, so that an export is told from what others wrote.
 DESCRIPTION = "super-resolution, SR-CycleGAN; for research only"
+HEAD_BYTES = 4096  # hold the description in every format
 
 
 def export_name(result: str, kind: str) -> str:
@@ -71,28 +73,47 @@ def check_export_place(target: Path, kind: str) -> None:
         kind: as for `export_volume`.
 
     Raises:
-        UserError: a folder where a file would go, the reverse, or a folder with other files.
+        UserError: a folder where a file would go, the reverse, a link to a folder, or a folder
+            with other files.
     """
     if kind == "dicom" and target.exists() and not _is_series(target):
-        what = "holds other files than DICOM slices" if target.is_dir() else "is a file"
+        folder = target.is_dir() and not target.is_symlink()
+        what = "holds other files than DICOM slices" if folder else "is a file or a link"
         raise UserError(f"{target} {what}, expected the folder of a series: move it away")
     if kind != "dicom" and target.is_dir():
         raise UserError(f"{target} is a folder, expected a file: move it away")
 
 
-def remove_exports(result: Path) -> None:
-    """Remove the exports of an earlier result of this name; what is no export stays."""
+def remove_exports(result: Path, source: Path) -> None:
+    """Remove the exports of an earlier result of this name.
+
+    What `export_volume` did not write stays, and so does the volume that the result was made of:
+    either may have the name of an export.
+    """
     for kind in ("nrrd", "mha"):
         target = result.with_name(export_name(result.name, kind))
-        if target.is_file():
+        if target.is_file() and _is_own(target) and not _is_same(target, source):
             target.unlink()
     series = result.with_name(export_name(result.name, "dicom"))
-    if _is_series(series):
+    if _is_same(series, source) or not _is_series(series):
+        return
+    if all(_is_own(path) for path in series.iterdir()):
         shutil.rmtree(series)
 
 
 def _is_series(folder: Path) -> bool:
-    return folder.is_dir() and all(path.suffix == ".dcm" for path in folder.iterdir())
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(path.suffix == ".dcm" and path.is_file() for path in folder.iterdir())
+
+
+def _is_own(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return DESCRIPTION.encode("ascii") in stream.read(HEAD_BYTES)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def nrrd_header(layout: NiftiLayout) -> str:
@@ -102,6 +123,7 @@ def nrrd_header(layout: NiftiLayout) -> str:
     directions = " ".join(_vector(lps[:3, axis]) for axis in range(3))
     lines = (
         "NRRD0004",
+        f"# {DESCRIPTION}",
         "type: int16",
         "dimension: 3",
         "space: left-posterior-superior",
@@ -123,6 +145,7 @@ def meta_header(layout: NiftiLayout) -> str:
     slices, rows, columns = layout.shape
     lines = (
         "ObjectType = Image",
+        f"Comment = {DESCRIPTION}",
         "NDims = 3",
         "BinaryData = True",
         "BinaryDataByteOrderMSB = False",

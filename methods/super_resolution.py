@@ -122,7 +122,7 @@ def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Name
                 file=sys.stderr,
             )
             raise
-        remove_exports(folder / names[0])  # they show the result that was replaced
+        remove_exports(folder / names[0], path)  # they show the result that was replaced
         # Only now, so that a broken run leaves no picture that looks like a result.
         draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
         record = record_case(

@@ -2,8 +2,8 @@
 
     python scripts/phantom_dicom.py --out FOLDER
 
-FOLDER then holds one .dcm file a slice. The phantom is made in datasets/phantom where it is
-missing.
+FOLDER, a new one, then holds one .dcm file a slice. The phantom is made in
+datasets/phantom where it is missing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     out = parser.parse_args(arguments).out
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: give a new folder")
+    if out.exists():
+        raise UserError(f"{out} is there already: give the name of a new folder")
     phantom = generate_phantom(Path(PHANTOM_FOLDER) / f"x{SCALE}", SCALE, report_phantom(print))
     (path,) = find_volumes([str(phantom.clinical_test)])
     volume = read_volume(path)

@@ -10,6 +10,7 @@ import SimpleITK as sitk  # noqa: N813 - the library's own short name
 from method_helpers import affines
 
 import data.export_formats
+from data.dicom_writer import shared_tags, write_series
 from data.export_formats import (
     check_export_place,
     export_name,
@@ -93,7 +94,20 @@ def rewritten(series: Path, old: bytes, new: bytes) -> None:
     """Replace bytes in all files of a series, as another scanner would have written them."""
     assert len(old) == len(new)
     for path in series.iterdir():
+        assert old in path.read_bytes()
         path.write_bytes(path.read_bytes().replace(old, new))
+
+
+def restate(series: Path, tag: str, value: bytes) -> None:
+    """Give an element, with implicit VR as ITK writes it, another value in all files."""
+    name = b"".join(int(word, 16).to_bytes(2, "little") for word in tag.split("|"))
+    value += b" " * (len(value) % 2)
+    for path in series.iterdir():
+        before, found, after = path.read_bytes().partition(name)
+        assert found
+        length = int.from_bytes(after[:4], "little")
+        element = name + len(value).to_bytes(4, "little") + value
+        path.write_bytes(before + element + after[4 + length :])
 
 
 @pytest.mark.parametrize(
@@ -102,6 +116,8 @@ def rewritten(series: Path, old: bytes, new: bytes) -> None:
         (b"ISO_IR 192", "utf-8", "Müller^Jörg"),
         (b"ISO_IR 100", "latin-1", "Müller^Jörg"),
         (b"ISO_IR 144", "iso8859-5", "Иванов^Пётр"),
+        (b"\\ISO 2022 IR 100", "latin-1", "Müller^Jörg"),
+        (b"\\ISO 2022 IR 87", "iso2022_jp", "Yamada=山田^太郎"),
     ],
 )
 def test_names_in_any_character_set_arrive_as_utf8(
@@ -110,7 +126,7 @@ def test_names_in_any_character_set_arrive_as_utf8(
     path, _ = make(tmp_path, "lps")
     plain = "X" * len(name.encode(coding))
     series = export_volume(path, "dicom", tmp_path / f"{plain}.nii.gz")
-    rewritten(series, b"ISO_IR 192", character_set)
+    restate(series, "0008|0005", character_set)
     rewritten(series, plain.encode("ascii"), name.encode(coding))
     (tmp_path / "again").mkdir()
     copy, _ = make(tmp_path / "again", "lps")
@@ -127,6 +143,7 @@ def test_names_in_any_character_set_arrive_as_utf8(
         ("a\\b", "a b"),
         ("x" * 80, "x" * 64),
         ("m\udcfcller", "m\ufffdller"),
+        ("a\nb \x1b-Ac", "ab c"),
     ],
 )
 def test_any_case_name_can_be_written(tmp_path: Path, name: str, stored: str) -> None:
@@ -138,15 +155,30 @@ def test_any_case_name_can_be_written(tmp_path: Path, name: str, stored: str) ->
 def test_what_a_series_does_not_state_is_supplied(tmp_path: Path) -> None:
     path, _ = make(tmp_path, "lps")
     series = export_volume(path, "dicom", tmp_path / "patient7.nii.gz")
-    # Tags that no reader looks at instead of those of the study and the frame of reference.
-    rewritten(series, b"\x20\x00\x0d\x00UI", b"\x20\x00\x0f\x00UI")
-    rewritten(series, b"\x20\x00\x52\x00UI", b"\x20\x00\x55\x00UI")
+    for tag in ("0010|0010", "0010|0020", "0020|000d", "0020|0052"):
+        restate(series, tag, b"")
+    series = series.rename(tmp_path / "blinded")
     (tmp_path / "again").mkdir()
     copy, _ = make(tmp_path / "again", "lps")
     told = [tags_of(one) for one in export_volume(copy, "dicom", series).iterdir()]
     for tag in ("0020|000d", "0020|0052"):
         assert len({one[tag] for one in told}) == 1
         assert told[0][tag].startswith("2.25.")
+    for tag in ("0010|0010", "0010|0020"):
+        assert {one[tag] for one in told} == {"blinded"}
+
+
+def test_patient_and_study_come_from_the_first_slice_among_other_things(tmp_path: Path) -> None:
+    path, _ = make(tmp_path, "lps")
+    series = export_volume(path, "dicom", tmp_path / "patient7.nii.gz")
+    series = series.rename(tmp_path / "disc")
+    (series / "0.dcm").mkdir()
+    (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (series / "00000.txt").write_text("notes")
+    assert shared_tags(series)["0010|0010"] == "patient7"
+    (series / "00000.dcm").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"00000\.dcm cannot be read .* copy or export it again"):
+        shared_tags(series)
 
 
 def test_a_folder_that_is_no_series_lends_its_name_alone(tmp_path: Path) -> None:
@@ -201,11 +233,11 @@ def test_what_is_no_export_is_not_replaced(tmp_path: Path, kind: str) -> None:
         target.write_text("mine")
     else:
         target.mkdir()
-    with pytest.raises(UserError, match=r"SR.*(is a file|is a folder), expected .* move it away"):
+    with pytest.raises(UserError, match=r"SR.*is a (file or a link|folder), expected .* move"):
         check_export_place(target, kind)
     with pytest.raises(UserError, match="move it away"):
         export_volume(path, kind, path)
-    remove_exports(path)
+    remove_exports(path, tmp_path / "ct.nii")
     assert target.exists()
 
 
@@ -214,12 +246,54 @@ def test_exports_of_a_result_are_removed_with_it(tmp_path: Path) -> None:
     for kind in ("nrrd", "mha", "dicom"):
         export_volume(path, kind, path)
     (tmp_path / "SR.txt").write_text("mine")
-    remove_exports(path)
+    remove_exports(path, tmp_path / "ct.nii")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["SR.nii.gz", "SR.txt"]
-    remove_exports(path)
+    remove_exports(path, tmp_path / "ct.nii")
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "mha"])
+def test_a_volume_of_somebody_else_is_not_removed(tmp_path: Path, kind: str) -> None:
+    path, array = make(tmp_path, "lps")
+    target = tmp_path / export_name(path.name, kind)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(target), useCompression=True)
+    remove_exports(path, tmp_path / "ct.nii")
+    assert target.is_file()
+
+
+def test_a_series_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
+    path, array = make(tmp_path, "lps")
+    series = export_volume(path, "dicom", path)
+    scan = tmp_path / "scan"
+    scan.mkdir()
+    write_series(scan, array, np.eye(4), len(array), path, "ORIGINAL\\PRIMARY\\AXIAL", "chest")
+    (scan / "00001.dcm").rename(series / "one of the scanner.dcm")
+    remove_exports(path, tmp_path / "ct.nii")
+    assert len(list(series.iterdir())) == len(array) + 1
+
+
+def test_a_link_to_a_series_stays(tmp_path: Path) -> None:
+    path, array = make(tmp_path, "lps")
+    series = export_volume(path, "dicom", path).rename(tmp_path / "elsewhere")
+    link = tmp_path / "SR_dicom"
+    link.symlink_to(series)
+    with pytest.raises(UserError, match="is a file or a link"):
+        check_export_place(link, "dicom")
+    remove_exports(path, tmp_path / "ct.nii")
+    assert link.is_symlink()
+    assert len(list(series.iterdir())) == len(array)
 
 
 def test_unknown_format(tmp_path: Path) -> None:
     path, _ = make(tmp_path, "lps")
     with pytest.raises(ValueError, match="bmp is not one of"):
         export_volume(path, "bmp", path)
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "mha", "dicom"])
+def test_the_volume_that_a_result_was_made_of_stays(tmp_path: Path, kind: str) -> None:
+    path, _ = make(tmp_path, "lps")
+    source = export_volume(path, kind, path)  # an export of ours, taken as the next run's input
+    remove_exports(path, source)
+    assert source.exists()
+    remove_exports(path, tmp_path / "ct.nii")
+    assert not source.exists()
