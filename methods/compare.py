@@ -12,7 +12,13 @@ from dominate import tags
 from data.excerpt import Layer, Slices
 from data.nifti_slices import nifti_slices, read_layout
 from methods.case_view import CaseImages, Overlay, case_viewer, focus_of
-from methods.compared_results import Result, check_same_case, named_folders, read_result
+from methods.compared_results import (
+    Result,
+    check_same_case,
+    difference_name,
+    named_folders,
+    read_result,
+)
 from methods.loading import refuse_existing
 from methods.result_images import CUBIC, INPUT, TRUTH, least_difference
 from methods.result_page import BYTES_PER_MB, NOTE, chosen_facts
@@ -68,22 +74,27 @@ def compared_images(results: Sequence[Result]) -> CaseImages:
     names = [CUBIC, *(one.label for one in results), *([] if first.truth is None else [TRUTH])]
     layers += [Layer(name, scale, fine.affine) for name in names]
     reference = first.label if first.truth is None else TRUTH
-    compared = [one.label for one in results if one.label != reference]
+    # Labels of the results that have a difference, and its name.
+    compared = {
+        one.label: difference_name(one.label, reference)
+        for one in results
+        if one.label != reference
+    }
     overlays = [
         Overlay(
-            Layer(f"{label} - {reference}", scale, fine.affine),
+            Layer(name, scale, fine.affine),
             f"Absolute difference of {label} from {reference}.",
             first.unit,
             low=least_difference(first.unit, first.window),
         )
-        for label in compared
+        for label, name in compared.items()
     ]
 
     def read(indices: Sequence[int]) -> Iterator[Slices]:
         for found in read_all(results, indices):
             found[CUBIC] = enlarge(found[INPUT], scale, order=3)[:rows, :columns]
-            for label in compared:
-                found[f"{label} - {reference}"] = np.abs(found[label] - found[reference])
+            for label, name in compared.items():
+                found[name] = np.abs(found[label] - found[reference])
             yield found
 
     shown = slices // 2
@@ -153,7 +164,7 @@ def measures_table(
     rows = [
         [
             one.label,
-            *(f"{float(one.scores[name]):.{SCORES[name][1]}f}" for name in scored),
+            *(f"{one.scores[name]:.{SCORES[name][1]}f}" for name in scored),
             *("-" if np.isnan(value) else f"{value:.2f}" for value in measures[one.label].values()),
         ]
         for one in results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,18 +63,15 @@ def named_folders(words: Sequence[str]) -> list[tuple[str, Path]]:
     """(label, folder) of each FOLDER or LABEL=FOLDER; a folder's name is its label otherwise.
 
     Raises:
-        UserError: fewer than two, two of one label, or a label that the page needs itself.
+        UserError: fewer than two, two of one label, no label, or one that the page needs itself.
     """
     named: list[tuple[str, Path]] = []
     for word in words:
         label, sign, place = word.partition("=")
         if Path(word).is_dir() or not sign:
             label, place = Path(word).resolve().name, word
-        if label in (INPUT, CUBIC, TRUTH):
-            raise UserError(
-                f"--compare {word}: {label} is what the page calls a volume of its own: give "
-                "LABEL=FOLDER with another"
-            )
+        if not label:
+            raise UserError(f"--compare {word}: got no label, expected LABEL=FOLDER: give one")
         if label in dict(named):
             raise UserError(
                 f"--compare {word}: there is a {label} already: give LABEL=FOLDER with another"
@@ -81,7 +79,21 @@ def named_folders(words: Sequence[str]) -> list[tuple[str, Path]]:
         named.append((label, Path(place)))
     if len(named) < 2:
         raise UserError(f"--compare got {len(named)} result, expected two or more folders")
+    labels = [label for label, _ in named]
+    own = {INPUT, CUBIC, TRUTH}
+    own |= {difference_name(one, other) for one in labels for other in (labels[0], TRUTH)}
+    for label in labels:
+        if label in own:
+            raise UserError(
+                f"--compare: {label} is what the page calls a volume of its own: give "
+                "LABEL=FOLDER with another"
+            )
     return named
+
+
+def difference_name(label: str, reference: str) -> str:
+    """What the page calls the difference of a result from the first, or from the truth."""
+    return f"{label} - {reference}"
 
 
 def read_result(label: str, folder: Path) -> Result:
@@ -99,20 +111,18 @@ def read_result(label: str, folder: Path) -> Result:
             fine = f"{prefix}SR.nii.gz" if prefix else outputs[0]
             ending = ".nii.gz" if fine.endswith(".gz") else ".nii"
             files = {one: folder / one for one in outputs}
-            scores = record.get("scores", {})
             result = Result(
                 label,
                 record,
-                int(record["scale"]),
+                _scale(record["scale"]),
                 IntensityWindow(**record["window"]),
                 files[fine],
                 files[f"{prefix}{coarse}{ending}"],
                 None if truth is None else files[f"{prefix}{truth}{ending}"],
                 unit,
-                # With --consistency the written volume is the one after back-projection.
-                scores.get(CONSISTENT, scores.get("SR", {})),
+                _scores(record.get("scores", {})),
             )
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, UserError) as error:
             raise UserError(f"{folder / name} cannot be read ({error!r}): run it again") from error
         for path in filter(None, (result.fine, result.coarse, result.truth)):
             if not path.is_file():
@@ -123,12 +133,28 @@ def read_result(label: str, folder: Path) -> Result:
     )
 
 
+def _scale(value: Any) -> int:
+    # JSON's true is an int to Python, and 2.0 is none.
+    if type(value) is not int or value < 2 or value & (value - 1):
+        raise ValueError(f"scale is {value!r}, expected 2, 4, 8 or 16")
+    return value
+
+
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    # With --consistency the written volume is the one after back-projection.
+    chosen = scores.get(CONSISTENT, scores.get("SR", {}))
+    return {name: float(value) for name, value in chosen.items()}  # "inf" is text in JSON
+
+
 def check_same_case(results: Sequence[Result]) -> None:
     """Refuse results that do not belong side by side.
 
     Raises:
-        UserError: they are of other cases, scales or kinds.
+        UserError: they are of other cases, scales or kinds, or a volume has not the size that its
+            record tells.
     """
+    for one in results:
+        _check_scale(one)
     first = results[0]
     coarse, fine = read_layout(first.coarse), read_layout(first.fine)
     for other in results[1:]:
@@ -158,6 +184,18 @@ def check_same_case(results: Sequence[Result]) -> None:
                 f"--compare: {first.label} was made of {first.case}, {other.label} of "
                 f"{other.case}, and their slice {middle} differs: give results of one case"
             )
+
+
+def _check_scale(result: Result) -> None:
+    slices, rows, columns = read_layout(result.fine).shape
+    # A restored volume was padded to whole pixels of its input, then cut.
+    expected = (slices, math.ceil(rows / result.scale), math.ceil(columns / result.scale))
+    found = read_layout(result.coarse).shape
+    if found != expected:
+        raise UserError(
+            f"{result.coarse} has the shape {found}, expected {expected}: {result.fine.name} "
+            f"beside it is {result.scale} times as fine by its record: run it again"
+        )
 
 
 def _same_grid(one: NiftiLayout, other: NiftiLayout) -> bool:

@@ -15,7 +15,7 @@ from data.phantom_case import PhantomCase, benchmark_patients, read_case
 from data.windows import CLINICAL_WINDOW
 from methods.case_enlarger import CaseEnlarger
 from methods.loading import TestModel, load_model, refuse_existing
-from methods.phantom_pages import INPUT, NODULE, TRUTH, write_patient_page
+from methods.phantom_pages import INPUT, NODULE, TRUTH, difference_name, write_patient_page
 from methods.phantom_report import OUTPUTS, PatientPicture, write_report
 from methods.phantom_scores import CaseScores, score_case
 from methods.result_page import PAGE
@@ -91,7 +91,7 @@ def phantom_benchmark(options: Namespace) -> int:
             enlarged[name] = method(case)
             seconds[name] += time.perf_counter() - start
             if options.consistency and name in models:
-                enlarged[f"{name}, consistent"] = made_consistent(enlarged[name], case)
+                enlarged[consistent_name(name)] = made_consistent(enlarged[name], case)
         scores += score_case(case, enlarged, CLINICAL_WINDOW)
         if len(pictures) < SHOWN:
             middle = len(case.truth) // 2
@@ -121,20 +121,30 @@ def load_models(options: Namespace) -> dict[str, TestModel]:
     """The models that --checkpoints names, by label; else the one that the other options name.
 
     Raises:
-        UserError: two of them have one label, or a model cannot be loaded.
+        UserError: two of them have one label, a label is a name that the tables or pages need
+            themselves, or a model cannot be loaded.
     """
     if not options.checkpoints:
         return {"SR": load_model(options)}
     models: dict[str, TestModel] = {}
+    taken = {*BASELINES, INPUT, TRUTH, NODULE}
     for word in options.checkpoints:
         label, _, path = word.rpartition("=")
         label = label or Path(path).parent.name or Path(path).stem
-        if label in models or label in BASELINES or label in (INPUT, TRUTH, NODULE):
-            raise UserError(
-                f"--checkpoints {word}: there is a {label} already: give LABEL=FILE with another"
-            )
+        names = (label, consistent_name(label), difference_name(label))
+        for name in names:
+            if name in taken:
+                raise UserError(
+                    f"--checkpoints {word}: there is a {name} already: give LABEL=FILE with another"
+                )
+        taken.update(names)
         models[label] = load_model(Namespace(**{**vars(options), "checkpoint": path}))
     return models
+
+
+def consistent_name(name: str) -> str:
+    """What the tables call a model's result after back-projection."""
+    return f"{name}, consistent"
 
 
 def common_scale(models: dict[str, TestModel]) -> int:

@@ -21,6 +21,11 @@ INPUT, TRUTH, CUBIC, NODULE = "clinical CT", "truth", "cubic", "nodule"
 LEAST_DIFFERENCE = 50.0  # HU below which the overlay is clear: a tenth of septum against air
 
 
+def difference_name(model: str) -> str:
+    """What the page calls the difference of a model's result from the truth."""
+    return f"difference of {model}"
+
+
 def write_patient_page(
     options: Namespace,
     folder: Path,
@@ -63,7 +68,7 @@ def patient_images(case: PhantomCase, enlarged: Mapping[str, np.ndarray], model:
         Layer(INPUT, 1, low),
         *(Layer(name, case.scale, case.affine) for name in (*enlarged, TRUTH)),
     ]
-    difference = Layer(f"difference of {model}", case.scale, case.affine)
+    difference = Layer(difference_name(model), case.scale, case.affine)
     overlays = [
         Overlay(difference, f"Absolute difference of {model} from the truth.", low=LEAST_DIFFERENCE)
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from browser import Page
-from method_helpers import affines, lung_like, write_ct
+from method_helpers import MICRO_WINDOW, affines, lung_like, write_ct
 from training_helpers import write_checkpoint
 
 import medicaltest
-from methods.compare import PAGE, measure
-from methods.compared_results import named_folders, read_result
+from methods.compare import PAGE, compared_images, measure, measures_table
+from methods.compared_results import check_same_case, named_folders, read_result
 from util.errors import UserError, run_command_line
 
 
@@ -38,6 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (ct, "microCTsmallpatchtest", f"m{name}"),
             (other, "smallpatchtest", f"other_{name}"),
             (twin, "smallpatchtest", f"twin_{name}"),
+            (twin, "wholevolumetest", f"twin_r{name}"),
         ):
             words = ["--method", method, "--input", str(case), "--results_dir", str(root / folder)]
             if not method.startswith("micro"):
@@ -110,8 +113,18 @@ def test_what_cannot_be_compared_is_refused(
         ((str(results / "a"), str(results / "ra")), "made by different methods"),
         ((str(results / "a"), f"x={results / 'input'}"), "holds no result"),
         ((str(results / "a"), f"a={results / 'b'}"), "there is a a already"),
-        ((str(results / "a"), f"cubic={results / 'b'}"), "cubic is what the page calls"),
+        *(
+            ((str(results / "a"), f"{label}={results / 'b'}"), f"{label} is what the page calls")
+            for label in ("input", "cubic", "truth", "a - truth")
+        ),
+        # Whichever comes first.
+        (
+            (str(results / "a"), f"b - a={results / 'b'}", str(results / "b")),
+            "b - a is what the page calls",
+        ),
+        ((str(results / "a"), f"={results / 'b'}"), "got no label"),
         ((str(results / "a"), str(results / "twin_b")), "and their slice 3 differs"),
+        ((str(results / "ra"), str(results / "twin_rb")), "and their slice 3 differs"),
         ((str(results / "ra"), str(results / "ma")), "were made by different methods"),
     )
     for words, message in cases:
@@ -121,8 +134,43 @@ def test_what_cannot_be_compared_is_refused(
         assert message in err
         assert err.count("\n") == 1
     assert not (tmp_path / PAGE).exists()
+
+
+def test_a_page_that_is_there_is_kept_unless_told_otherwise(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = str(results / "a"), str(results / "b")
     (tmp_path / PAGE).write_text("mine")
-    assert run(tmp_path, str(results / "a"), str(results / "b")) == 2
+    assert run(tmp_path, *both) == 2
+    assert "exists already: --overwrite replaces it" in capsys.readouterr().err
+    assert (tmp_path / PAGE).read_text() == "mine"
+    assert run(tmp_path, *both, "--overwrite") == 0
+    assert "viewer-spec" in (tmp_path / PAGE).read_text()
+    assert [path.name for path in tmp_path.iterdir()] == [PAGE]
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(
+    results: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = str(results / "a"), str(results / "b")
+    (tmp_path / PAGE).write_text("mine")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert run(tmp_path, *both, "--overwrite") == 2
+    err = capsys.readouterr().err
+    assert "No space left on device" in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [PAGE]
+    assert (tmp_path / PAGE).read_text() == "mine"
+    # A file in the place of the folder.
+    assert run(tmp_path / PAGE, *both) == 2
     assert (tmp_path / PAGE).read_text() == "mine"
 
 
@@ -135,8 +183,12 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"window": None}, {"window": {"low": 1}}, {"scale": "x"}, {"outputs": 3}, {"outputs": []},
-        {"outputs": ["SR.nii.gz"]}, {"scores": 5},
+        {"window": None}, {"window": {"low": 1}}, {"window": {"low": "-1000", "high": 500}},
+        {"window": {"low": 5, "high": 1}}, {"window": {"low": -1000, "high": float("nan")}},
+        {"scale": "2"}, {"scale": None}, {"scale": 0}, {"scale": -2}, {"scale": 3}, {"scale": 2.5},
+        {"scale": True}, {"outputs": 3}, {"outputs": []}, {"outputs": [5, None]},
+        {"outputs": "SR.nii.gz"}, {"outputs": ["SR.nii.gz"]}, {"scores": 5}, {"scores": {"SR": 5}},
+        {"scores": {"SR": {"psnr": None}}}, {"scores": {"SR": {"psnr": "high"}}},
     ],
     ids=str,
 )  # fmt: skip
@@ -145,8 +197,25 @@ def test_a_record_without_what_is_needed_is_named(
 ) -> None:
     record = json.loads((results / "a" / "run.json").read_text()) | change
     (tmp_path / "run.json").write_text(json.dumps(record))
+    for path in (results / "a").glob("*.nii.gz"):
+        (tmp_path / path.name).symlink_to(path)
     with pytest.raises(UserError, match=r"run\.json cannot be read .* run it again"):
         read_result("x", tmp_path)
+
+
+@pytest.mark.parametrize("record", ["", "null", "[]", "5", '"text"', "{}"])
+def test_a_record_that_is_none_is_named(tmp_path: Path, record: str) -> None:
+    (tmp_path / "run.json").write_text(record)
+    with pytest.raises(UserError, match=r"run\.json cannot be read .* run it again"):
+        read_result("x", tmp_path)
+
+
+def test_a_scale_that_does_not_fit_the_volumes_is_named(results: Path) -> None:
+    for name in ("a", "ra", "ma"):
+        found = read_result(name, results / name)
+        wrong = replace(found, label="x", scale=found.scale * 2)
+        with pytest.raises(UserError, match=r"nii\.gz has the shape .* run it again"):
+            check_same_case([found, wrong])
 
 
 def test_a_volume_that_is_gone_is_named(results: Path, tmp_path: Path) -> None:
@@ -182,6 +251,12 @@ def test_micro_ct_has_no_hu(results: Path, tmp_path: Path, browser: Page) -> Non
     assert "ma" in text
     assert "HU" not in text
     assert browser.errors() == []
+    # The same share of the window as in the lung, where 20 HU of 1500 HU are the least shown.
+    for name, least in (("m", (MICRO_WINDOW.high - MICRO_WINDOW.low) * 20 / 1500), ("r", 20)):
+        both = [read_result(one, results / f"{name}{one}") for one in ("a", "b")]
+        shown = compared_images(both)
+        assert [overlay.low for overlay in shown.overlays] == pytest.approx([least, least])
+        assert {overlay.unit for overlay in shown.overlays} == {shown.unit} == {both[0].unit}
 
 
 def test_slices_of_air_have_no_sharpness(results: Path, tmp_path: Path) -> None:
@@ -194,6 +269,9 @@ def test_slices_of_air_have_no_sharpness(results: Path, tmp_path: Path) -> None:
         path = tmp_path / "flat.nii.gz"
         nib.save(nib.Nifti1Image(voxels, image.affine, image.header), path)
         values = measure([replace(found[0], fine=path), found[1]])
+        told = measures_table(found, values).render()
+        assert "nan" not in told
+        assert ("<td>-</td>" in told) == (len(flat) > 1)
         assert values["a"]["sharpness"] == 1.0 or len(flat) > 1
         assert np.isnan(values["b"]["sharpness"]) == (len(flat) > 1)
     assert plain["b"]["sharpness"] > 0

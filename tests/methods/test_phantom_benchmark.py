@@ -130,6 +130,11 @@ def test_the_page_holds_its_pictures_itself(folder: Path, tmp_path: Path) -> Non
         (("first", "first"), "there is a first already: give LABEL=FILE with another"),
         (("cubic=first",), "there is a cubic already"),
         (("truth=first",), "there is a truth already"),
+        (("clinical CT=first",), "there is a clinical CT already"),
+        (("nodule=first",), "there is a nodule already"),
+        (("first", "first, consistent=second"), "there is a first, consistent already"),
+        (("first, consistent=first", "first=second"), "there is a first, consistent already"),
+        (("first", "difference of first=second"), "there is a difference of first already"),
     ],
 )
 def test_models_that_do_not_fit_are_refused(
