@@ -129,7 +129,9 @@ def load_models(options: Namespace) -> dict[str, TestModel]:
     models: dict[str, TestModel] = {}
     taken = {*BASELINES, INPUT, TRUTH, NODULE}
     for word in options.checkpoints:
-        label, _, path = word.rpartition("=")
+        label, sign, path = word.partition("=")
+        if Path(word).is_file() or not sign:  # a path may hold the sign too
+            label, path = "", word
         label = label or Path(path).parent.name or Path(path).stem
         names = (label, consistent_name(label), difference_name(label))
         for name in names:

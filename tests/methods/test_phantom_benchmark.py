@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from browser import Page
 from method_helpers import POLICY
+from option_helpers import evaluation_options
 from phantom_helpers import small_case
 
 import methods.phantom_benchmark
 from data.phantom_disease import DISEASES
 from data.phantom_pair import PairPlan, write_pair
 from medicaltest import main
-from methods.phantom_benchmark import BASELINES, made_consistent
+from methods.phantom_benchmark import BASELINES, load_models, made_consistent
 from methods.phantom_report import OUTPUTS
 from methods.phantom_scores import MEASURES
 from models.checkpoints import save_checkpoint
@@ -120,6 +121,16 @@ def test_the_page_holds_its_pictures_itself(folder: Path, tmp_path: Path) -> Non
     assert "seed8, solid_nodule" in page
     assert "PSNR in the nodule, dB (higher is better)" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_a_path_with_a_sign_in_it_is_no_label(folder: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "lr=1e-4" / "latest.pt"
+    weights.parent.mkdir()
+    weights.write_bytes((folder / "first" / "latest.pt").read_bytes())
+    options = evaluation_options(
+        "--method", "phantomtest", "--gpu_ids", "-1", "--checkpoints", str(weights), f"b={weights}"
+    )
+    assert list(load_models(options)) == ["lr=1e-4", "b"]
 
 
 @pytest.mark.parametrize(
