@@ -16,8 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from data.phantom_disease import DISEASES
-from data.phantom_pair import PairPlan, write_pair
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.pair import PairPlan, write_pair
 from util.run_record import PROJECT_FOLDER
 
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 106), range(201, 206)  # no patient in both domains
@@ -35,7 +35,7 @@ NO_UNPAIRED = [
     "--lambda_B", "0", "--lambda_identity", "0",
 ]  # fmt: skip
 NEW_NETWORK = ["--norm", "none", "--skip", "cubic", "--init_icnr"]
-# Standard kernel and full dose of data/phantom_scanners.py: 0.44 / 0.45 mm / 0.5 mm, 25 HU / 750.
+# Standard kernel and full dose of data/phantom/scanners.py: 0.44 / 0.45 mm / 0.5 mm, 25 HU / 750.
 SCANNER = ["--pair_blur", "1.96", "--pair_noise", "0.034"]
 PAIRED = ["--dataset_mode", "paired", *NO_UNPAIRED, "--lambda_supervised", "1"]
 VARIANTS: dict[str, list[str]] = {

@@ -13,7 +13,7 @@ import time
 import torch
 
 from benchmarks.machine import machine_line
-from data.phantom_render import render_micro
+from data.phantom.render import render_micro
 
 MEGABYTES = 1e3  # of ru_maxrss, which counts kilobytes on Linux
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from data.discovery import find_volumes
 from data.lung_mask import load_lung_mask
-from data.phantom import generate_phantom
-from data.phantom_scanners import MicroScanner
+from data.phantom.__main__ import generate_phantom
+from data.phantom.scanners import MicroScanner
 from data.readers import read_volume
 from data.volume import LARGE_BYTES, Volume, parse_slices, slice_digest
 from data.windows import (

@@ -11,7 +11,7 @@ from pathlib import Path
 from data.cache import default_cache_dir
 from data.discovery import find_volumes
 from data.formats import case_name
-from data.phantom import generate_phantom
+from data.phantom.__main__ import generate_phantom
 from data.training_data import report_phantom
 from data.volume import Volume
 from data.windows import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from skimage.filters import unsharp_mask
 
-from data.phantom_case import PhantomCase, benchmark_patients, read_case
+from data.phantom.case import PhantomCase, benchmark_patients, read_case
 from data.windows import CLINICAL_WINDOW
 from methods.case_enlarger import CaseEnlarger
 from methods.loading import TestModel, load_model, refuse_existing

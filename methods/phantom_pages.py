@@ -10,7 +10,7 @@ import numpy as np
 
 from data.excerpt import Layer, Slices
 from data.geometry import shrunk_affine
-from data.phantom_case import PhantomCase
+from data.phantom.case import PhantomCase
 from data.windows import CLINICAL_WINDOW
 from methods.case_view import CaseImages, Overlay, case_viewer, focus_of
 from methods.result_page import BYTES_PER_MB, PAGE, case_page, page_may_fail

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.phantom_case import PhantomCase
+from data.phantom.case import PhantomCase
 from util.intensity_window import IntensityWindow
 from util.metrics import (
     inconsistency,

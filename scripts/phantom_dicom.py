@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from data.dicom_writer import write_series  # noqa: E402
 from data.discovery import find_volumes  # noqa: E402
 from data.export_formats import RAS_TO_LPS, replace_series  # noqa: E402
-from data.phantom import generate_phantom  # noqa: E402
+from data.phantom.__main__ import generate_phantom  # noqa: E402
 from data.readers import read_volume  # noqa: E402
 from data.training_data import report_phantom  # noqa: E402
 from options.base_options import PHANTOM_FOLDER  # noqa: E402

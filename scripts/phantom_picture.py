@@ -18,9 +18,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data.phantom_anatomy import Anatomy  # noqa: E402
-from data.phantom_render import render_clinical, render_micro  # noqa: E402
-from data.phantom_scanners import MicroScanner  # noqa: E402
+from data.phantom.anatomy.patient import Anatomy  # noqa: E402
+from data.phantom.render import render_clinical, render_micro  # noqa: E402
+from data.phantom.scanners import MicroScanner  # noqa: E402
 from util.errors import run_command_line  # noqa: E402
 from util.files import atomic_path  # noqa: E402
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.phantom_anatomy import LABELS
-from data.phantom_case import PhantomCase
+from data.phantom.anatomy.patient import LABELS
+from data.phantom.case import PhantomCase
 
 
 def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:

@@ -12,7 +12,7 @@ from training_helpers import TINY_RUN, write_checkpoint
 
 import medicaltest
 import train
-from data.phantom_files import default_plan
+from data.phantom.training_set import default_plan
 from data.writers import write_volume
 from options.listing import CHOICES, DATASETS, METHODS, MODELS
 from options.presets import PRESET_NOTES, PRESETS

@@ -16,7 +16,7 @@ from util.devices import choose_devices
 from util.quantities import format_bytes, format_seconds
 
 MEASURED_STEPS = 2
-PHANTOM_PATIENTS = 2  # that it trains on, see data/phantom_files.py
+PHANTOM_PATIENTS = 2  # that it trains on, see data/phantom/training_set.py
 DOMAIN_WORDS = {"clinical": "clinical CT", "micro": "micro-CT"}
 
 

@@ -16,8 +16,8 @@ from option_helpers import evaluation_options
 from phantom_helpers import small_case
 
 import methods.phantom_benchmark
-from data.phantom_disease import DISEASES
-from data.phantom_pair import PairPlan, write_pair
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.pair import PairPlan, write_pair
 from medicaltest import main
 from methods.phantom_benchmark import BASELINES, load_models, made_consistent
 from methods.phantom_report import OUTPUTS

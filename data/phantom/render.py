@@ -8,11 +8,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from data.phantom_anatomy import Anatomy
-from data.phantom_disease import HEALTHY, Disease
-from data.phantom_foam import FINEST_STEP
-from data.phantom_processes import run_jobs
-from data.phantom_scanners import ClinicalScanner, MicroScanner
+from data.phantom.anatomy.disease import HEALTHY, Disease
+from data.phantom.anatomy.foam import FINEST_STEP
+from data.phantom.anatomy.patient import Anatomy
+from data.phantom.processes import run_jobs
+from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volume import Volume
 from util.errors import UserError
 

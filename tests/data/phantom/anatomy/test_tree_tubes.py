@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.phantom_tree import Tubes
-from data.phantom_tubes import tube_distance
+from data.phantom.anatomy.tree import Tubes
+from data.phantom.anatomy.tubes import tube_distance
 
 
 def brute_force(tubes: Tubes, point: np.ndarray) -> float:

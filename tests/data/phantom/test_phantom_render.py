@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.phantom_anatomy import Anatomy
-from data.phantom_disease import DISEASES
-from data.phantom_render import (
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.anatomy.patient import Anatomy
+from data.phantom.anatomy.tissues import BLOOD, CORTICAL_BONE, SPONGY_BONE
+from data.phantom.render import (
     clinical_centre,
     ras_affine,
     render_clinical,
@@ -15,8 +16,7 @@ from data.phantom_render import (
     render_micro,
     voxel_averages,
 )
-from data.phantom_scanners import ClinicalScanner, MicroScanner
-from data.phantom_tissues import BLOOD, CORTICAL_BONE, SPONGY_BONE
+from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volume import Volume
 from util.errors import UserError
 

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data import phantom
-from data.phantom_anatomy import LABELS
-from data.phantom_disease import DISEASES
-from data.phantom_pair import FILES, PairPlan, fitting_micro, write_pair
-from data.phantom_scanners import ClinicalScanner, MicroScanner
+from data.phantom import __main__ as phantom
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.anatomy.patient import LABELS
+from data.phantom.pair import FILES, PairPlan, fitting_micro, write_pair
+from data.phantom.scanners import ClinicalScanner, MicroScanner
 from util.errors import UserError, run_command_line
 
 QUIET = ClinicalScanner(kernel="none", noise=0)
@@ -87,7 +87,7 @@ def test_what_a_stop_left_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.phantom_pair._write_fine", stop)
+        patch.setattr("data.phantom.pair._write_fine", stop)
         with pytest.raises(KeyboardInterrupt):
             write_pair(tmp_path / "stopped", plan)
     assert not (tmp_path / "stopped" / "truth.nii").exists()

@@ -7,10 +7,10 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from data.phantom_anatomy import LABELS, Anatomy
-from data.phantom_chest import fissure_distance, lung_depth, outline
-from data.phantom_disease import DISEASES
-from data.phantom_tissues import SOLID_NODULE
+from data.phantom.anatomy.chest import fissure_distance, lung_depth, outline
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.anatomy.patient import LABELS, Anatomy
+from data.phantom.anatomy.tissues import SOLID_NODULE
 from util.errors import UserError
 
 SEEDS = (1, 2, 21)

@@ -20,12 +20,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.phantom_disease import HEALTHY, Disease, LobuleDisease
-from data.phantom_foam import Foam
-from data.phantom_lattice import Lattice
-from data.phantom_render import render_clinical, render_lung_mask
-from data.phantom_scanners import ClinicalScanner
-from data.phantom_tissues import AIR, SEPTUM
+from data.phantom.anatomy.disease import HEALTHY, Disease, LobuleDisease
+from data.phantom.anatomy.foam import Foam
+from data.phantom.anatomy.lattice import Lattice
+from data.phantom.anatomy.tissues import AIR, SEPTUM
+from data.phantom.render import render_clinical, render_lung_mask
+from data.phantom.scanners import ClinicalScanner
 from util.spectrum import spectrum_slope
 
 LOBULES = Lattice(1, 31, 11.0, 0.5)

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from data.phantom_processes import run_jobs
+from data.phantom.processes import run_jobs
 from util.errors import UserError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.phantom_scanners import KERNELS, ClinicalScanner, MicroScanner, blur, rings, smooth_noise
+from data.phantom.scanners import KERNELS, ClinicalScanner, MicroScanner, blur, rings, smooth_noise
 
 
 def test_micro_units_map_air_and_water() -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from data.phantom_lattice import hash_words, uniform
+from data.phantom.anatomy.lattice import hash_words, uniform
 
 NoduleKind = Literal["none", "solid", "ground_glass"]
 Weight = Callable[[np.ndarray], np.ndarray]

@@ -1,7 +1,7 @@
 """Alveolar walls: a foam of cells with thin septa, ducts, and mouths between the two.
 
-The cells are the Voronoi cells of a jittered lattice (data/phantom_lattice.py). Some cells are
-duct; between two duct cells there is no wall, so that ducts join into crooked tunnels, and a
+The cells are the Voronoi cells of a jittered lattice (data/phantom/anatomy/lattice.py). Some cells
+are duct; between two duct cells there is no wall, so that ducts join into crooked tunnels, and a
 wall between a duct and an alveolus may have a round mouth. Cells of two lobules are parted by an
 interlobular septum, a plane of connective tissue.
 
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from data.phantom_disease import HEALTHY, LobuleDisease
-from data.phantom_lattice import Lattice, hash_words, uniform
+from data.phantom.anatomy.disease import HEALTHY, LobuleDisease
+from data.phantom.anatomy.lattice import Lattice, hash_words, uniform
 
 FINEST_STEP = 0.03125
 """Width in mm over which a wall's edge is smoothed: the finest sampling step of any rendering.

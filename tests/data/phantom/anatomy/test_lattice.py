@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.phantom_lattice import Lattice, hash_words, random_rotation, uniform
+from data.phantom.anatomy.lattice import Lattice, hash_words, random_rotation, uniform
 
 
 def box_of_cells(side: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.phantom_tree import (
+from data.phantom.anatomy.tree import (
     Tree,
     Tubes,
     companion,

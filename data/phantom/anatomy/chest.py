@@ -5,7 +5,7 @@ mediastinum), y towards the back, z towards the head, so that the usual picture 
 feet) is the array as it is. Every function takes arrays x, y, z that broadcast together, so that
 a grid is evaluated from its three axes.
 
-CT numbers follow from densities (data/phantom_tissues.py).
+CT numbers follow from densities (data/phantom/anatomy/tissues.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.phantom_tissues import AIR, BLOOD, CORTICAL_BONE, FAT, MUSCLE, SKIN, SPONGY_BONE
+from data.phantom.anatomy.tissues import AIR, BLOOD, CORTICAL_BONE, FAT, MUSCLE, SKIN, SPONGY_BONE
 
 HALF_WIDTH, HALF_DEPTH, HALF_HEIGHT = 49.0, 42.0, 85.0
 """Half axes of the lung in mm (x, y, z): a small adult's lower half of a right lung."""

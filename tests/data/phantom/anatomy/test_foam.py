@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from data.phantom_foam import FINEST_STEP, Foam, FoamShape, slab_coverage
-from data.phantom_lattice import Lattice
+from data.phantom.anatomy.foam import FINEST_STEP, Foam, FoamShape, slab_coverage
+from data.phantom.anatomy.lattice import Lattice
 
 LOBULES = Lattice(1, 31, 11.0, 0.5)
 
@@ -68,8 +68,8 @@ def test_patients_differ_and_repeat() -> None:
 def test_airspace_walls_and_intercepts_are_those_of_inflated_lung(seed: int) -> None:
     """Share of air 0.75 to 0.92, walls some 10 um thick, airspaces of 0.2 to 0.3 mm.
 
-    Sources in data/phantom_foam.py: share of gas from Weibel 1963 and from normal CT numbers,
-    alveolar size from Ochs et al. 2004 (0.2 mm across; ducts are wider).
+    Sources in data/phantom/anatomy/foam.py: share of gas from Weibel 1963 and from normal CT
+    numbers, alveolar size from Ochs et al. 2004 (0.2 mm across; ducts are wider).
     """
     foam = Foam(seed, Lattice(seed, 31, 11.0, 0.5))
     rows = np.random.default_rng(2).uniform(-20, 20, (2, 60))

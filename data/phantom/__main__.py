@@ -1,10 +1,10 @@
 """A digital lung phantom: the same anatomy seen by a clinical CT and by a micro-CT.
 
-No free lung micro-CT lies beside a free clinical CT, so this stands in for both in the quick
-start, the tests and the benchmark. It is made of alveolar walls, vessels, airways, a chest wall,
-and disease where asked for, all given as functions of position (data/phantom_anatomy.py), and of
-two scanners that average, blur and add noise (data/phantom_scanners.py). Both can look at the same
-patient, so that there is a truth.
+No free lung micro-CT lies beside a free clinical CT, so this stands in for both in the quick start,
+the tests and the benchmark. It is made of alveolar walls, vessels, airways, a chest wall, and
+disease where asked for, all given as functions of position (data/phantom/anatomy/patient.py), and
+of two scanners that average, blur and add noise (data/phantom/scanners.py). Both can look at the
+same patient, so that there is a truth.
 
     python -m data.phantom --out DIR --seed 3 --disease emphysema    a patient with its truth
     python -m data.phantom --out DIR --training                      volumes to train on
@@ -18,8 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-from data.phantom_disease import DISEASES, Disease
-from data.phantom_files import (
+from data.phantom.anatomy.disease import DISEASES, Disease
+from data.phantom.pair import DEFAULT_SIZE, PairPlan, write_pair
+from data.phantom.render import render_clinical, render_lung_mask, render_micro
+from data.phantom.scanners import ClinicalScanner, MicroScanner
+from data.phantom.training_set import (
     SCALES,
     PhantomPaths,
     PhantomPlan,
@@ -27,9 +30,6 @@ from data.phantom_files import (
     default_plan,
     write_phantom,
 )
-from data.phantom_pair import DEFAULT_SIZE, PairPlan, write_pair
-from data.phantom_render import render_clinical, render_lung_mask, render_micro
-from data.phantom_scanners import ClinicalScanner, MicroScanner
 from util.errors import UserError, run_command_line
 
 __all__ = [

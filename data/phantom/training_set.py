@@ -16,12 +16,12 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from data.phantom_anatomy import VERSION
-from data.phantom_disease import DISEASES
-from data.phantom_pair import fitting_micro
-from data.phantom_processes import run_jobs
-from data.phantom_render import Size, render_clinical, render_lung_mask, render_micro
-from data.phantom_scanners import ClinicalScanner, MicroScanner
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.anatomy.patient import VERSION
+from data.phantom.pair import fitting_micro
+from data.phantom.processes import run_jobs
+from data.phantom.render import Size, render_clinical, render_lung_mask, render_micro
+from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volume import Volume
 from util.errors import UserError
 from util.files import atomic_path, write_json

@@ -1,27 +1,27 @@
 """The digital lung of one patient: CT number as a function of position in mm.
 
 Nothing here knows of voxels or scanners. The same place holds the same tissue whatever the
-resolution, which is what a real pair of scanners would see; data/phantom_render.py looks.
+resolution, which is what a real pair of scanners would see; data/phantom/render.py looks.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from data.phantom_chest import (
+from data.phantom.anatomy.chest import (
     draw_chest,
     fissure_distance,
     lung_depth,
     outline,
     surroundings,
 )
-from data.phantom_disease import HEALTHY, Disease, LobuleDisease
-from data.phantom_foam import Foam
-from data.phantom_lattice import Lattice
-from data.phantom_nodule import draw_nodule
-from data.phantom_tissues import AIR, AIRWAY_WALL, BLOOD, MUSCLE, SEPTUM, SOLID_NODULE
-from data.phantom_tubes import tube_distance
-from data.phantom_vessels import RegionTubes, Vessels
+from data.phantom.anatomy.disease import HEALTHY, Disease, LobuleDisease
+from data.phantom.anatomy.foam import Foam
+from data.phantom.anatomy.lattice import Lattice
+from data.phantom.anatomy.nodule import draw_nodule
+from data.phantom.anatomy.tissues import AIR, AIRWAY_WALL, BLOOD, MUSCLE, SEPTUM, SOLID_NODULE
+from data.phantom.anatomy.tubes import tube_distance
+from data.phantom.anatomy.vessels import RegionTubes, Vessels
 from util.errors import UserError
 
 VERSION = 2

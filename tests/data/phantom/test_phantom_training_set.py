@@ -9,9 +9,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data import phantom, phantom_files
-from data.phantom import PhantomPaths, PhantomPlan, default_plan, generate_phantom, write_phantom
-from data.phantom_disease import DISEASES
+from data.phantom import __main__ as phantom
+from data.phantom import training_set
+from data.phantom.__main__ import (
+    PhantomPaths,
+    PhantomPlan,
+    default_plan,
+    generate_phantom,
+    write_phantom,
+)
+from data.phantom.anatomy.disease import DISEASES
 from util.errors import UserError, run_command_line
 
 SMALL = PhantomPlan(8, (20, 16, 2), (40, 32, 2))
@@ -124,7 +131,7 @@ def test_stopping_leaves_whole_files_only(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(phantom_files, "render_micro", stop)
+        patch.setattr(training_set, "render_micro", stop)
         with pytest.raises(KeyboardInterrupt):
             write_phantom(tmp_path, SMALL, processes=1)
     assert files_in(tmp_path) == NAMES[:6]

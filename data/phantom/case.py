@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.phantom_anatomy import LABELS
-from data.phantom_disease import DISEASES
-from data.phantom_pair import FILES, RECORD, PairPlan, is_there, write_pair
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.anatomy.patient import LABELS
+from data.phantom.pair import FILES, RECORD, PairPlan, is_there, write_pair
 from data.readers import read_volume
 from data.volume import Volume
 from util.errors import UserError
@@ -30,7 +30,7 @@ class PhantomCase:
         clinical: HU, float32 (slices, rows, columns).
         mask: lung on that grid, bool.
         truth: HU on a grid `scale` times as fine in plane, float32.
-        labels: uint8 on the truth's grid, see `data.phantom_anatomy.LABELS`.
+        labels: uint8 on the truth's grid, see `data.phantom.anatomy.patient.LABELS`.
         affine: (4, 4) of the truth, voxel (x, y, z) -> mm.
         scale: clinical pixel / pixel of the truth.
         seed: of the patient.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.phantom_chest import ChestShape, fissure_distance, lung_depth, outline
-from data.phantom_lattice import Lattice, hash_words, uniform
-from data.phantom_tree import (
+from data.phantom.anatomy.chest import ChestShape, fissure_distance, lung_depth, outline
+from data.phantom.anatomy.lattice import Lattice, hash_words, uniform
+from data.phantom.anatomy.tree import (
     Tree,
     Tubes,
     companion,

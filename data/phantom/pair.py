@@ -4,7 +4,7 @@
     clinical_mask.nii.gz  lung on its grid
     micro.nii             micro-CT of the same field, `scale` times as fine in plane, scanner units
     truth.nii             HU on the micro-CT's grid, without blur, noise or rings
-    labels.nii.gz         what each of its voxels lies in (data.phantom_anatomy.LABELS)
+    labels.nii.gz         what each of its voxels lies in (data.phantom.anatomy.patient.LABELS)
     phantom.json          all parameters, and whether the rest is complete
 
 Slices are the clinical ones in all of them: super-resolution in plane leaves z as it is, so the
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.phantom_anatomy import LABELS, VERSION, Anatomy
-from data.phantom_disease import HEALTHY, Disease
-from data.phantom_render import (
+from data.phantom.anatomy.disease import HEALTHY, Disease
+from data.phantom.anatomy.patient import LABELS, VERSION, Anatomy
+from data.phantom.render import (
     Point,
     Size,
     corner_of,
@@ -31,7 +31,7 @@ from data.phantom_render import (
     voxel_averages,
     voxel_centres,
 )
-from data.phantom_scanners import ClinicalScanner, MicroScanner
+from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.writers import write_volume
 from util.errors import UserError
 from util.files import write_json
@@ -52,7 +52,7 @@ class PairPlan:
         size: clinical voxels along (x, y, z).
         clinical: the clinical scanner.
         micro: the micro-CT; its voxel and slices are set by the clinical scanner and the scale.
-        version: of the phantom, see `data.phantom_anatomy.VERSION`.
+        version: of the phantom, see `data.phantom.anatomy.patient.VERSION`.
     """
 
     seed: int

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data.phantom_case
-from data.phantom_case import DISEASES_IN_TURN, benchmark_patients, read_case
-from data.phantom_disease import DISEASES
-from data.phantom_pair import PairPlan, write_pair
+import data.phantom.case
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.case import DISEASES_IN_TURN, benchmark_patients, read_case
+from data.phantom.pair import PairPlan, write_pair
 from util.errors import UserError
 
 PLAN = PairPlan(5, DISEASES["ground_glass_nodule"], scale=2, size=(16, 14, 2))
@@ -64,7 +64,7 @@ def test_the_benchmarks_patients_are_fixed_unseen_and_of_every_kind(
         plans.append(plan)
         return folder
 
-    monkeypatch.setattr(data.phantom_case, "write_pair", write)
+    monkeypatch.setattr(data.phantom.case, "write_pair", write)
     said: list[str] = []
     folders = benchmark_patients(tmp_path, 8, 7, 2, said.append)
     assert [plan.seed for plan in plans] == list(range(301, 308))

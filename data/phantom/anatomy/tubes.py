@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.phantom_tree import Tubes
+from data.phantom.anatomy.tree import Tubes
 
 
 def tube_distance(

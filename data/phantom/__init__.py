@@ -1,0 +1,1 @@
+"""The digital lung phantom: patients, scanners, pairs with their truth, and training sets."""
