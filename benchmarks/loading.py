@@ -24,7 +24,7 @@ from data.readers import read_volume
 from data.sampler import EpochSampler
 from data.training_data import all_axes, slice_digests
 from data.unpaired_dataset import UnpairedDataset
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy, sampled_range
 
 EDGE = 2000

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.cache import cached_file, files_key
-from data.checks import check_affine
 from data.dicom_headers import SliceHeader, read_pixels, read_slice_headers
 from data.dicom_series import order_slices, series_affine, single_series
-from data.unpack import map_slices, write_slices
-from data.volume import Volume
+from data.volumes.cache import cached_file, files_key
+from data.volumes.checks import check_affine
+from data.volumes.unpack import map_slices, write_slices
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
 from data.dicom_headers import read_slice_headers
-from data.formats import case_name
+from data.volumes.names import case_name
 from util.errors import UserError
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP class

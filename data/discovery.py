@@ -8,7 +8,9 @@ from pathlib import Path
 
 from data.dicom import single_slice_error
 from data.dicom_headers import looks_like_dicom
-from data.formats import (
+from data.tiff import count_slices
+from data.tiff_stack import tiff_files
+from data.volumes.names import (
     ENDINGS,
     KNOWN_FORMATS,
     TIFF_ENDINGS,
@@ -17,8 +19,6 @@ from data.formats import (
     is_mask_name,
     natural_key,
 )
-from data.tiff import count_slices
-from data.tiff_stack import tiff_files
 from data.zarr_volume import is_zarr
 from data.zarr_voxels import is_address
 from util.errors import UserError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from data.units import millimetres_per
+from data.volumes.units import millimetres_per
 from util.errors import UserError
 
 LONGEST_LINE = 1 << 16

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
-from data.cache import cached_file, files_key
-from data.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
 from data.itk_headers import VoxelPlace, meta_place, nrrd_place
-from data.mapping import map_file
-from data.unpack import gzip_blocks, write_blocks, zlib_blocks
-from data.volume import Volume
+from data.volumes.cache import cached_file, files_key
+from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
+from data.volumes.mapping import map_file
+from data.volumes.unpack import gzip_blocks, write_blocks, zlib_blocks
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 # ITK's warnings would land in the middle of a progress bar; what matters is raised as UserError.

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from data.cache import cached_file, default_cache_dir, file_key
-from data.geometry import corners
-from data.mapping import map_file, release_pages
 from data.readers import read_volume
-from data.volume import Volume
+from data.volumes.cache import cached_file, default_cache_dir, file_key
+from data.volumes.geometry import corners
+from data.volumes.mapping import map_file, release_pages
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 # Half way between lung (about -850 HU) and soft tissue (about 50 HU).

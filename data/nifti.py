@@ -11,11 +11,11 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from data.cache import cached_file, file_key
-from data.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
-from data.mapping import map_file
-from data.unpack import gzip_blocks, write_blocks
-from data.volume import Volume
+from data.volumes.cache import cached_file, file_key
+from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
+from data.volumes.mapping import map_file
+from data.volumes.unpack import gzip_blocks, write_blocks
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 HEADER_BYTES = 544  # the longer header (NIfTI-2, 540 bytes) and its extension flag
@@ -25,7 +25,7 @@ MILLIMETRES = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIFTI_UNITS_METER, _MM, _MICRON
 
 @dataclass(frozen=True)
 class NiftiLayout:
-    """What a NIfTI header says; attributes as in `data.volume.Volume`."""
+    """What a NIfTI header says; attributes as in `data.volumes.volume.Volume`."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype
@@ -67,7 +67,7 @@ def parse_header(block: bytes, source: str) -> NiftiLayout:
         source: the file as the user knows it.
 
     Raises:
-        UserError: not NIfTI, or a volume that `data.checks` refuses.
+        UserError: not NIfTI, or a volume that `data.volumes.checks` refuses.
     """
     if block[:2] == GZIP_MAGIC:
         raise UserError(f"{source} is packed with gzip: rename it so that it ends in .nii.gz")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data.nifti import HEADER_BYTES, NiftiLayout, parse_header
-from data.unpack import gzip_blocks
+from data.volumes.unpack import gzip_blocks
 from util.errors import UserError
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.patches import Choice, Item, PatchDataset, PatchSource, Sampling, epoch_length, to_tensor
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import IntensityWindow, WindowPolicy
 from util.errors import UserError
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from data.degradation import Degradation, shrink
 from data.sampling import PatchPositions, Rule, item_generator
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from util.errors import UserError
 from util.resampling import resize

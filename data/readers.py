@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.cache import default_cache_dir
 from data.dicom import read_dicom_folder, single_slice_error
 from data.dicom_headers import looks_like_dicom
-from data.formats import ITK_ENDINGS, KNOWN_FORMATS, NIFTI_ENDINGS, ending_of
 from data.itk_image import read_itk
 from data.nifti import read_nifti
 from data.tiff import check_tiff_spacing, read_tiff, read_tiff_folder
 from data.tiff_stack import tiff_files
-from data.volume import Volume
+from data.volumes.cache import default_cache_dir
+from data.volumes.names import ITK_ENDINGS, KNOWN_FORMATS, NIFTI_ENDINGS, ending_of
+from data.volumes.volume import Volume
 from data.zarr_volume import is_zarr, read_zarr
 from util.errors import UserError
 
@@ -32,7 +32,7 @@ def read_volume(
     Args:
         path: NIfTI, NRRD, MetaImage or TIFF file, or a folder with one DICOM series or one
             TIFF stack.
-        cache_dir: folder for decoded volumes; None means `data.cache.default_cache_dir()`.
+        cache_dir: folder for decoded volumes; None means `data.volumes.cache.default_cache_dir()`.
         tiff_spacing: voxel size (x, y, z) in mm for TIFF and Zarr, in place of what they state.
 
     Raises:

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from data.mapping import release_pages
-from data.volume import Volume
+from data.volumes.mapping import release_pages
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 Rule = Literal["inside", "centre"]

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data.cache import cached_file, file_key, files_key
-from data.checks import check_all_finite
-from data.mapping import map_file
 from data.tiff_pages import decode_page, grey_type, open_tiff, stack_series, stack_shape
 from data.tiff_spacing import Spacing, stated_spacing
 from data.tiff_stack import order_by_number, tiff_files
-from data.unpack import map_slices, write_slices
-from data.volume import Volume
+from data.volumes.cache import cached_file, file_key, files_key
+from data.volumes.checks import check_all_finite
+from data.volumes.mapping import map_file
+from data.volumes.unpack import map_slices, write_slices
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 

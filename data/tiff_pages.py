@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from data.checks import check_voxel_type, volume_shape
 from data.tiff_chain import check_page_chain
+from data.volumes.checks import check_voxel_type, volume_shape
 from util.errors import UserError
 
 # tifffile logs what it finds odd; without a handler that would land in the middle of a progress

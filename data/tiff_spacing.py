@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
-from data.units import millimetres_per
+from data.volumes.units import millimetres_per
 
 Spacing = tuple[float, float, float]
 CENTIMETRE = 3

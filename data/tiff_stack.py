@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from data.formats import TIFF_ENDINGS, ending_of, is_mask_name, natural_key
+from data.volumes.names import TIFF_ENDINGS, ending_of, is_mask_name, natural_key
 from util.errors import UserError
 
 

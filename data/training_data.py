@@ -14,7 +14,7 @@ from data.lung_mask import load_lung_mask
 from data.phantom.__main__ import generate_phantom
 from data.phantom.scanners import MicroScanner
 from data.readers import read_volume
-from data.volume import LARGE_BYTES, Volume, parse_slices, slice_digest
+from data.volumes.volume import LARGE_BYTES, Volume, parse_slices, slice_digest
 from data.windows import (
     CLINICAL_WINDOW,
     Normalization,

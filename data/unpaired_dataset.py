@@ -18,7 +18,7 @@ from data.patches import (
     low_resolution,
     to_tensor,
 )
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import WindowPolicy
 from util.errors import UserError
 

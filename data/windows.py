@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.volume import LARGE_BYTES, Volume
+from data.volumes.volume import LARGE_BYTES, Volume
 from util.errors import UserError
 from util.intensity_window import IntensityWindow
 

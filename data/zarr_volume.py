@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.zarr_voxels import ZarrVoxels, address_of, is_address, open_zarr
 from util.errors import UserError
 

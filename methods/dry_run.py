@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats import NIFTI_ENDINGS, ending_of
 from data.nifti_slices import read_layout
 from data.readers import read_volume
-from data.volume import parse_slices
+from data.volumes.names import NIFTI_ENDINGS, ending_of
+from data.volumes.volume import parse_slices
 from data.windows import Domain
 from methods.case_enlarger import ORIENTATIONS
 from methods.cohort import own_share

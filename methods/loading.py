@@ -8,12 +8,12 @@ from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.cache import default_cache_dir
 from data.discovery import find_volumes
-from data.formats import case_name
 from data.phantom.__main__ import generate_phantom
 from data.training_data import report_phantom
-from data.volume import Volume
+from data.volumes.cache import default_cache_dir
+from data.volumes.names import case_name
+from data.volumes.volume import Volume
 from data.windows import (
     CLINICAL_WINDOW,
     IntensityWindow,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from data.excerpt import Layer, Slices
-from data.geometry import shrunk_affine
 from data.phantom.case import PhantomCase
+from data.volumes.geometry import shrunk_affine
 from data.windows import CLINICAL_WINDOW
 from methods.case_view import CaseImages, Overlay, case_viewer, focus_of
 from methods.result_page import BYTES_PER_MB, PAGE, case_page, page_may_fail

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from data.geometry import shrunk_affine
 from data.training_data import slice_digests
-from data.volume import Volume
+from data.volumes.geometry import shrunk_affine
+from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
 from data.writers import NiftiSliceWriter
 from methods.case_enlarger import CaseEnlarger

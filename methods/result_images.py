@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from data.excerpt import Layer, Slices
-from data.geometry import enlarged_affine
 from data.nifti_slices import nifti_slices, read_layout
-from data.volume import Volume
+from data.volumes.geometry import enlarged_affine
+from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
 from methods.case_view import CaseImages, Overlay, focus_of
 from util.resampling import enlarge

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.degradation import Degradation, shrink
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from methods.case_enlarger import CaseEnlarger, Enlarged
 from models.slice_jobs import SliceJob

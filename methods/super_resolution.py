@@ -15,7 +15,7 @@ from data.export_formats import remove_exports
 from data.partial_file import begun_with
 from data.readers import read_volume
 from data.training_data import open_with_lung_mask
-from data.volume import Volume, parse_slices
+from data.volumes.volume import Volume, parse_slices
 from data.windows import IntensityWindow
 from methods.cohort import own_share, run_cases
 from methods.companions import (

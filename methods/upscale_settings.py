@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from data.geometry import enlarged_affine
-from data.volume import Volume
+from data.volumes.geometry import enlarged_affine
+from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writers import NiftiSliceWriter
 from methods.case_enlarger import CaseEnlarger, Enlarged

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from data.geometry import corners
+from data.volumes.geometry import corners
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writers import write_volume
 from methods.loading import TestModel, norm_pixels

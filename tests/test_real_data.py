@@ -13,7 +13,7 @@ import pytest
 
 import medicaltest
 import train
-from data.geometry import corners
+from data.volumes.geometry import corners
 from util.errors import UserError
 
 pytestmark = pytest.mark.shared

@@ -14,7 +14,7 @@ from data.discovery import find_volumes
 from data.patches import low_resolution
 from data.training_data import TrainingData, open_volumes, open_with_lung_mask, slice_digests
 from data.unpaired_dataset import pixels_of
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import Domain
 from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError

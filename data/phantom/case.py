@@ -13,7 +13,7 @@ from data.phantom.anatomy.disease import DISEASES
 from data.phantom.anatomy.patient import LABELS
 from data.phantom.pair import FILES, RECORD, PairPlan, is_there, write_pair
 from data.readers import read_volume
-from data.volume import Volume
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 FIRST_SEED = 301  # of the benchmark; train.py's phantom has seeds up to 31 + 100 * seed

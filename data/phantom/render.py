@@ -13,7 +13,7 @@ from data.phantom.anatomy.foam import FINEST_STEP
 from data.phantom.anatomy.patient import Anatomy
 from data.phantom.processes import run_jobs
 from data.phantom.scanners import ClinicalScanner, MicroScanner
-from data.volume import Volume
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 BLOCK_SAMPLES = 64  # samples along a block's side: some 20 MB of working arrays

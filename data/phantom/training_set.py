@@ -22,7 +22,7 @@ from data.phantom.pair import fitting_micro
 from data.phantom.processes import run_jobs
 from data.phantom.render import Size, render_clinical, render_lung_mask, render_micro
 from data.phantom.scanners import ClinicalScanner, MicroScanner
-from data.volume import Volume
+from data.volumes.volume import Volume
 from util.errors import UserError
 from util.files import atomic_path, write_json
 

@@ -13,7 +13,7 @@ from data.patches import PatchDataset
 from data.public_dataset import PublicDataset
 from data.training_data import TrainingData
 from data.unpaired_dataset import UnpairedDataset
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from options.train_options import TrainOptions
 

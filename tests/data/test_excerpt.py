@@ -19,7 +19,7 @@ from data.excerpt import (
     plane_of,
     slice_centres,
 )
-from data.geometry import enlarged_affine
+from data.volumes.geometry import enlarged_affine
 
 SIZE = (40, 30, 50)  # x, y, z
 SCALE = 4

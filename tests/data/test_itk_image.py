@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
-from data.mapping import mapped_region
 from data.readers import read_volume
-from data.volume import Volume
+from data.volumes.mapping import mapped_region
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 VOXELS = np.random.default_rng(0).integers(-1000, 3000, (6, 5, 4)).astype(np.int16)

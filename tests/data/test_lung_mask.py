@@ -13,7 +13,7 @@ import pytest
 from data import lung_mask
 from data.lung_mask import compute_lung_mask, load_lung_mask
 from data.readers import read_volume
-from data.volume import Volume
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 SPACING = (1.5, 1.5, 3.0)

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.mapping import mapped_region
 from data.readers import read_volume
-from data.volume import Volume
+from data.volumes.mapping import mapped_region
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 AFFINE = np.array(

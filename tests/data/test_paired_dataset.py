@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.paired_dataset import PairedDataset
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import IntensityWindow, WindowPolicy
 from util.errors import UserError
 

@@ -5,7 +5,7 @@ import pytest
 
 from data.patches import CONSTANT_PATCH_NOISE, Choice, PatchSource, enliven
 from data.sampling import item_generator
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.public_dataset import PublicDataset
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from util.errors import UserError
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from data.sampling import PatchPositions, Rule, item_generator, largest_patch
-from data.volume import Volume
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 

@@ -11,9 +11,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 import tifffile
 
-from data.mapping import mapped_region
 from data.readers import read_volume
-from data.volume import Volume
+from data.volumes.mapping import mapped_region
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 VOXELS = np.random.default_rng(0).integers(0, 60000, (12, 30, 40)).astype(np.uint16)

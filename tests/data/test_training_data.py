@@ -21,7 +21,7 @@ from data.training_data import (
     open_with_lung_mask,
     slice_digests,
 )
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writers import write_volume
 from util.errors import UserError

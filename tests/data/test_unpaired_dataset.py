@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from data.degradation import shrink
 from data.sampler import EpochSampler
 from data.unpaired_dataset import UnpairedDataset
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from util.errors import UserError
 

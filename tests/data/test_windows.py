@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import (
     CLINICAL_WINDOW,
     SAMPLED_VOXELS,

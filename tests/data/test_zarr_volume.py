@@ -12,7 +12,7 @@ import pytest
 import data.zarr_voxels
 from data.discovery import find_volumes
 from data.readers import read_volume
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.zarr_volume import is_zarr, read_zarr
 from data.zarr_voxels import ZarrVoxels, address_of, is_address
 from util.errors import UserError

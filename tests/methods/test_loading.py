@@ -14,7 +14,7 @@ from training_helpers import write_case, write_checkpoint
 
 import methods.loading
 from data.phantom.__main__ import PhantomPaths
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from methods.loading import (
     choose_test_windows,

@@ -32,7 +32,7 @@ import methods.restoration
 import methods.scores
 from data.degradation import shrink
 from data.readers import read_volume
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, WindowPolicy
 from data.writers import write_volume
 from methods.registry import TEST_METHODS

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data.degradation import shrink
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW
 from methods.case_enlarger import CaseEnlarger
 from methods.shrunk_slices import (

@@ -25,7 +25,7 @@ from option_helpers import evaluation_options
 from writer_helpers import write_each_slice_at_once
 
 import methods.super_resolution
-from data.volume import Volume
+from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW
 from methods.companions import export_names
 from methods.super_resolution import output_names, super_resolution

@@ -9,7 +9,7 @@ import torch
 from training_helpers import tiny_model, tiny_options, write_case, write_micro
 
 from data.training_data import TrainingData, open_training_data
-from data.volume import Volume
+from data.volumes.volume import Volume
 from training.validation import (
     LARGEST_EDGE,
     SLICES,

@@ -17,7 +17,7 @@ from data.phantom.render import (
     voxel_averages,
 )
 from data.phantom.scanners import ClinicalScanner, MicroScanner
-from data.volume import Volume
+from data.volumes.volume import Volume
 from util.errors import UserError
 
 WHOLE = (256, 224, 1)

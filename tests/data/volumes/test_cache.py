@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data.cache import cached_file, default_cache_dir, file_key, files_key
+from data.volumes.cache import cached_file, default_cache_dir, file_key, files_key
 from util.errors import UserError
 
 

@@ -8,8 +8,14 @@ from hashlib import blake2b
 
 import numpy as np
 
-from data.formats import case_name
-from data.mapping import FAULT_AROUND, MappedRegion, map_region, mapped_region, release_pages
+from data.volumes.mapping import (
+    FAULT_AROUND,
+    MappedRegion,
+    map_region,
+    mapped_region,
+    release_pages,
+)
+from data.volumes.names import case_name
 from util.errors import UserError
 
 MOST_MAPPED = 1 << 26  # bytes of a mapped file at once

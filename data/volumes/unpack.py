@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from isal import igzip, igzip_lib
 
-from data.checks import check_finite
+from data.volumes.checks import check_finite
 from util.errors import UserError
 
 BLOCK_BYTES = 1 << 20

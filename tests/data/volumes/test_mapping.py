@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.mapping import map_file, map_region, mapped_region, release_pages
+from data.volumes.mapping import map_file, map_region, mapped_region, release_pages
 from util.errors import UserError
 
 

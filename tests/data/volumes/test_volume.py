@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.volume import Volume, parse_slices, rows_at_once
+from data.volumes.volume import Volume, parse_slices, rows_at_once
 from util.errors import UserError
 
 AFFINE = np.array(

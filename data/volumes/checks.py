@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.mapping import release_pages
+from data.volumes.mapping import release_pages
 from util.errors import UserError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from data.geometry import corners, enlarged_affine, shrunk_affine
+from data.volumes.geometry import corners, enlarged_affine, shrunk_affine
 
 
 def random_affine(seed: int) -> np.ndarray:
