@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from util.metrics import mean_absolute_error
 from util.resampling import area_average
 

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.machine import machine_line
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.sampler import EpochSampler
 from data.training_data import all_axes, slice_digests
 from data.unpaired_dataset import UnpairedDataset

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.machine import machine_line
 from data.degradation import shrink
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.volumes.volume import parse_slices
 from methods.shrunk_slices import low_mask
 from models.checkpoints import load_generator

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.nifti_slices import nifti_slices, read_layout
+from data.formats.nifti_slices import nifti_slices, read_layout
 from util.intensity_window import IntensityWindow
 from util.metrics import sharpness
 from util.resampling import enlarge

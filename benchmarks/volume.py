@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import machine_line, published_generator
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.writers import NiftiSliceWriter
 from methods.upscale_settings import UpscaleSettings
 from methods.volume_upscaling import upscale_volume

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
-from data.dicom_headers import read_slice_headers
+from data.formats.dicom_headers import read_slice_headers
 from data.volumes.names import case_name
 from util.errors import UserError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.volumes.cache import cached_file, default_cache_dir, file_key
 from data.volumes.geometry import corners
 from data.volumes.mapping import map_file, release_pages

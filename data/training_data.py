@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from data.discovery import find_volumes
+from data.formats.discovery import find_volumes
+from data.formats.readers import read_volume
+from data.formats.zarr_store import is_zarr
 from data.lung_mask import load_lung_mask
 from data.phantom.__main__ import generate_phantom
 from data.phantom.scanners import MicroScanner
-from data.readers import read_volume
 from data.volumes.volume import LARGE_BYTES, Volume, parse_slices, slice_digest
 from data.windows import (
     CLINICAL_WINDOW,
@@ -23,7 +24,6 @@ from data.windows import (
     percentile_window,
     sampled_range,
 )
-from data.zarr_volume import is_zarr
 from util.errors import UserError
 
 Spacing = tuple[float, float, float]
@@ -135,7 +135,7 @@ def open_volumes(
     """Open every volume that the words name.
 
     Args:
-        words: files, folders or globs; see `data.discovery.find_volumes`.
+        words: files, folders or globs; see `data.formats.discovery.find_volumes`.
         cache_dir: folder for unpacked volumes; None takes the user's cache folder.
         spacing: voxel size (x, y, z) in mm of TIFF volumes.
         slices: START:STOP applied to each volume; None takes all.

@@ -10,7 +10,7 @@ import numpy as np
 from dominate import tags
 
 from data.excerpt import Layer, Slices
-from data.nifti_slices import nifti_slices, read_layout
+from data.formats.nifti_slices import nifti_slices, read_layout
 from methods.case_view import CaseImages, Overlay, case_viewer, focus_of
 from methods.compared_results import (
     Result,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data.nifti import NiftiLayout
-from data.nifti_slices import nifti_slices, read_layout
+from data.formats.nifti import NiftiLayout
+from data.formats.nifti_slices import nifti_slices, read_layout
 from data.windows import IntensityWindow
 from methods.restoration import CONSISTENT
 from methods.result_images import CUBIC, INPUT, TRUTH

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.nifti_slices import read_layout
-from data.readers import read_volume
+from data.formats.nifti_slices import read_layout
+from data.formats.readers import read_volume
 from data.volumes.names import NIFTI_ENDINGS, ending_of
 from data.volumes.volume import parse_slices
 from data.windows import Domain

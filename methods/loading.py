@@ -8,7 +8,7 @@ from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.discovery import find_volumes
+from data.formats.discovery import find_volumes
 from data.phantom.__main__ import generate_phantom
 from data.training_data import report_phantom
 from data.volumes.cache import default_cache_dir

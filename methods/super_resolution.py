@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from data.export_formats import remove_exports
+from data.formats.readers import read_volume
 from data.partial_file import begun_with
-from data.readers import read_volume
 from data.training_data import open_with_lung_mask
 from data.volumes.volume import Volume, parse_slices
 from data.windows import IntensityWindow

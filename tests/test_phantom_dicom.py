@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data.dicom_headers import read_slice_headers
-from data.readers import read_volume
+from data.formats.dicom_headers import read_slice_headers
+from data.formats.readers import read_volume
 from data.writers import write_volume
 from scripts import phantom_dicom
 from util.errors import UserError

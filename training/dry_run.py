@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from data.discovery import find_volumes
+from data.formats.discovery import find_volumes
 from models.medical_cycle_gan import MODELS
 from options.base_options import PHANTOM_FOLDER
 from training.summary import summary

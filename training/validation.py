@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.discovery import find_volumes
+from data.formats.discovery import find_volumes
 from data.patches import low_resolution
 from data.training_data import TrainingData, open_volumes, open_with_lung_mask, slice_digests
 from data.unpaired_dataset import pixels_of

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data.formats.readers import read_volume
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.anatomy.patient import LABELS
 from data.phantom.pair import FILES, RECORD, PairPlan, is_there, write_pair
-from data.readers import read_volume
 from data.volumes.volume import Volume
 from util.errors import UserError
 

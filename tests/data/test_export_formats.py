@@ -17,7 +17,7 @@ from data.export_formats import (
     export_volume,
     remove_exports,
 )
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.writers import write_volume
 from util.errors import UserError
 

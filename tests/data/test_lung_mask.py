@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from data import lung_mask
+from data.formats.readers import read_volume
 from data.lung_mask import compute_lung_mask, load_lung_mask
-from data.readers import read_volume
 from data.volumes.volume import Volume
 from util.errors import UserError
 

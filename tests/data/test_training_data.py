@@ -9,9 +9,9 @@ import pytest
 from training_helpers import write_case, write_micro
 
 import data.training_data
+from data.formats.readers import read_volume
 from data.lung_mask import load_lung_mask
 from data.phantom.__main__ import PhantomPaths
-from data.readers import read_volume
 from data.training_data import (
     TrainingData,
     choose_windows,

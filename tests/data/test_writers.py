@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 from scipy.spatial.transform import Rotation
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.volumes.geometry import corners, enlarged_affine
 from data.writers import NiftiSliceWriter, write_volume
 from util.errors import UserError

@@ -26,7 +26,7 @@ from writer_helpers import (
     writer_for,
 )
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.writers import NiftiSliceWriter
 from util.errors import UserError
 

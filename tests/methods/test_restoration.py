@@ -31,7 +31,7 @@ from writer_helpers import write_each_slice_at_once
 import methods.restoration
 import methods.scores
 from data.degradation import shrink
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, WindowPolicy
 from data.writers import write_volume

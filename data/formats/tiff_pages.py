@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from data.tiff_chain import check_page_chain
+from data.formats.tiff_chain import check_page_chain
 from data.volumes.checks import check_voxel_type, volume_shape
 from util.errors import UserError
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.tiff_pages import decode_page, grey_type, open_tiff, stack_series, stack_shape
-from data.tiff_spacing import Spacing, stated_spacing
-from data.tiff_stack import order_by_number, tiff_files
+from data.formats.tiff_pages import decode_page, grey_type, open_tiff, stack_series, stack_shape
+from data.formats.tiff_spacing import Spacing, stated_spacing
+from data.formats.tiff_stack import order_by_number, tiff_files
 from data.volumes.cache import cached_file, file_key, files_key
 from data.volumes.checks import check_all_finite
 from data.volumes.mapping import map_file
@@ -27,7 +27,7 @@ from util.errors import UserError
 def read_tiff(path: Path, cache_dir: Path, tiff_spacing: Spacing | None) -> Volume:
     """Read a multi-page TIFF, in place if it is uncompressed and contiguous.
 
-    See `data.readers.read_volume`.
+    See `data.formats.readers.read_volume`.
     """
     source = str(path)
     with open_tiff(path) as tiff:
@@ -49,7 +49,7 @@ def read_tiff(path: Path, cache_dir: Path, tiff_spacing: Spacing | None) -> Volu
 def read_tiff_folder(folder: Path, cache_dir: Path, tiff_spacing: Spacing | None) -> Volume:
     """Read a folder of single-page TIFF files, sorted by the number in their names.
 
-    See `data.readers.read_volume`.
+    See `data.formats.readers.read_volume`.
     """
     files = order_by_number(tiff_files(folder), folder)
     with open_tiff(files[0]) as tiff:

@@ -6,10 +6,12 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.dicom import single_slice_error
-from data.dicom_headers import looks_like_dicom
-from data.tiff import count_slices
-from data.tiff_stack import tiff_files
+from data.formats.dicom import single_slice_error
+from data.formats.dicom_headers import looks_like_dicom
+from data.formats.tiff import count_slices
+from data.formats.tiff_stack import tiff_files
+from data.formats.zarr_store import is_zarr
+from data.formats.zarr_voxels import is_address
 from data.volumes.names import (
     ENDINGS,
     KNOWN_FORMATS,
@@ -19,8 +21,6 @@ from data.volumes.names import (
     is_mask_name,
     natural_key,
 )
-from data.zarr_volume import is_zarr
-from data.zarr_voxels import is_address
 from util.errors import UserError
 
 
@@ -36,7 +36,7 @@ def find_volumes(words: Sequence[str]) -> list[Path]:
         words: paths, "~" allowed, or patterns with *, ?, [] and ** in them.
 
     Returns:
-        Paths for `data.readers.read_volume`, in the order of the words, then of the names
+        Paths for `data.formats.readers.read_volume`, in the order of the words, then of the names
         (`case9` before `case10`).
 
     Raises:

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from data.formats.zarr_voxels import ZarrVoxels, address_of, is_address, open_zarr
 from data.volumes.volume import Volume
-from data.zarr_voxels import ZarrVoxels, address_of, is_address, open_zarr
 from util.errors import UserError
 
 ZARR_FILES = (".zarray", ".zgroup", "zarr.json")

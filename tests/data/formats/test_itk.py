@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.volumes.mapping import mapped_region
 from data.volumes.volume import Volume
 from util.errors import UserError

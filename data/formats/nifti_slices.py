@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.nifti import HEADER_BYTES, NiftiLayout, parse_header
+from data.formats.nifti import HEADER_BYTES, NiftiLayout, parse_header
 from data.volumes.unpack import gzip_blocks
 from util.errors import UserError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
-from data.itk_headers import VoxelPlace, meta_place, nrrd_place
+from data.formats.itk_headers import VoxelPlace, meta_place, nrrd_place
 from data.volumes.cache import cached_file, files_key
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
 from data.volumes.mapping import map_file
@@ -38,7 +38,7 @@ NUMPY_TYPES = {
 
 
 def read_itk(path: Path, cache_dir: Path) -> Volume:
-    """Read NRRD or MetaImage; see `data.readers.read_volume`."""
+    """Read NRRD or MetaImage; see `data.formats.readers.read_volume`."""
     source = str(path)
     meta = path.name.lower().endswith((".mha", ".mhd"))
     place = _place(path, meta)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.dicom_headers import SliceHeader
+from data.formats.dicom_headers import SliceHeader
 from util.errors import UserError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.dicom_headers import SliceHeader, read_pixels, read_slice_headers
-from data.dicom_series import order_slices, series_affine, single_series
+from data.formats.dicom_headers import SliceHeader, read_pixels, read_slice_headers
+from data.formats.dicom_series import order_slices, series_affine, single_series
 from data.volumes.cache import cached_file, files_key
 from data.volumes.checks import check_affine
 from data.volumes.unpack import map_slices, write_slices
@@ -17,7 +17,7 @@ from util.errors import UserError
 
 
 def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
-    """Read the one DICOM series of a folder; see `data.readers.read_volume`.
+    """Read the one DICOM series of a folder; see `data.formats.readers.read_volume`.
 
     Slices come in the order of their positions, whatever their names; rescale slope and
     intercept are applied. Values are kept as int16 where they fit, else int32 or float32.

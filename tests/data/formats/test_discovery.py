@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from data.discovery import find_volumes
+from data.formats.discovery import find_volumes
 from util.errors import UserError
 
 

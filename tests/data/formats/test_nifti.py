@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from data.volumes.mapping import mapped_region
 from data.volumes.volume import Volume
 from util.errors import UserError

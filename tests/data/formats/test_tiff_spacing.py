@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 
 VOXELS = np.arange(5 * 8 * 9, dtype=np.uint16).reshape(5, 8, 9)
 

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 import tifffile
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MEASURE = """
 import sys
 from pathlib import Path
-from data.readers import read_volume
+from data.formats.readers import read_volume
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -70,7 +70,7 @@ def test_failing_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(5, "Input/output error")
 
     (tmp_path / "a.nii").touch()
-    monkeypatch.setattr("data.readers.read_nifti", fail)
+    monkeypatch.setattr("data.formats.readers.read_nifti", fail)
     with pytest.raises(UserError, match=r"a\.nii cannot be read \(Input/output error"):
         read_volume(tmp_path / "a.nii")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.readers import read_volume
+from data.formats.readers import read_volume
 from util.errors import UserError
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

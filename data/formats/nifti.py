@@ -41,7 +41,7 @@ class NiftiLayout:
 
 
 def read_nifti(path: Path, cache_dir: Path) -> Volume:
-    """Read .nii in place, .nii.gz through the cache; see `data.readers.read_volume`."""
+    """Read .nii in place, .nii.gz through the cache; see `data.formats.readers.read_volume`."""
     source = str(path)
     unpacked = path
     packed = path.name.lower().endswith(".gz")

@@ -1,0 +1,1 @@
+"""Readers: one module a file format, discovery of volumes, and the one that picks the reader."""
