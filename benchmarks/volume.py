@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.machine import machine_line, published_generator
 from data.formats.readers import read_volume
-from data.writers import NiftiSliceWriter
+from data.writing.nifti_writer import NiftiSliceWriter
 from methods.upscale_settings import UpscaleSettings
 from methods.volume_upscaling import upscale_volume
 from models.super_resolver import SuperResolver

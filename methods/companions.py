@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from data.export_formats import check_export_place, export_name, export_volume
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
+from data.writing.exports import check_export_place, export_name, export_volume
 from methods.case_view import case_viewer
 from methods.result_images import super_resolved_images
 from methods.result_page import Section, make_page

@@ -15,7 +15,7 @@ from data.training_data import slice_digests
 from data.volumes.geometry import shrunk_affine
 from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
-from data.writers import NiftiSliceWriter
+from data.writing.nifti_writer import NiftiSliceWriter
 from methods.case_enlarger import CaseEnlarger
 from methods.case_view import case_viewer
 from methods.cohort import own_share, run_cases

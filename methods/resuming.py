@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from data.journal import differences
-from data.partial_file import begun_with, forget_journal, partial_files
+from data.writing.journal import differences
+from data.writing.partial_file import begun_with, forget_journal, partial_files
 from models.super_resolver import SuperResolver
 from util.devices import arithmetic_name
 from util.errors import UserError

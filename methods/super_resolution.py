@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from data.export_formats import remove_exports
 from data.formats.readers import read_volume
-from data.partial_file import begun_with
 from data.training_data import open_with_lung_mask
 from data.volumes.volume import Volume, parse_slices
 from data.windows import IntensityWindow
+from data.writing.exports import remove_exports
+from data.writing.partial_file import begun_with
 from methods.cohort import own_share, run_cases
 from methods.companions import (
     check_exports,

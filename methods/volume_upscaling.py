@@ -14,7 +14,7 @@ from scipy import ndimage
 from data.volumes.geometry import enlarged_affine
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
-from data.writers import NiftiSliceWriter
+from data.writing.nifti_writer import NiftiSliceWriter
 from methods.case_enlarger import CaseEnlarger, Enlarged
 from methods.compose import compose_slice
 from methods.upscale_settings import UpscaleSettings
@@ -97,7 +97,7 @@ def upscale_volume(
     One thread reads ahead, one computes, this one composes, and the writers pack on theirs; each
     waits when the next has a slice in hand already. An interrupted run leaves partial files that
     the next one takes up. Finished files keep their journals, for a run that is cut off before it
-    has recorded them all: see `data.partial_file.forget_journal`.
+    has recorded them all: see `data.writing.partial_file.forget_journal`.
 
     Args:
         volume: clinical CT.

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from data.volumes.geometry import corners
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
-from data.writers import write_volume
+from data.writing.nifti_writer import write_volume
 from methods.loading import TestModel, norm_pixels
 from models.checkpoints import LoadedGenerator
 from models.networks import SRGenerator

@@ -13,7 +13,7 @@ from training_helpers import TINY_RUN, write_checkpoint
 import medicaltest
 import train
 from data.phantom.training_set import default_plan
-from data.writers import write_volume
+from data.writing.nifti_writer import write_volume
 from options.listing import CHOICES, DATASETS, METHODS, MODELS
 from options.presets import PRESET_NOTES, PRESETS
 from options.test_options import METHODS as METHOD_NAMES

@@ -11,7 +11,7 @@ import pytest
 
 from data.formats.dicom_headers import read_slice_headers
 from data.formats.readers import read_volume
-from data.writers import write_volume
+from data.writing.nifti_writer import write_volume
 from scripts import phantom_dicom
 from util.errors import UserError
 

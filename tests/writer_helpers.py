@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.slice_stream import SliceStream
-from data.writers import NiftiSliceWriter
+from data.writing.nifti_writer import NiftiSliceWriter
+from data.writing.slice_stream import SliceStream
 
 AFFINE = np.diag([0.1, 0.1, 2.5, 1.0])
 VOXELS = np.random.default_rng(0).integers(-1024, 3000, (5, 60, 70)).astype(np.int16)

@@ -32,7 +32,7 @@ from data.phantom.render import (
     voxel_centres,
 )
 from data.phantom.scanners import ClinicalScanner, MicroScanner
-from data.writers import write_volume
+from data.writing.nifti_writer import write_volume
 from util.errors import UserError
 from util.files import write_json
 

@@ -23,7 +23,7 @@ from data.training_data import (
 )
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
-from data.writers import write_volume
+from data.writing.nifti_writer import write_volume
 from util.errors import UserError
 
 

@@ -34,7 +34,7 @@ from data.degradation import shrink
 from data.formats.readers import read_volume
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, WindowPolicy
-from data.writers import write_volume
+from data.writing.nifti_writer import write_volume
 from methods.registry import TEST_METHODS
 from methods.restoration import (
     BASELINES,

@@ -19,9 +19,9 @@ from method_helpers import read_nifti, soft_volume, write_ct
 from training_helpers import write_checkpoint
 
 import medicaltest
-from data.partial_file import PartialFile
 from data.windows import CLINICAL_WINDOW
-from data.writers import NiftiSliceWriter
+from data.writing.nifti_writer import NiftiSliceWriter
+from data.writing.partial_file import PartialFile
 from methods import super_resolution
 from util.errors import UserError, run_command_line
 

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from data.formats.readers import read_volume
 from data.volumes.geometry import corners, enlarged_affine
-from data.writers import NiftiSliceWriter, write_volume
+from data.writing.nifti_writer import NiftiSliceWriter, write_volume
 from util.errors import UserError
 
 VOXELS = np.random.default_rng(0).integers(-1024, 3000, (6, 5, 4)).astype(np.int16)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.journal import Journal, State, differences
-from data.packing import Piece
+from data.writing.journal import Journal, State, differences
+from data.writing.packing import Piece
 from util.errors import UserError
 
 KEY = {"format": 1, "run": {"weights": "1a2b", "options": {"seed": 0, "scale": 8}}}
@@ -98,7 +98,7 @@ def test_every_damaged_byte(partial: Path) -> None:
 
 
 def test_file_longer_than_a_block(partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.journal.BLOCK_BYTES", 4)
+    monkeypatch.setattr("data.writing.journal.BLOCK_BYTES", 4)
     assert slices_taken_up(partial) == 3
 
 

@@ -76,7 +76,7 @@ def write_series(
         affine: (4, 4), voxel (x, y, z) -> mm, LPS; its columns at right angles.
         count: of the slices.
         source: what the series was made from; a DICOM folder lends patient and study.
-        image_type: of the slices, such as that of `data.export_formats`.
+        image_type: of the slices, such as that of `data.writing.exports`.
         description: of the series, in ASCII, up to 64 characters.
 
     Raises:

@@ -9,16 +9,16 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 from method_helpers import affines
 
-import data.export_formats
-from data.dicom_writer import shared_tags, write_series
-from data.export_formats import (
+import data.writing.exports
+from data.formats.readers import read_volume
+from data.writing.dicom_writer import shared_tags, write_series
+from data.writing.exports import (
     check_export_place,
     export_name,
     export_volume,
     remove_exports,
 )
-from data.formats.readers import read_volume
-from data.writers import write_volume
+from data.writing.nifti_writer import write_volume
 from util.errors import UserError
 
 AFFINES = affines()
@@ -203,13 +203,13 @@ def test_a_broken_export_leaves_what_was_there(
     path, _ = make(tmp_path, "lps")
     target = export_volume(path, kind, path)
     before = sorted(tmp_path.rglob("*"))
-    slices = data.export_formats._slices
+    slices = data.writing.exports._slices
 
     def failing(*words: object) -> object:
         yield next(iter(slices(*words)))  # type: ignore[arg-type]
         raise OSError("no space left")
 
-    monkeypatch.setattr(data.export_formats, "_slices", failing)
+    monkeypatch.setattr(data.writing.exports, "_slices", failing)
     with pytest.raises(UserError, match="no space left"):
         export_volume(path, kind, path)
     assert sorted(tmp_path.rglob("*")) == before

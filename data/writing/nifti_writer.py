@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import DTypeLike
 
-from data.packing import GzipPacking, PlainPacking
-from data.partial_file import PartialFile
-from data.slice_stream import SliceStream
+from data.writing.packing import GzipPacking, PlainPacking
+from data.writing.partial_file import PartialFile
+from data.writing.slice_stream import SliceStream
 from util.errors import UserError
 from util.files import plain
 
@@ -30,7 +30,7 @@ class NiftiSliceWriter:
     `resume_key` nothing stays behind after an error; with one, `NAME.partial` and its journal
     `NAME.partial.journal` do, even after a kill, and a later writer may take them up. The journal
     stays beside the finished file as well: a run of several files, cut off before all are
-    finished, takes up all of them. `data.partial_file.forget_journal` ends that.
+    finished, takes up all of them. `data.writing.partial_file.forget_journal` ends that.
 
     Slices are packed and written on threads of the writer's own, in their order. Voxels are
     stored with slope 1 and intercept 0; sform and qform state the same affine (the qform its

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from data.packing import Piece
+from data.writing.packing import Piece
 
 
 class SliceStream:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from isal import isal_zlib
 
-from data.packing import Piece
+from data.writing.packing import Piece
 from util.errors import UserError
 
 BLOCK_BYTES = 1 << 20

@@ -151,7 +151,7 @@ import sys
 import time
 from pathlib import Path
 import numpy as np
-from data.writers import NiftiSliceWriter
+from data.writing.nifti_writer import NiftiSliceWriter
 
 path, slices, halt = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 with NiftiSliceWriter(

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from data.packing import Piece, PlainPacking
-from data.slice_stream import SliceStream
+from data.writing.packing import Piece, PlainPacking
+from data.writing.slice_stream import SliceStream
 
 PATIENCE = 30.0  # seconds; only a test that fails waits so long
 pack = PlainPacking().pack

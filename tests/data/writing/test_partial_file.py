@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.packing import GzipPacking, Packing, PlainPacking
-from data.partial_file import PartialFile, forget_journal, partial_files
+from data.writing.packing import GzipPacking, Packing, PlainPacking
+from data.writing.partial_file import PartialFile, forget_journal, partial_files
 
 KEY = {"weights": "1a2b"}
 HEADER = b"header"

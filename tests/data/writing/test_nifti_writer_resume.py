@@ -27,7 +27,7 @@ from writer_helpers import (
 )
 
 from data.formats.readers import read_volume
-from data.writers import NiftiSliceWriter
+from data.writing.nifti_writer import NiftiSliceWriter
 from util.errors import UserError
 
 pytest_plugins = ["writer_fixtures"]

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data.journal import Journal, State
-from data.packing import Packing, Piece
+from data.writing.journal import Journal, State
+from data.writing.packing import Packing, Piece
 from util.files import PARTIAL_ENDING
 
 NOTHING = State(slices=-1, file_bytes=0, file_crc=0, raw_bytes=0, raw_crc=0)  # not even a header

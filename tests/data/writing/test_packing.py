@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from data.packing import GzipPacking, Packing, PlainPacking
+from data.writing.packing import GzipPacking, Packing, PlainPacking
 
 PIECES = [b"header", bytes(70_000), random.Random(0).randbytes(70_000), b"", b"CT" * 9]
 
