@@ -14,9 +14,9 @@ def main(arguments: list[str]) -> int:
     """Run the test method that the command-line words name; returns the exit code."""
     options, parser = TestOptions().parse(arguments)
     # Imported here, not above, so that --help and a wrong flag answer before torch is loaded.
-    from methods.compare import compare
     from methods.dry_run import dry_run
     from methods.export import export_onnx
+    from methods.pages.compare import compare
     from methods.registry import TEST_METHODS
 
     print(f"options\n{format_options(parser, options)}\n")

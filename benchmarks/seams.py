@@ -22,7 +22,7 @@ from benchmarks.machine import machine_line
 from data.degradation import shrink
 from data.formats.readers import read_volume
 from data.volumes.volume import parse_slices
-from methods.shrunk_slices import low_mask
+from methods.restoration.shrunk_slices import low_mask
 from models.checkpoints import load_generator
 from models.super_resolver import SuperResolver
 from util.intensity_window import IntensityWindow

@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks.machine import machine_line, published_generator
 from data.formats.readers import read_volume
 from data.writing.nifti_writer import NiftiSliceWriter
-from methods.upscale_settings import UpscaleSettings
-from methods.volume_upscaling import upscale_volume
+from methods.super_resolution.upscale_settings import UpscaleSettings
+from methods.super_resolution.volume_upscaling import upscale_volume
 from models.super_resolver import SuperResolver
 from util.devices import choose_devices
 from util.intensity_window import IntensityWindow

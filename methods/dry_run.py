@@ -16,16 +16,16 @@ from data.formats.readers import read_volume
 from data.volumes.names import NIFTI_ENDINGS, ending_of
 from data.volumes.volume import parse_slices
 from data.windows import Domain
-from methods.case_enlarger import ORIENTATIONS
 from methods.cohort import own_share
-from methods.companions import export_names
 from methods.loading import TestModel, input_paths, load_model, result_folders
-from methods.phantom_benchmark import load_models
-from methods.phantom_report import OUTPUTS
-from methods.restoration import output_names as restored_names
-from methods.restoration import stored_type
-from methods.result_page import PAGE
-from methods.super_resolution import output_names
+from methods.pages.result_page import PAGE
+from methods.phantom.method import load_models
+from methods.phantom.report import OUTPUTS
+from methods.restoration.method import output_names as restored_names
+from methods.restoration.method import stored_type
+from methods.super_resolution.companions import export_names
+from methods.super_resolution.method import output_names
+from models.inference.case_enlarger import ORIENTATIONS
 from models.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
 from util.quantities import format_bytes, format_seconds

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 
 from methods.loading import load_model
-from models.onnx_export import write_onnx
+from methods.onnx_export import write_onnx
 
 
 def export_onnx(options: Namespace) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
-from methods.phantom_benchmark import phantom_benchmark
-from methods.restoration import clinical_restoration, micro_restoration
-from methods.super_resolution import super_resolution
+from methods.phantom.method import phantom_benchmark
+from methods.restoration.method import clinical_restoration, micro_restoration
+from methods.super_resolution.method import super_resolution
 
 TEST_METHODS: dict[str, Callable[[Namespace], int]] = {
     "smallpatchtest": super_resolution,

@@ -85,7 +85,7 @@ def test_packages_of_one_backend_are_imported_where_they_are_used() -> None:
     ]
     assert found == []
     assert {"openvino", "onnx"} <= {
-        module for path in files("models") for _, module in imports(path)
+        module for path in files("models", "methods") for _, module in imports(path)
     }
 
 

@@ -1,7 +1,7 @@
 """The interactive viewer of a page: its volumes, its choices and NiiVue, all inside the page.
 
-Large volumes are reduced before they come here (data/excerpt.py). util/viewer.js says what the
-page does with them.
+Large volumes are reduced before they come here (methods/pages/excerpt.py). util/viewer.js says what
+the page does with them.
 """
 
 from __future__ import annotations

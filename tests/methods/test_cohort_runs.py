@@ -13,7 +13,7 @@ import pytest
 from training_helpers import write_case, write_checkpoint
 
 import medicaltest
-import methods.super_resolution
+import methods.super_resolution.method
 from util.errors import run_command_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,13 +78,13 @@ def test_an_input_that_vanishes_is_one_failed_case(
     cohort: Cohort, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cohort.add("a", "b", "c")
-    original = methods.super_resolution.super_resolve_case
+    original = methods.super_resolution.method.super_resolve_case
 
     def taking_away(path: Path, *rest: object) -> None:
         (cohort.folder / "b.nii.gz").unlink(missing_ok=True)
         original(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(methods.super_resolution, "super_resolve_case", taking_away)
+    monkeypatch.setattr(methods.super_resolution.method, "super_resolve_case", taking_away)
     cohort.run(code=1)
     err = capsys.readouterr().err
     assert "error: 1 of 3 cases failed:" in err
@@ -108,7 +108,7 @@ def test_an_interrupt_ends_the_whole_cohort(
                 raise RuntimeError("release unlocked lock")  # noqa: B904 - as Python's locks do
             raise
 
-    monkeypatch.setattr(methods.super_resolution, "super_resolve_case", interrupted)
+    monkeypatch.setattr(methods.super_resolution.method, "super_resolve_case", interrupted)
     cohort.run(code=130)
     assert len(begun) == 1
 
@@ -117,14 +117,14 @@ def test_a_case_that_is_all_but_finished_is_finished_before_a_stop(
     cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cohort.add("a", "b")
-    original = methods.super_resolution.upscale_volume
+    original = methods.super_resolution.method.upscale_volume
 
     def late(*settings: Any) -> Any:
         made = original(*settings)
         os.kill(os.getpid(), signal.SIGINT)
         return made
 
-    monkeypatch.setattr(methods.super_resolution, "upscale_volume", late)
+    monkeypatch.setattr(methods.super_resolution.method, "upscale_volume", late)
     cohort.run(code=130)
     assert cohort.finished() == ["a"]
     assert not list(cohort.out.rglob("*.partial*"))

@@ -9,7 +9,7 @@ import pytest
 from browser import Page
 from selenium.webdriver import ActionChains
 
-from data.excerpt import nifti_gz
+from methods.pages.excerpt import nifti_gz
 from util.page_parts import new_page, text_of
 from util.viewer_page import PageView, PageVolume, Viewer, viewer_nodes, viewer_style
 

@@ -16,7 +16,7 @@ import tifffile
 from data.formats.readers import read_volume
 from util.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 MEASURE = """
 import sys

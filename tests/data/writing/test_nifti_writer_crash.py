@@ -21,7 +21,7 @@ from util.errors import UserError
 
 pytest_plugins = ["writer_fixtures"]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 60.0  # seconds; only a test that fails waits so long
 
 

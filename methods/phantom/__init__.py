@@ -1,0 +1,1 @@
+"""phantomtest: models scored against the phantom's truth."""

@@ -1,0 +1,1 @@
+"""microCTsmallpatchtest and clinicalpatchtest: shrunk slices restored and scored."""

@@ -1,0 +1,267 @@
+"""Shrink a volume, restore it and score the result: microCTsmallpatchtest, wholevolumetest."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from data.training_data import slice_digests
+from data.volumes.geometry import shrunk_affine
+from data.volumes.volume import Volume
+from data.windows import Domain, IntensityWindow
+from data.writing.nifti_writer import NiftiSliceWriter
+from methods.cohort import own_share, run_cases
+from methods.loading import (
+    TestModel,
+    input_paths,
+    load_model,
+    refuse_existing,
+    refuse_own_inputs,
+    result_folders,
+    warn_if_outside,
+)
+from methods.pages.case_view import case_viewer
+from methods.pages.overview_page import write_overview
+from methods.pages.result_images import restored_images
+from methods.pages.result_page import Section, make_page
+from methods.restoration.score_nodes import score_nodes
+from methods.restoration.scores import (
+    DATA_RANGE,
+    Score,
+    format_table,
+    score_slice,
+    summarise,
+    write_scores,
+)
+from methods.restoration.shrunk_slices import (
+    RestorationSettings,
+    ShrunkSlice,
+    restore_slices,
+    shrink_slices,
+    statistics_job,
+)
+from methods.super_resolution.method import open_case
+from methods.super_resolution.volume_upscaling import preview_slice
+from models.inference.case_enlarger import CaseEnlarger
+from models.super_resolver import SuperResolver
+from util.back_projection import back_project
+from util.errors import UserError
+from util.files import write_json
+from util.pictures import best_inset, comparison_picture
+from util.pipeline import ahead
+from util.progress import progress
+from util.resampling import enlarge
+from util.run_record import write_run_record
+from util.viewer_page import Viewer
+
+BASELINES = {"nearest": 0, "linear": 1, "cubic": 3}  # orders of util.resampling.enlarge
+CONSISTENT = "SR consistent"  # with --consistency: the SR row's result after back-projection
+
+
+def micro_restoration(options: Namespace) -> int:
+    """microCTsmallpatchtest: HR micro-CT, shrunk by 2^n, restored (the published evaluation)."""
+    # The lung mask belongs to clinical CT; micro-CT is scored everywhere.
+    return restore_and_score(Namespace(**{**vars(options), "region": "all"}), "micro")
+
+
+def clinical_restoration(options: Namespace) -> int:
+    """wholevolumetest: clinical CT, shrunk by 2^n, restored (the public setting)."""
+    return restore_and_score(options, "clinical")
+
+
+def restore_and_score(options: Namespace, domain: Domain) -> int:
+    """Run the evaluation on every input volume; returns the exit code."""
+    model = load_model(options)
+    paths = input_paths(options, model.scale, domain)
+    folders = result_folders(paths, options.results_dir)
+    names = output_names(domain)
+    cases = list(zip(paths, folders, strict=True))
+    outputs = [folder / name for folder in folders for name in names]
+    refuse_own_inputs(outputs, paths, options.input, options.results_dir)
+    own = own_share(cases, options.num_parts, options.part_id)
+    refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
+
+    def work(path: Path, folder: Path) -> None:
+        score_case(path, folder, model, options, domain)
+
+    code = run_cases(options, cases, work)
+    write_overview(options, folders, f"{domain}_")
+    return code
+
+
+def score_case(
+    path: Path, folder: Path, model: TestModel, options: Namespace, domain: Domain
+) -> None:
+    """Evaluate one volume and write volumes, scores, picture and record into its folder."""
+    volume, mask = open_case(path, options)
+    if mask is not None and not any(section.any() for section in mask):
+        raise UserError(
+            f"{volume.source}: no slice shows lung, so nothing would be scored: give other "
+            "--slices or --region all"
+        )
+    if not options.allow_training_data:
+        refuse_training_data(volume, model)
+    window = model.windows.window_for(volume, domain)
+    warn_if_outside(volume, window)
+    settings = RestorationSettings(
+        options.degradation,
+        lung_statistics=model.lung_statistics,
+        volume_statistics=model.norm_scope == "volume",
+        consistency=options.consistency,
+        self_ensemble=options.self_ensemble,
+        overwrite=options.overwrite,
+    )
+    scores = restore_volume(volume, mask, model.resolver, window, folder, domain, settings)
+    summary = summarise(scores)
+    names = output_names(domain)
+    write_scores(folder / f"{domain}_scores.csv", scores)
+    write_json(folder / f"{domain}_scores.json", {"total": summary, "slices": scores})
+    record = write_run_record(
+        folder / f"{domain}_run.json",
+        vars(options),
+        str(model.resolver.device),
+        method=options.method,
+        input=volume.source,
+        outputs=[str(folder / name) for name in names],
+        **model.facts(),
+        window=window.as_dict(),
+        data_range=DATA_RANGE,
+        scored="lung mask" if mask is not None else "whole slices",
+        scores=summary,
+    )
+    print(f"\n{volume.name}: {volume.num_slices} slices, {options.degradation} degradation")
+    print(format_table(summary))
+    print(f"wrote {', '.join(str(folder / name) for name in names)}")
+
+    def viewer(page_bytes: float) -> Viewer:
+        shown = preview_slice(volume, mask)
+        images = restored_images(folder, domain, mask, window, model.scale, shown)
+        return case_viewer(images, page_bytes)
+
+    sections = [Section("Scores", score_nodes(summary, scores))]
+    make_page(options, folder, record, viewer, sections, folder / f"{domain}_preview.png")
+
+
+def output_names(domain: Domain) -> list[str]:
+    """Files that one evaluated case leaves."""
+    volumes = [f"{domain}_{role}.nii.gz" for role in ("HR", "LR", "SR")]
+    return [*volumes, f"{domain}_scores.csv", f"{domain}_scores.json", f"{domain}_preview.png"]
+
+
+def refuse_training_data(volume: Volume, model: TestModel) -> None:
+    """Refuse slices that the model was trained on, by their content.
+
+    Raises:
+        UserError: at least one slice is among the checkpoint's training slices.
+    """
+    digests = slice_digests([volume])
+    seen = model.loaded.training_digests.intersection(digests)
+    if seen:
+        raise UserError(
+            f"{volume.source}: {len(seen)} of {volume.num_slices} slices were trained on, "
+            "expected unseen ones: choose others with --input or --slices, or give "
+            "--allow_training_data"
+        )
+
+
+def restore_volume(
+    volume: Volume,
+    mask: np.ndarray | None,
+    resolver: SuperResolver,
+    window: IntensityWindow,
+    folder: Path,
+    domain: Domain,
+    settings: RestorationSettings,
+) -> list[Score]:
+    """Shrink, restore and score one volume; holds a few slices at a time.
+
+    Sizes that the scale does not divide are padded by repeating the last row and column before
+    shrinking and cut after restoring, so nothing at the border is dropped.
+
+    Args:
+        volume: high resolution.
+        mask: (z, y, x), scores are taken inside it; None for everywhere.
+        resolver: enlarges a slice in [-1, 1].
+        window: physical units to [-1, 1].
+        folder: for micro_HR, micro_LR, micro_SR (or clinical_...) and the picture.
+        domain: first word of the file names.
+        settings: how.
+
+    Returns:
+        One row a slice and method with PSNR in dB and SSIM.
+    """
+    scale = resolver.scale
+    columns, rows, slices = volume.size
+    low_size = (math.ceil(columns / scale), math.ceil(rows / scale), slices)
+    affines = {
+        "HR": volume.affine,
+        "LR": shrunk_affine(volume.affine, scale),
+        "SR": volume.affine,
+    }
+    sizes = {"HR": volume.size, "LR": low_size, "SR": volume.size}
+    dtype = stored_type(volume.array.dtype, volume.slope, volume.intercept)
+    shown = preview_slice(volume, mask)
+    scores: list[Score] = []
+    panels: list[tuple[str, np.ndarray]] = []
+    enlarger = CaseEnlarger(resolver, settings.self_ensemble)
+
+    def writer(role: str) -> NiftiSliceWriter:
+        path = folder / f"{domain}_{role}.nii.gz"
+        return NiftiSliceWriter(path, sizes[role], affines[role], settings.overwrite, dtype)
+
+    def shrunk() -> Iterator[ShrunkSlice]:
+        return ahead(shrink_slices(volume, mask, window, settings.degradation, scale))
+
+    if settings.volume_statistics:
+        enlarger.gather(lambda: (statistics_job(item, settings, scale) for item in shrunk()))
+    computed = ahead(restore_slices(shrunk(), enlarger, settings, scale))
+    with (
+        writer("HR") as high_writer,
+        writer("LR") as low_writer,
+        writer("SR") as sr_writer,
+        closing(computed),
+    ):
+        for item, enlarged in progress(computed, volume.name, unit="slice", total=slices):
+            restored = {"SR": enlarged.unit}
+            if settings.consistency:
+                restored[CONSISTENT] = back_project(enlarged.unit, item.low, scale)
+            written = CONSISTENT if settings.consistency else "SR"
+            restored |= {name: enlarge(item.low, scale, order) for name, order in BASELINES.items()}
+            restored = {
+                name: image[:rows, :columns].clip(-1.0, 1.0) for name, image in restored.items()
+            }
+            if item.section is None or item.section.any():
+                scores += score_slice(item.index, restored, item.high, item.section)
+            high_writer.append(item.physical)
+            low_writer.append(window.to_physical(item.low))
+            sr_writer.append(window.to_physical(restored[written]))
+            if item.index == shown:
+                panels = [
+                    (f"input, shrunk {scale} times", item.low),
+                    ("cubic interpolation", restored["cubic"]),
+                    ("super-resolution", restored[written]),
+                    ("truth", item.high),
+                ]
+    # Only now, so that a broken run leaves no picture that looks like a result.
+    comparison_picture(
+        folder / f"{domain}_preview.png",
+        panels,
+        (-1.0, 1.0),
+        best_inset(panels[-1][1]),
+        f"{volume.name}, slice {shown} of {slices}, {settings.degradation} degradation",
+    )
+    return scores
+
+
+def stored_type(stored: np.dtype, slope: float, intercept: float) -> DTypeLike:
+    """Type of the written volumes: 8 and 16 bit integers stay so, all else becomes float32."""
+    plain = slope == 1.0 and intercept == 0.0
+    if stored.kind in "iu" and stored.itemsize <= 2 and plain:
+        return stored.newbyteorder("=")
+    return np.float32

@@ -1,0 +1,98 @@
+"""What stands beside a super-resolved volume: other formats, a workspace, the page."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.volumes.volume import Volume
+from data.windows import IntensityWindow
+from data.writing.exports import check_export_place, export_name, export_volume
+from methods.pages.case_view import case_viewer
+from methods.pages.result_images import super_resolved_images
+from methods.pages.result_page import Section, make_page
+from methods.super_resolution.itksnap import write_workspace
+from methods.super_resolution.volume_upscaling import preview_slice
+from util.errors import UserError
+from util.page_parts import facts_table
+from util.viewer_page import Viewer
+
+
+def volume_ending(options: Namespace) -> str:
+    """File name ending of the result and its companions."""
+    return ".nii.gz" if options.output_name.lower().endswith(".gz") else ".nii"
+
+
+def export_names(options: Namespace) -> list[str]:
+    """What a case leaves beside the volumes that it computes: for other programs."""
+    workspace = options.output_name.removesuffix(".gz").removesuffix(".nii") + ".itksnap"
+    if options.output_format == "nifti":
+        return [workspace]
+    return [workspace, export_name(options.output_name, options.output_format)]
+
+
+def check_exports(options: Namespace, folder: Path) -> None:
+    """Refuse, before any work, what `write_exports` would refuse at the end.
+
+    Raises:
+        UserError: something else stands where an export would go.
+    """
+    kind = options.output_format
+    if kind != "nifti":
+        check_export_place(folder / export_name(options.output_name, kind), kind)
+
+
+def write_exports(options: Namespace, folder: Path, source: Path) -> None:
+    """Write the files of `export_names`.
+
+    Raises:
+        UserError: the disk refuses; the result is complete, which the message says.
+    """
+    result = folder / options.output_name
+    overlays = {"input": folder / f"clinical{volume_ending(options)}"}
+    try:
+        write_workspace(folder / export_names(options)[0], result, overlays)
+        if options.output_format != "nifti":
+            export_volume(result, options.output_format, source)
+    except UserError as error:
+        raise UserError(f"{error} ({result} is complete: --resume writes the rest)") from error
+
+
+def complete_exports(options: Namespace, folder: Path, source: Path) -> None:
+    """Write the exports of a finished result where one is missing."""
+    if any(not (folder / name).exists() for name in export_names(options)):
+        write_exports(options, folder, source)
+
+
+def show_result(
+    options: Namespace,
+    folder: Path,
+    record: Mapping[str, Any],
+    volume: Volume,
+    mask: np.ndarray | None,
+    window: IntensityWindow,
+) -> None:
+    """Write the case's page."""
+
+    def viewer(page_bytes: float) -> Viewer:
+        spread = "uncertainty" + volume_ending(options) if options.uncertainty else None
+        name, scale = options.output_name, int(record["scale"])
+        shown = preview_slice(volume, mask)
+        images = super_resolved_images(folder, volume, mask, window, scale, name, spread, shown)
+        return case_viewer(images, page_bytes)
+
+    error = record.get("consistency_error_hu", {})
+    sections = []
+    if error.get("mean") is not None:
+        facts = {
+            "mean": f"{error['mean']:.2f} HU",
+            "largest": f"{error['largest']:.1f} HU",
+            "slices": str(error["slices"]),
+        }
+        title = "Difference of the averaged result from its input"
+        sections.append(Section(title, [facts_table(facts)]))
+    make_page(options, folder, record, viewer, sections, folder / "preview.png")

@@ -1,0 +1,235 @@
+"""smallpatchtest: clinical CT in, super-resolved CT out, in HU and in its place."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.formats.readers import read_volume
+from data.training_data import open_with_lung_mask
+from data.volumes.volume import Volume, parse_slices
+from data.windows import IntensityWindow
+from data.writing.exports import remove_exports
+from data.writing.partial_file import begun_with
+from methods.cohort import own_share, run_cases
+from methods.loading import (
+    TestModel,
+    input_paths,
+    load_model,
+    refuse_existing,
+    refuse_own_inputs,
+    result_folders,
+    warn_if_outside,
+)
+from methods.pages.overview_page import write_overview
+from methods.pages.result_page import PAGE
+from methods.super_resolution.companions import (
+    check_exports,
+    complete_exports,
+    export_names,
+    show_result,
+    volume_ending,
+    write_exports,
+)
+from methods.super_resolution.resuming import (
+    forget_journals,
+    is_finished,
+    plan_as_before,
+    recorded,
+    refuse_without_memory,
+    rounding_facts,
+)
+from methods.super_resolution.upscale_settings import UpscaleSettings
+from methods.super_resolution.volume_upscaling import Upscaled, upscale_volume
+from util.interrupt import StopRequest
+from util.pictures import best_inset, comparison_picture
+from util.resampling import enlarge
+from util.run_record import write_run_record
+
+
+def super_resolution(options: Namespace) -> int:
+    """Super-resolve every input volume, slice by slice.
+
+    Writes clinical.nii.gz (the input on its own grid), SR.nii.gz (2^n times finer in plane, int16
+    HU, corners in place), with --uncertainty uncertainty.nii.gz, preview.png and run.json into
+    --results_dir; with several inputs each into a folder of its case name.
+
+    Returns:
+        Exit code, see `methods.cohort.run_cases`.
+    """
+    model = load_model(options)
+    paths = input_paths(options, model.scale, "clinical")
+    folders = result_folders(paths, options.results_dir)
+    cases = list(zip(paths, folders, strict=True))
+    names = [*output_names(options), *export_names(options)]
+    outputs = [folder / name for folder in folders for name in names]
+    refuse_own_inputs(outputs, paths, options.input, options.results_dir)
+    # Only this job's share: another job of the cohort may have finished some of its own.
+    own = own_share(cases, options.num_parts, options.part_id)
+    if not options.resume:
+        refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
+    for _, folder in own:
+        check_exports(options, folder)
+
+    def work(path: Path, folder: Path) -> None:
+        super_resolve_case(path, folder, model, options)
+
+    code = run_cases(options, cases, work)
+    write_overview(options, folders)
+    return code
+
+
+def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Namespace) -> None:
+    """Super-resolve one volume into its folder."""
+    started = time.monotonic()
+    names = output_names(options)
+    volume, mask = open_case(path, options)
+    window = model.windows.window_for(volume, "clinical")
+    warn_if_outside(volume, window)
+    if options.max_memory is None:
+        model.resolver.max_memory = model.resolver.free_budget()
+        if options.resume:
+            plan_as_before(model.resolver, folder, names[0])
+    settings = upscale_settings(model, options)
+    key = settings.key(volume, mask, window)
+    if options.resume and is_finished(folder, names, key):
+        forget_journals(folder, names)
+        print(f"{folder / names[0]} is finished: nothing to resume")
+        complete_exports(options, folder, path)
+        if not (folder / PAGE).is_file():
+            show_result(options, folder, recorded(folder / "run.json"), volume, mask, window)
+        return
+    if options.resume and options.max_memory is None:
+        columns, rows, _ = volume.size
+        refuse_without_memory(model.resolver, rows, columns, folder / names[0])
+    if not options.resume and begun_with(folder / names[0]) is not None:
+        print(f"{folder / names[0]}.partial of an interrupted run is replaced: --resume keeps it")
+    picture = folder / "preview.png"
+    # Not as an exception from anywhere: a lock or a finaliser in Python's own code may lose it.
+    with StopRequest() as stop:
+        try:
+            made = upscale_volume(volume, mask, model.resolver, window, folder, settings, key, stop)
+        except KeyboardInterrupt:
+            print(
+                f"stopped: {folder / names[0]}.partial holds the slices so far; the same command "
+                "with --resume goes on",
+                file=sys.stderr,
+            )
+            raise
+        remove_exports(folder / names[0], path)  # they show the result that was replaced
+        # Only now, so that a broken run leaves no picture that looks like a result.
+        draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
+        record = record_case(
+            folder, options, model, volume, window, time.monotonic() - started, made, key
+        )
+        forget_journals(folder, names)
+        print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
+        # After the record: whatever befalls them, the result stays a finished one.
+        write_exports(options, folder, path)
+    show_result(options, folder, record, volume, mask, window)
+    if stop.requested is not None:  # came when all slices were there: the case was finished first
+        raise KeyboardInterrupt
+
+
+def output_names(options: Namespace) -> list[str]:
+    """Files that `--resume` looks for besides run.json; the result first."""
+    ending = volume_ending(options)
+    spread = [f"uncertainty{ending}"] if options.uncertainty else []
+    return [options.output_name, f"clinical{ending}", *spread, "preview.png"]
+
+
+def upscale_settings(model: TestModel, options: Namespace) -> UpscaleSettings:
+    """How the options want a volume to be super-resolved."""
+    # Everything that the voxels depend on besides the input goes into the key of the partial file.
+    determined_by = {
+        "weights": model.loaded.digest,
+        "compile": options.compile,
+        **rounding_facts(model.resolver),
+    }
+    return UpscaleSettings(
+        lung_statistics=model.lung_statistics,
+        volume_statistics=model.norm_scope == "volume",
+        consistency=options.consistency,
+        self_ensemble=options.self_ensemble,
+        uncertainty=options.uncertainty,
+        # A result that --resume finds without its run.json is of a run that was cut off.
+        overwrite=options.overwrite or options.resume,
+        resume=options.resume,
+        output_name=options.output_name,
+        determined_by=determined_by,
+    )
+
+
+def open_case(path: Path, options: Namespace) -> tuple[Volume, np.ndarray | None]:
+    """Open one input with its lung mask (None where --region all asks for none)."""
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    if options.region == "lung":
+        folder = Path(options.maskdatafolder) if options.maskdatafolder else None
+        return open_with_lung_mask(path, cache_dir, folder, options.micro_spacing, options.slices)
+    volume = read_volume(path, cache_dir, options.micro_spacing)
+    if options.slices is not None:
+        volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
+    return volume, None
+
+
+def draw_preview(
+    path: Path,
+    volume: Volume,
+    index: int,
+    image: np.ndarray,
+    result: np.ndarray,
+    window: IntensityWindow,
+    scale: int,
+    mask: np.ndarray | None,
+) -> None:
+    """Input, cubic interpolation and SR side by side with the same zoomed inset."""
+    cubic = enlarge(image, scale, order=3)
+    # The lung, where SR stands; the chest wall beside it would be the strongest detail.
+    shown = None if mask is None else mask[index].repeat(scale, 0).repeat(scale, 1)
+    comparison_picture(
+        path,
+        [
+            (f"input, {volume.spacing[0]:.3g} mm", image),
+            ("cubic interpolation", cubic),
+            (f"super-resolution, {volume.spacing[0] / scale:.3g} mm", result),
+        ],
+        (window.low, window.high),
+        best_inset(np.clip(result, window.low, window.high), region=shown),
+        f"{volume.name}, slice {index} of {volume.num_slices}, window {window.low:g} to "
+        f"{window.high:g} HU. Detail below the input's resolution is inferred, not measured.",
+    )
+
+
+def record_case(
+    folder: Path,
+    options: Namespace,
+    model: TestModel,
+    volume: Volume,
+    window: IntensityWindow,
+    seconds: float,
+    made: Upscaled,
+    key: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write run.json of one case; returns what it says."""
+    facts: dict[str, Any] = {
+        "method": options.method,
+        "input": volume.source,
+        "outputs": [
+            str(folder / name) for name in (*output_names(options), *export_names(options))
+        ],
+        **model.facts(),
+        "window": window.as_dict(),
+        "determined_by": key,
+        # Of the slices of this run: those of an interrupted one that was taken up are not timed.
+        "consistency_error_hu": made.consistency.as_dict(),
+        "slices_resumed": volume.num_slices - made.computed,
+        "seconds": round(seconds, 3),
+        "seconds_per_slice": round(seconds / made.computed, 4) if made.computed else None,
+    }
+    return write_run_record(folder / "run.json", vars(options), str(model.resolver.device), **facts)

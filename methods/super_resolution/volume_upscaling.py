@@ -1,0 +1,268 @@
+"""One volume through the super-resolver: reading, computing and writing at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from data.volumes.geometry import enlarged_affine
+from data.volumes.volume import Volume
+from data.windows import IntensityWindow
+from data.writing.nifti_writer import NiftiSliceWriter
+from methods.super_resolution.compose import compose_slice
+from methods.super_resolution.upscale_settings import UpscaleSettings
+from models.inference.case_enlarger import CaseEnlarger, Enlarged
+from models.slice_jobs import SliceJob
+from models.super_resolver import SuperResolver
+from util.back_projection import back_project, consistency_errors
+from util.interrupt import StopRequest
+from util.pipeline import ahead
+from util.progress import progress
+from util.resampling import enlarge
+
+
+@dataclass
+class Consistency:
+    """Difference between the written result's area average and the input, inside the window.
+
+    Attributes:
+        slices: measured in this run; those of an earlier run that was taken up are not among them.
+        pixels: of the input that were compared.
+        total: sum of the absolute differences in HU.
+        largest: the largest one in HU.
+    """
+
+    slices: int = 0
+    pixels: int = 0
+    total: float = 0.0
+    largest: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute difference in HU; 0 where nothing was compared."""
+        return self.total / max(self.pixels, 1)
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """For the run record; None where nothing was compared."""
+        measured = self.pixels > 0
+        return {
+            "mean": round(self.mean, 4) if measured else None,
+            "largest": round(self.largest, 4) if measured else None,
+            "slices": self.slices,
+        }
+
+    def add(self, errors: np.ndarray) -> None:
+        """Count one slice's absolute differences (any shape)."""
+        self.slices += 1
+        self.pixels += errors.size
+        self.total += float(errors.sum(dtype=np.float64))
+        self.largest = max(self.largest, float(errors.max(initial=0.0)))
+
+
+@dataclass
+class Upscaled:
+    """What `upscale_volume` has to tell besides its files.
+
+    Attributes:
+        shown: index of the slice for the picture.
+        preview: its input and result in HU.
+        consistency: see `Consistency`.
+        computed: slices of this run, without those that it took up.
+    """
+
+    shown: int
+    preview: tuple[np.ndarray, np.ndarray]
+    consistency: Consistency
+    computed: int
+
+
+def upscale_volume(
+    volume: Volume,
+    mask: np.ndarray | None,
+    resolver: SuperResolver,
+    window: IntensityWindow,
+    folder: Path,
+    settings: UpscaleSettings,
+    key: Mapping[str, Any],
+    stop: StopRequest,
+) -> Upscaled:
+    """Write the super-resolved volume and its companions; holds a few slices at a time.
+
+    One thread reads ahead, one computes, this one composes, and the writers pack on theirs; each
+    waits when the next has a slice in hand already. An interrupted run leaves partial files that
+    the next one takes up. Finished files keep their journals, for a run that is cut off before it
+    has recorded them all: see `data.writing.partial_file.forget_journal`.
+
+    Args:
+        volume: clinical CT.
+        mask: lung mask (z, y, x), or None to use super-resolution everywhere.
+        resolver: enlarges a slice in [-1, 1].
+        window: HU to [-1, 1].
+        folder: for the outputs.
+        settings: how.
+        key: `settings.key(...)`; a partial file of another key is not taken up.
+        stop: looked at between two slices.
+
+    Raises:
+        KeyboardInterrupt: a stop was requested; the slices so far are kept.
+    """
+    scale = resolver.scale
+    columns, rows, slices = volume.size
+    fine_size = (columns * scale, rows * scale, slices)
+    fine_affine = enlarged_affine(volume.affine, scale)
+    ending = ".nii.gz" if settings.output_name.lower().endswith(".gz") else ".nii"
+    enlarger = CaseEnlarger(resolver, settings.self_ensemble, settings.uncertainty)
+    consistency = Consistency()
+
+    def writer(name: str, size: tuple[int, int, int], affine: np.ndarray) -> NiftiSliceWriter:
+        opened = NiftiSliceWriter(
+            folder / name, size, affine, settings.overwrite, resume_key=key, resume=settings.resume
+        )
+        return stack.enter_context(opened)
+
+    with ExitStack() as stack:
+        clinical_writer = writer(f"clinical{ending}", volume.size, volume.affine)
+        sr_writer = writer(settings.output_name, fine_size, fine_affine)
+        writers = [clinical_writer, sr_writer]
+        spread_writer = None
+        if settings.uncertainty:
+            spread_writer = writer(f"uncertainty{ending}", fine_size, fine_affine)
+            writers.append(spread_writer)
+        start = common_start(writers, resolver.group_size(rows, columns))
+        if settings.volume_statistics:
+            numbers = range(slices)
+            enlarger.gather(
+                lambda: (
+                    slice_job(image, section, window, settings)
+                    for _, image, section in progress(
+                        stop.checked(ahead(read_slices(volume, mask, numbers))),
+                        f"{volume.name}, gathering statistics",
+                        unit="slice",
+                        total=slices,
+                    )
+                )
+            )
+        remaining = read_slices(volume, mask, range(start, slices))
+        # Closed before the writers, so that no thread computes on after a failure.
+        computed = stack.enter_context(
+            closing(ahead(compute(ahead(remaining), enlarger, window, settings)))
+        )
+        shown = preview_slice(volume, mask)
+        preview: tuple[np.ndarray, np.ndarray] | None = None
+        for index, image, section, enlarged in progress(
+            stop.checked(computed), volume.name, unit="slice", total=slices, initial=start
+        ):
+            result = finish_slice(image, section, enlarged, window, settings, scale)
+            inside = ~window.outside(image)
+            consistency.add(consistency_errors(np.rint(result), image, scale)[inside])
+            clinical_writer.append(image)
+            sr_writer.append(result)
+            if spread_writer is not None:
+                spread_writer.append(spread_in_hu(enlarged, window, section, result.shape))
+            if index == shown:
+                preview = (image, result)
+        if preview is None:  # written by the run that was taken up: computed once more
+            item = next(compute(read_slices(volume, mask, [shown]), enlarger, window, settings))
+            _, image, section, enlarged = item
+            preview = (image, finish_slice(image, section, enlarged, window, settings, scale))
+        for opened in writers:  # so that only their names are missing when the first gets its own
+            opened.seal()
+    return Upscaled(shown, preview, consistency, slices - start)
+
+
+def common_start(writers: list[NiftiSliceWriter], group: int) -> int:
+    """Bring writers to the same number of slices, a multiple of what shares a network call.
+
+    So every call sees the same slices as in a run without interruption, and the result is the
+    same to the last bit.
+    """
+    start = min(writer.slices_written for writer in writers)
+    if start < writers[0].size[2]:
+        start -= start % group
+    for writer in writers:
+        if writer.slices_written > start:
+            writer.rewind(start)
+    return start
+
+
+def read_slices(
+    volume: Volume, mask: np.ndarray | None, indices: Iterable[int]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """(index, slice in HU, its lung mask) one after the other."""
+    for index in indices:
+        yield index, volume.read_slice(index), None if mask is None else mask[index]
+
+
+def compute(
+    slices: Iterable[tuple[int, np.ndarray, np.ndarray | None]],
+    enlarger: CaseEnlarger,
+    window: IntensityWindow,
+    settings: UpscaleSettings,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, Enlarged | None]]:
+    """The same with each slice's enlargement; None where it shows no lung."""
+    for (index, image, section), enlarged in enlarger.enlarge_items(
+        slices, lambda item: slice_job(item[1], item[2], window, settings)
+    ):
+        yield index, image, section, enlarged
+
+
+def slice_job(
+    image: np.ndarray,
+    section: np.ndarray | None,
+    window: IntensityWindow,
+    settings: UpscaleSettings,
+) -> SliceJob | None:
+    """What the network is to do for a slice in HU; None where there is no lung."""
+    if section is None:
+        return SliceJob(window.to_unit(image))
+    if not section.any():
+        return None
+    # Super-resolution fades out over one input pixel beyond the mask
+    # (methods/super_resolution/compose.py).
+    needed = ndimage.binary_dilation(section != 0, np.ones((3, 3)))
+    scope = section if settings.lung_statistics else None
+    return SliceJob(window.to_unit(image), scope, needed)
+
+
+def finish_slice(
+    image: np.ndarray,
+    section: np.ndarray | None,
+    enlarged: Enlarged | None,
+    window: IntensityWindow,
+    settings: UpscaleSettings,
+    scale: int,
+) -> np.ndarray:
+    """A slice of the result in HU, float32 (rows * k, columns * k)."""
+    result = enlarge(image, scale, order=3)
+    if enlarged is not None:
+        result = compose_slice(window.to_physical(enlarged.unit), result, window, section)
+    return back_project(result, image, scale) if settings.consistency else result
+
+
+def spread_in_hu(
+    enlarged: Enlarged | None,
+    window: IntensityWindow,
+    section: np.ndarray | None,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Standard deviation in HU where super-resolution stands, 0 elsewhere."""
+    if enlarged is None or enlarged.deviation is None:
+        return np.zeros(shape, dtype=np.float32)
+    spread = enlarged.deviation * np.float32((window.high - window.low) / 2)
+    if section is None:
+        return spread
+    scale = shape[0] // section.shape[0]
+    return np.where((section != 0).repeat(scale, 0).repeat(scale, 1), spread, np.float32(0))
+
+
+def preview_slice(volume: Volume, mask: np.ndarray | None) -> int:
+    """The slice with most lung; without a mask the middle one."""
+    if mask is None:
+        return volume.num_slices // 2
+    return int(np.argmax([np.count_nonzero(section) for section in mask]))
