@@ -45,9 +45,9 @@ def train(options: argparse.Namespace) -> int:
     from models.loss_names import LOGGED
     from models.medical_cycle_gan import MODELS
     from models.networks import count_parameters
-    from models.training_state import start_or_resume
     from training.inputs import open_data, patch_settings
     from training.saver import RunSaver, last_good, resume_command
+    from training.state import start_or_resume
     from training.validation import (
         SCORES,
         Validator,

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.machine import interleaved, machine_line, published_generator
+from models.fused.output_layer import EDGE, OutputConvolution
+from models.inference.openvino_trunk import openvino_available
+from models.inference.slice_jobs import SliceJob
+from models.inference.super_resolver import SuperResolver
 from models.networks import DownsamplingGenerator, SRGenerator
-from models.openvino_trunk import openvino_available
-from models.output_convolution import EDGE, OutputConvolution
-from models.slice_jobs import SliceJob
-from models.super_resolver import SuperResolver
 from util.devices import choose_devices
 
 WINDOW_HU = 1500.0  # width of the default window: what 2 in [-1, 1] stands for

@@ -23,8 +23,8 @@ from data.degradation import shrink
 from data.formats.readers import read_volume
 from data.volumes.volume import parse_slices
 from methods.restoration.shrunk_slices import low_mask
-from models.checkpoints import load_generator
-from models.super_resolver import SuperResolver
+from models.checkpoints.checkpoint import load_generator
+from models.inference.super_resolver import SuperResolver
 from util.intensity_window import IntensityWindow
 from util.pictures import best_inset, comparison_picture
 from util.resampling import enlarge

@@ -23,7 +23,7 @@ from data.formats.readers import read_volume
 from data.writing.nifti_writer import NiftiSliceWriter
 from methods.super_resolution.upscale_settings import UpscaleSettings
 from methods.super_resolution.volume_upscaling import upscale_volume
-from models.super_resolver import SuperResolver
+from models.inference.super_resolver import SuperResolver
 from util.devices import choose_devices
 from util.intensity_window import IntensityWindow
 from util.interrupt import StopRequest

@@ -26,7 +26,7 @@ from methods.restoration.method import stored_type
 from methods.super_resolution.companions import export_names
 from methods.super_resolution.method import output_names
 from models.inference.case_enlarger import ORIENTATIONS
-from models.super_resolver import SuperResolver
+from models.inference.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
 from util.quantities import format_bytes, format_seconds
 

@@ -21,10 +21,10 @@ from data.windows import (
     WindowPolicy,
     parse_windows,
 )
-from models.checkpoints import LoadedGenerator, load_generator
-from models.experiment_folder import LAST_FILE, checkpoint_path, last_experiment
-from models.shipped_weights import shipped_weights
-from models.super_resolver import SuperResolver
+from models.checkpoints.checkpoint import LoadedGenerator, load_generator
+from models.checkpoints.experiment_folder import LAST_FILE, checkpoint_path, last_experiment
+from models.checkpoints.shipped_weights import shipped_weights
+from models.inference.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
 from util.devices import choose_devices, warn_of_emulated_bf16
 from util.errors import UserError

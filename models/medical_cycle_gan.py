@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fused_network import FusedNetwork
+from models.base_model import TrainedNetworks
+from models.fused.network import FusedNetwork
 from models.guarded_step import guarded_step
 from models.loss_names import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, LOOKED_AT_BY, OWN
 from models.losses import (
@@ -29,7 +30,6 @@ from models.losses import (
     random_crop,
 )
 from models.scanner_model import ScannerModel
-from models.trained_networks import TrainedNetworks
 from util.processes import ALONE, Processes
 
 IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back

@@ -19,9 +19,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from models.checkpoints import load_generator, weights_digest  # noqa: E402
+from models.checkpoints.checkpoint import load_generator, weights_digest  # noqa: E402
+from models.checkpoints.shipped_weights import SUFFIX, write_weights  # noqa: E402
 from models.networks import SRGenerator  # noqa: E402
-from models.shipped_weights import SUFFIX, write_weights  # noqa: E402
 from util.errors import UserError, run_command_line  # noqa: E402
 from util.run_record import git_commit  # noqa: E402
 

@@ -12,7 +12,7 @@ from pathlib import Path
 # Imported once, in the process that all others are forked from.
 MODULES = [
     "torch", "torch.utils.data", "train", "medicaltest", "methods.registry", "methods.export",
-    "data.datasets", "data.training_data", "models.training_state", "training.saver",
+    "data.datasets", "data.training_data", "training.state", "training.saver",
     "training.validation", "util.training_monitor",
 ]  # fmt: skip
 

@@ -17,10 +17,10 @@ from data.volumes.geometry import corners
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writing.nifti_writer import write_volume
 from methods.loading import TestModel, norm_pixels
-from models.checkpoints import LoadedGenerator
+from models.checkpoints.checkpoint import LoadedGenerator
+from models.inference.slice_jobs import SliceJob
+from models.inference.super_resolver import SuperResolver
 from models.networks import SRGenerator
-from models.slice_jobs import SliceJob
-from models.super_resolver import SuperResolver
 from util.resampling import enlarge
 
 SPACING = (0.7, 0.5, 1.25)

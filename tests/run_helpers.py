@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from models.checkpoints import load_checkpoint
+from models.checkpoints.checkpoint import load_checkpoint
 
 
 def assert_same(first: Any, second: Any, place: str) -> None:

@@ -35,7 +35,7 @@ RUN_HERE = (
     "bash run.sh --list\n",
     "bash run.sh --summary --preset paper --batch_size 1\n",
     'python -c "from data.volumes.cache import default_cache_dir',
-    'python -c "from models.shipped_weights import read_weights',
+    'python -c "from models.checkpoints.shipped_weights import read_weights',
 )
 
 

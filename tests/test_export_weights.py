@@ -8,8 +8,8 @@ import pytest
 import torch
 from training_helpers import write_checkpoint
 
-from models.checkpoints import load_generator
-from models.shipped_weights import read_weights
+from models.checkpoints.checkpoint import load_generator
+from models.checkpoints.shipped_weights import read_weights
 from scripts.export_weights import main
 from util.errors import run_command_line
 

@@ -23,8 +23,8 @@ import methods.loading
 import train
 from data.phantom.__main__ import PhantomPaths
 from data.windows import CLINICAL_WINDOW
+from models.inference.super_resolver import SuperResolver
 from models.networks import DownsamplingGenerator, SRGenerator
-from models.super_resolver import SuperResolver
 from util.errors import run_command_line
 from util.resampling import enlarge
 

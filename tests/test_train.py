@@ -16,8 +16,8 @@ from training_helpers import TINY_RUN, TINY_STEPS, loss_rows, write_training_dat
 import train
 import training.saver
 from data.formats.readers import read_volume
-from models.checkpoints import load_checkpoint, load_generator
-from models.experiment_folder import last_experiment
+from models.checkpoints.checkpoint import load_checkpoint, load_generator
+from models.checkpoints.experiment_folder import last_experiment
 from models.loss_names import LOGGED, NETWORKS
 from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError, run_command_line

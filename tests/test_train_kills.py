@@ -14,7 +14,7 @@ from forked_programs import start_program
 from run_helpers import assert_same_run
 from training_helpers import TINY_RUN, write_training_data
 
-from models.checkpoints import load_checkpoint
+from models.checkpoints.checkpoint import load_checkpoint
 
 # docs/training.md asks for twenty; that many take a minute and a half, so the suite takes fewer.
 KILLS = int(os.environ.get("TRAIN_KILLS", "5"))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from training_helpers import TINY_RUN, loss_rows, write_training_data
 
-from models.checkpoints import load_checkpoint
+from models.checkpoints.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 240.0  # seconds; only a test that fails waits so long

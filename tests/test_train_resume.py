@@ -15,7 +15,7 @@ from run_helpers import assert_same, assert_same_run
 from training_helpers import TINY_RUN, TINY_STEPS, loss_rows, write_training_data
 
 import train
-from models.checkpoints import load_checkpoint
+from models.checkpoints.checkpoint import load_checkpoint
 from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import EXIT_INTERRUPTED, run_command_line
 from util.training_monitor import TrainingMonitor

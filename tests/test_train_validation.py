@@ -11,7 +11,7 @@ from run_helpers import assert_same_run
 from training_helpers import TINY_RUN, write_case, write_micro
 
 import train
-from models.checkpoints import load_checkpoint
+from models.checkpoints.checkpoint import load_checkpoint
 from util.errors import run_command_line
 
 

@@ -13,10 +13,10 @@ import torch
 
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writing.nifti_writer import write_volume
-from models.experiment_folder import remember_experiment
+from models.checkpoints.experiment_folder import remember_experiment
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
-from models.training_state import Position, process_state, save_training_state
 from options import TrainOptions
+from training.state import Position, process_state, save_training_state
 
 TINY = (
     "--ngf",

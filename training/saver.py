@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.training_data import TrainingData
-from models.checkpoints import load_checkpoint
-from models.experiment_folder import (
+from models.checkpoints.checkpoint import load_checkpoint
+from models.checkpoints.experiment_folder import (
     BEST,
     LATEST,
     prune_checkpoints,
@@ -19,9 +19,9 @@ from models.experiment_folder import (
 )
 from models.medical_cycle_gan import MedicalCycleGANModel
 from models.networks import all_finite
-from models.training_state import Position, process_state, save_training_state
 from options import TrainOptions
 from options.base_options import format_options
+from training.state import Position, process_state, save_training_state
 from util.errors import UserError
 from util.files import write_json, write_text
 from util.processes import process_place

@@ -19,7 +19,7 @@ from methods.phantom.pages import INPUT, NODULE, TRUTH, difference_name, write_p
 from methods.phantom.report import OUTPUTS, PatientPicture, write_report
 from methods.phantom.scores import CaseScores, score_case
 from models.inference.case_enlarger import CaseEnlarger
-from models.slice_jobs import SliceJob
+from models.inference.slice_jobs import SliceJob
 from options.base_options import PHANTOM_FOLDER
 from util.back_projection import back_project
 from util.errors import UserError

@@ -49,7 +49,7 @@ from methods.restoration.shrunk_slices import (
 from methods.super_resolution.method import open_case
 from methods.super_resolution.volume_upscaling import preview_slice
 from models.inference.case_enlarger import CaseEnlarger
-from models.super_resolver import SuperResolver
+from models.inference.super_resolver import SuperResolver
 from util.back_projection import back_project
 from util.errors import UserError
 from util.files import write_json

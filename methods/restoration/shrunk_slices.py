@@ -11,7 +11,7 @@ from data.degradation import Degradation, shrink
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from models.inference.case_enlarger import CaseEnlarger, Enlarged
-from models.slice_jobs import SliceJob
+from models.inference.slice_jobs import SliceJob
 from util.resampling import area_average
 
 

@@ -13,7 +13,7 @@ import torch
 
 from data.writing.journal import differences
 from data.writing.partial_file import begun_with, forget_journal, partial_files
-from models.super_resolver import SuperResolver
+from models.inference.super_resolver import SuperResolver
 from util.devices import arithmetic_name
 from util.errors import UserError
 from util.files import plain
@@ -76,7 +76,7 @@ def plan_as_before(resolver: SuperResolver, folder: Path, name: str) -> None:
     """Give the resolver the memory that the run to be taken up had, if there is one.
 
     How much memory a slice may take decides which maps are computed anew, and so the last bit of
-    the result (models/memory_plan.py). Free memory is another one each time.
+    the result (models/inference/memory_plan.py). Free memory is another one each time.
 
     Args:
         resolver: its `max_memory` and bands are set.

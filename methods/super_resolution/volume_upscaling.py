@@ -18,8 +18,8 @@ from data.writing.nifti_writer import NiftiSliceWriter
 from methods.super_resolution.compose import compose_slice
 from methods.super_resolution.upscale_settings import UpscaleSettings
 from models.inference.case_enlarger import CaseEnlarger, Enlarged
-from models.slice_jobs import SliceJob
-from models.super_resolver import SuperResolver
+from models.inference.slice_jobs import SliceJob
+from models.inference.super_resolver import SuperResolver
 from util.back_projection import back_project, consistency_errors
 from util.interrupt import StopRequest
 from util.pipeline import ahead

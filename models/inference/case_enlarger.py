@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from models.moments import Moments
-from models.slice_jobs import SliceJob
-from models.super_resolver import SuperResolver
+from models.fused.statistics import Moments
+from models.inference.slice_jobs import SliceJob
+from models.inference.super_resolver import SuperResolver
 
 ORIENTATIONS = 8  # four rotations, each with and without a flip
 

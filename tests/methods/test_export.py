@@ -12,8 +12,8 @@ from method_helpers import POLICY
 from training_helpers import write_checkpoint
 
 import medicaltest
+from models.inference.super_resolver import SuperResolver
 from models.networks import SRGenerator
-from models.super_resolver import SuperResolver
 from util.errors import run_command_line
 
 onnx = pytest.importorskip("onnx")

@@ -27,7 +27,7 @@ from methods.loading import (
     trained_or_shipped,
     warn_if_outside,
 )
-from models.checkpoints import LoadedGenerator
+from models.checkpoints.checkpoint import LoadedGenerator
 from models.networks import SRGenerator
 from util.errors import UserError
 

@@ -22,7 +22,7 @@ from medicaltest import main
 from methods.phantom.method import BASELINES, load_models, made_consistent
 from methods.phantom.report import OUTPUTS
 from methods.phantom.scores import MEASURES
-from models.checkpoints import save_checkpoint
+from models.checkpoints.checkpoint import save_checkpoint
 from models.networks import SRGenerator
 from util.errors import run_command_line
 from util.resampling import area_average

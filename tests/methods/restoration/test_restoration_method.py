@@ -45,7 +45,7 @@ from methods.restoration.method import (
     stored_type,
 )
 from methods.restoration.shrunk_slices import RestorationSettings
-from models.super_resolver import SuperResolver
+from models.inference.super_resolver import SuperResolver
 from options.test_options import METHODS as METHOD_NAMES
 from util.errors import UserError
 from util.metrics import psnr, ssim

@@ -16,9 +16,9 @@ from methods.restoration.shrunk_slices import (
     statistics_job,
 )
 from models.inference.case_enlarger import CaseEnlarger
+from models.inference.super_resolver import SuperResolver
 from models.initialisation import initialise
 from models.networks import SRGenerator
-from models.super_resolver import SuperResolver
 
 SCALE = 4
 LUNG = RestorationSettings("area", lung_statistics=True)

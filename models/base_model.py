@@ -1,0 +1,118 @@
+"""What training changes and a checkpoint keeps: networks, optimisers, schedules, image pools."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.assembly import ADAM_BETA2, make_networks, make_optimizers
+from models.image_pool import ImagePool
+from models.loss_names import NETWORKS
+from models.optimisation import make_scheduler, step_scheduler, take_up_rate
+from models.weight_average import WeightAverage
+from util.processes import Processes
+
+
+class TrainedNetworks:
+    """The four networks with all that training keeps of them.
+
+    Args:
+        options: parsed training options.
+        device: where weights and moments lie.
+        processes: those that train together.
+    """
+
+    def __init__(self, options: Namespace, device: torch.device, processes: Processes) -> None:
+        self.options = options
+        self.device = device
+        self.processes = processes
+        self.G_A, self.G_B, self.D_A, self.D_B = make_networks(options)
+        for network in self.networks.values():
+            network.to(device)
+        self.average = WeightAverage(self.G_A, options.ema) if options.ema > 0 else None
+        seed = options.seed + 2 * processes.rank
+        self.pool_A = ImagePool(options.pool_size, seed=seed)
+        self.pool_B = ImagePool(options.pool_size, seed=seed + 1)
+        self.optimizers = make_optimizers(options, self.networks)
+        self.schedulers = {
+            name: make_scheduler(
+                optimizer,
+                options.lr_policy,
+                options.niter,
+                options.niter_decay,
+                options.epoch_count,
+                options.lr_decay_iters,
+            )
+            for name, optimizer in self.optimizers.items()
+        }
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The four networks by the paper's names."""
+        return {name: getattr(self, name) for name in NETWORKS}
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the generators in this epoch."""
+        return float(self.optimizers["G"].param_groups[0]["lr"])
+
+    def take_up_learning_rate(self, before: float) -> None:
+        """Go on at the saved point of the schedule with the options' own rate and epochs.
+
+        Args:
+            before: start value of the learning rate of the run so far.
+        """
+        for name, optimizer in self.optimizers.items():
+            take_up_rate(optimizer, self.schedulers[name], before, self.options.lr)
+
+    def end_epoch(self, generator_loss: float) -> None:
+        """Step the learning rate; `generator_loss` is the epoch's mean of G (plateau policy)."""
+        for scheduler in self.schedulers.values():
+            step_scheduler(scheduler, generator_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What all processes share: networks, their average, optimisers and schedulers."""
+        return {
+            "networks": {name: net.state_dict() for name, net in self.networks.items()},
+            "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
+            "schedulers": {name: s.state_dict() for name, s in self.schedulers.items()},
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    def pools_state(self) -> dict[str, Any]:
+        """The image pools, which each process has of its own."""
+        return {"A": self.pool_A.state_dict(), "B": self.pool_B.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state made by `state_dict`; an average that it lacks starts from its weights.
+
+        Raises:
+            RuntimeError: the weights are of another architecture (torch names the keys).
+        """
+        self.load_networks(state["networks"])
+        for name, optimizer in self.optimizers.items():
+            saved = state["optimizers"][name]
+            changes = {"betas": (self.options.beta1, ADAM_BETA2), "fused": True}
+            # Before loading, which puts the step counts where a fused optimiser wants them.
+            groups = [{**group, **changes} for group in saved["param_groups"]]
+            optimizer.load_state_dict({**saved, "param_groups": groups})
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+
+    def load_pools(self, state: Mapping[str, Any]) -> None:
+        """Take up pools saved by `pools_state`."""
+        self.pool_A.load_state_dict(state["A"], self.device)
+        self.pool_B.load_state_dict(state["B"], self.device)
+
+    def load_networks(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Load the four state dicts alone, as the original code saves them."""
+        for name, network in self.networks.items():
+            network.load_state_dict(weights[name])
+        if self.average is not None:
+            self.average.network.load_state_dict(weights["G_A"])

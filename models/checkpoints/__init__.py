@@ -1,0 +1,1 @@
+"""Checkpoint files, the weights that come with the project, and the folder of an experiment."""

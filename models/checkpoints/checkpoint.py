@@ -1,0 +1,213 @@
+"""Checkpoints: one file holds all that training or testing needs; written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoints.shipped_weights import SUFFIX, read_weights
+from models.networks import SRGenerator, recognise_generator
+from util.errors import UserError
+from util.files import atomic_path
+
+FORMAT = "sr-cyclegan"
+VERSION = 2
+ORIGINAL_NAMES = ("G_A", "G_B", "D_A", "D_B")
+
+
+class DamagedCheckpointError(UserError):
+    """A file that was a checkpoint once, or was to become one: cut off or overwritten in part."""
+
+
+@dataclass(frozen=True)
+class LoadedGenerator:
+    """An SR generator ready for testing, with what its checkpoint says about it.
+
+    Attributes:
+        generator: in evaluation mode, on the CPU.
+        windows: intensity windows as a plain dict; None in a bare state dict, which has none.
+        training_digests: slice digests (see `Volume.slice_digests`) of all training volumes.
+        origin: path of the file.
+        step: optimisation steps behind the weights; None in a bare state dict.
+        options: training options as text-like values; empty in a bare state dict.
+        digest: fingerprint of the weights, see `weights_digest`.
+    """
+
+    generator: SRGenerator
+    windows: Mapping[str, Any] | None
+    training_digests: frozenset[str]
+    origin: Path
+    step: int | None
+    options: Mapping[str, Any]
+    digest: str = ""
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of a network's state dict, 64 hex digits.
+
+    Depends on the weights alone, not on the file that they came in.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) to `path` in one atomic step."""
+    with atomic_path(path) as partial:
+        try:
+            torch.save({"format": FORMAT, "version": VERSION, **state}, partial)
+        except RuntimeError as error:
+            # So torch says that the disk is full; the earlier checkpoint of this name stays.
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_file(path: Path) -> Any:
+    """Read a file of tensors without running code from it.
+
+    Raises:
+        DamagedCheckpointError: cut off, or not a torch file.
+        UserError: missing, or holding more than tensors and plain values.
+    """
+    if not path.is_file():
+        there = sorted(p.name for p in path.parent.glob("*.pt"))
+        named = sorted(p.parent.name for p in path.parent.parent.glob("*/latest.pt"))
+        hint = "give the path of a checkpoint, or train first: bash run.sh"
+        if there:
+            hint = f"there is {', '.join(there)}"
+        elif named:
+            hint = f"{path.parent.parent} holds the experiments {', '.join(named)}"
+        raise UserError(f"no checkpoint {path}: {hint}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is no checkpoint of tensors and plain values and is not loaded, since "
+            "it could run code: give a state dict saved with torch.save(net.state_dict(), ...)"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise DamagedCheckpointError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it may be cut off; "
+            "give another one"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this project, as `save_checkpoint` wrote it.
+
+    Raises:
+        UserError: as `load_file`; a bare state dict; a version that this code does not know.
+    """
+    state = load_file(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(
+            f"{path} holds weights but no training state: give a checkpoint that train.py wrote"
+        )
+    if state["version"] > VERSION:
+        raise UserError(
+            f"{path} has checkpoint version {state['version']}, this code knows up to {VERSION}: "
+            "update the code"
+        )
+    return upgrade(state)
+
+
+def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of an earlier version as this code writes it.
+
+    Version 1 knew one process, whose pools and random states lay at the top.
+    """
+    if state["version"] == 1 and "pools" in state:
+        state["processes"] = [{"pools": state.pop("pools"), "random": state.pop("random")}]
+    return {"average": None, **state, "version": VERSION}
+
+
+def strip_parallel_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict without the `module.` that nn.DataParallel puts before every key."""
+    return {key.removeprefix("module."): value for key, value in weights.items()}
+
+
+def load_generator(path: Path) -> LoadedGenerator:
+    """Load G_A for testing: a checkpoint, weights of models.checkpoints.shipped_weights, or a bare
+    state dict.
+
+    The architecture comes with the checkpoint, and the moving average of the weights where one was
+    kept (--ema) is taken; for a bare state dict (latest_net_G_A.pth of the
+    original code) it is recognised by the shapes of the weights.
+
+    Raises:
+        UserError: as `load_file`, or weights that are not an SR generator's.
+    """
+    if path.suffix == SUFFIX:
+        loaded = _load_shipped(path)
+        loaded.generator.eval().requires_grad_(False)
+        return replace(loaded, digest=weights_digest(loaded.generator))
+    state = load_file(path)
+    if isinstance(state, dict) and state.get("format") == FORMAT:
+        state = load_checkpoint(path)
+        try:
+            generator = SRGenerator(**state["architecture"])
+            average = state["average"]
+            generator.load_state_dict(
+                state["networks"]["G_A"] if average is None else average["network"]
+            )
+            loaded = LoadedGenerator(
+                generator,
+                state["windows"],
+                frozenset(state["training_digests"]),
+                path,
+                state["position"]["step"],
+                state["options"],
+            )
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{path} is a damaged checkpoint ({reason}): give another one, such as an "
+                "epoch_N.pt beside it"
+            ) from error
+    else:
+        try:
+            weights = strip_parallel_prefix(state)
+            generator = SRGenerator(**recognise_generator(weights))  # type: ignore[arg-type]
+            generator.load_state_dict(weights)
+        except (ValueError, AttributeError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{path} does not hold an SR generator ({reason}): give a checkpoint of train.py "
+                "or a G_A state dict"
+            ) from error
+        loaded = LoadedGenerator(generator, None, frozenset(), path, None, {})
+    loaded.generator.eval().requires_grad_(False)
+    return replace(loaded, digest=weights_digest(loaded.generator))
+
+
+def _load_shipped(path: Path) -> LoadedGenerator:
+    weights, facts = read_weights(path)
+    try:
+        generator = SRGenerator(**facts["architecture"])
+        generator.load_state_dict(weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} holds weights that are not those of the network it names ({reason}): get it "
+            "anew"
+        ) from error
+    options = {"dataset_mode": facts["dataset_mode"]}
+    windows, step = facts["windows"], facts["step"]
+    return LoadedGenerator(generator, windows, frozenset(), path, step, options)
+
+
+def load_original_weights(folder: Path, epoch: str) -> dict[str, dict[str, Tensor]] | None:
+    """The four state dicts EPOCH_net_NAME.pth of the original code; None where they are absent."""
+    paths = {name: folder / f"{epoch}_net_{name}.pth" for name in ORIGINAL_NAMES}
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    return {name: strip_parallel_prefix(load_file(path)) for name, path in paths.items()}

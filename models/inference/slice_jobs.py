@@ -1,0 +1,142 @@
+"""One slice to enlarge, and how much of it has any influence on what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.inference.norm_scope import FEWEST_PIXELS, at_least
+from util.errors import UserError
+
+
+@dataclass(frozen=True)
+class SliceJob:
+    """One slice to enlarge.
+
+    Attributes:
+        image: float32 (rows, columns) in [-1, 1], of any size.
+        scope: mask (rows, columns), not empty, whose pixels give the norm statistics; None takes
+            them all.
+        needed: mask (rows, columns), not empty, of the pixels whose enlargement is wanted; what
+            lies away from them is left at 0 where that saves work. None for all.
+    """
+
+    image: np.ndarray
+    scope: np.ndarray | None = None
+    needed: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What is left of a job.
+
+    Attributes:
+        job: with image and scope cropped, the scope grown to `FEWEST_PIXELS`.
+        rows: rows (first, last) of the cropped image that are wanted; None for all.
+        top, left: place of the cropped image in the whole one.
+        shape: (rows, columns) of the whole image.
+    """
+
+    job: SliceJob
+    rows: tuple[int, int] | None
+    top: int
+    left: int
+    shape: tuple[int, int]
+
+    def paste(self, enlarged: np.ndarray, scale: int) -> np.ndarray:
+        """The crop's enlargement in its place, zeros around it."""
+        if self.job.image.shape == self.shape:
+            return enlarged
+        whole = np.zeros((self.shape[0] * scale, self.shape[1] * scale), dtype=enlarged.dtype)
+        top, left = self.top * scale, self.left * scale
+        whole[top : top + enlarged.shape[0], left : left + enlarged.shape[1]] = enlarged
+        return whole
+
+
+def crop_job(job: SliceJob, reach: int, from_slice: bool) -> Crop:
+    """Leave out what has no influence on the wanted pixels.
+
+    Args:
+        job: its `needed` mask says what is wanted.
+        reach: pixels around an output pixel that it depends on, see `receptive_radius`.
+        from_slice: whether norm statistics come from all pixels. Then all have influence, and only
+            the last layer can leave rows out.
+    """
+    shape = (int(job.image.shape[0]), int(job.image.shape[1]))
+    scope = None if job.scope is None else at_least(job.scope != 0, FEWEST_PIXELS)
+    if job.needed is None:
+        return Crop(SliceJob(job.image, scope), None, 0, 0, shape)
+    rows, _ = bounds(job.needed)
+    if from_slice:
+        return Crop(job, rows, 0, 0, shape)
+    influential = job.needed != 0 if scope is None else (job.needed != 0) | scope
+    (top, bottom), (left, right) = bounds(influential)
+    top, left = max(0, top - reach), max(0, left - reach)
+    place = (slice(top, bottom + reach), slice(left, right + reach))
+    scope = None if scope is None else scope[place]
+    return Crop(SliceJob(job.image[place], scope), (rows[0] - top, rows[1] - top), top, left, shape)
+
+
+def receptive_radius(blocks: int) -> int:
+    """Input pixels on each side that an output pixel of G_A depends on.
+
+    3 for the first 7x7 convolution, 2 a residual block, 1 behind them, 1 + 1/2 + 1/4 ... for the
+    upsampling and 3 of the smallest pixels for the last: below 3 + 2 * blocks + 1 + 2 + 3/2.
+    """
+    return 3 + 2 * blocks + 1 + 2 + 2
+
+
+def bounds(mask: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and one past the last row, then column, that a mask (rows, columns) touches."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
+
+
+def grouped(
+    jobs: Iterable[SliceJob | None], group_size: Callable[[int, int], int]
+) -> Iterator[list[SliceJob | None]]:
+    """Join neighbouring jobs that can share a call: of one size, with all pixels in scope.
+
+    Args:
+        jobs: None stands for a slice with nothing to do and is a group of its own.
+        group_size: (rows, columns) -> how many may share a call.
+    """
+    group: list[SliceJob | None] = []
+    shape = (0, 0)
+    for job in jobs:
+        if job is None or job.scope is not None or job.needed is not None:
+            if group:
+                yield group
+            group = []
+            yield [job]
+            continue
+        if group and job.image.shape != shape:
+            yield group
+            group = []
+        group.append(job)
+        shape = (int(job.image.shape[0]), int(job.image.shape[1]))
+        if len(group) >= group_size(*shape):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def refuse_unfit(volume: np.ndarray, mask: np.ndarray | None) -> None:
+    """Refuse what is no volume, or slice, of finite numbers with a mask of its shape.
+
+    Raises:
+        UserError: says what was got.
+    """
+    shape, mask_shape = np.shape(volume), None if mask is None else np.shape(mask)
+    if len(shape) not in (2, 3) or 0 in shape or mask_shape not in (None, shape):
+        raise UserError(
+            f"volume of shape {shape} and mask of shape {mask_shape}: give (slices, rows, columns) "
+            "in both"
+        )
+    if not np.isfinite(volume).all():
+        raise UserError(
+            "the volume holds NaN or infinite values: put numbers in their place, -1000 HU is air"
+        )

@@ -1,0 +1,254 @@
+"""Where a training run stands, and how it is saved and taken up again exactly."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.checkpoints.checkpoint import (
+    load_checkpoint,
+    load_generator,
+    load_original_weights,
+    save_checkpoint,
+)
+from models.checkpoints.experiment_folder import LATEST, checkpoint_path, keep_previous, load_newest
+from models.medical_cycle_gan import MedicalCycleGANModel
+from util.errors import UserError
+from util.seeds import random_states, restore_random_states
+
+# A resumed run must agree on these, since they shape the weights or the scheduler's state.
+FIXED_OPTIONS = (
+    "model",
+    "sampling_times",
+    "clinical2micronetG",
+    "micro2clinicalnetG",
+    "ngf",
+    "ndf",
+    "netD",
+    "n_layers_D",
+    "norm",
+    "lr_policy",
+)
+
+
+@dataclass
+class Position:
+    """Where training stands between two steps.
+
+    Attributes:
+        epoch: the running one, from 1.
+        offset: items of it that have been used.
+        step: optimisation steps since the start.
+        loss_sum: sum of the generators' total loss over the epoch's steps, on the device.
+        loss_count: steps in it.
+        best: the best validation score; None before the first.
+        best_epoch: the epoch it came from.
+        best_metric: which score it is.
+    """
+
+    epoch: int
+    offset: int = 0
+    step: int = 0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    loss_count: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    best_metric: str | None = None
+
+    def advance(self, items: int, generator_loss: Tensor) -> None:
+        """Count one step on `items` patches; does not wait for the device."""
+        self.step += 1
+        self.offset += items
+        loss = generator_loss.detach().double()
+        # A step that was left out for its loss must not spoil the epoch's mean.
+        loss = torch.where(loss.isfinite(), loss, torch.zeros_like(loss))
+        self.loss_sum = self.loss_sum.to(loss.device) + loss
+        self.loss_count += 1
+
+    def mean_loss(self) -> float:
+        """Mean of the generators' total loss over the epoch so far."""
+        return float(self.loss_sum) / max(self.loss_count, 1)
+
+    def next_epoch(self) -> None:
+        """Go to the start of the next epoch."""
+        self.epoch, self.offset, self.loss_count = self.epoch + 1, 0, 0
+        self.loss_sum = torch.zeros_like(self.loss_sum)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers for a checkpoint."""
+        return {
+            "epoch": self.epoch,
+            "offset": self.offset,
+            "step": self.step,
+            "loss_sum": float(self.loss_sum),
+            "loss_count": self.loss_count,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_metric": self.best_metric,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Position:
+        """Inverse of `state_dict`."""
+        loss_sum = torch.tensor(state["loss_sum"], dtype=torch.float64)
+        return cls(**{**state, "loss_sum": loss_sum})
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where and with what a run begins.
+
+    Attributes:
+        position: the first step to take.
+        windows: intensity windows of the run so far; None at a fresh start.
+        digests: slices that the run so far was trained on, which a resumed run with other data
+            must not forget.
+    """
+
+    position: Position
+    windows: Mapping[str, Any] | None = None
+    digests: frozenset[str] = frozenset()
+
+
+def save_training_state(
+    paths: Sequence[Path],
+    model: MedicalCycleGANModel,
+    options: Namespace,
+    position: Position,
+    windows: Mapping[str, Any],
+    digests: Sequence[str],
+    processes: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write one checkpoint under each of `paths`; what was `latest.pt` becomes `previous.pt`.
+
+    It holds the networks with their architecture, the optimisers, schedulers and pools, the
+    sampler's position, every random state, the intensity windows and the training slices'
+    digests, so that testing and exact resuming need nothing else.
+
+    Args:
+        processes: `process_state` of each.
+    """
+    state = {
+        "architecture": model.G_A.architecture,
+        "windows": dict(windows),
+        "training_digests": list(digests),
+        "position": position.state_dict(),
+        "processes": list(processes),
+        "options": {name: plain_option(value) for name, value in vars(options).items()},
+        **model.state_dict(),
+    }
+    for path in paths:
+        if path.name == LATEST and path.exists():
+            keep_previous(path)
+        save_checkpoint(path, state)
+
+
+def process_state(model: MedicalCycleGANModel) -> dict[str, Any]:
+    """What each process has of its own: image pools and random states."""
+    return {"pools": model.pools_state(), "random": random_states()}
+
+
+def plain_option(value: Any) -> Any:
+    """An option as a type that a checkpoint can hold."""
+    if isinstance(value, list | tuple):
+        return [plain_option(entry) for entry in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def start_or_resume(
+    folder: Path,
+    options: Namespace,
+    model: MedicalCycleGANModel,
+    say: Callable[[str], None] = print,
+) -> Start:
+    """Where to start: at the beginning, or with --continue_train where a checkpoint stands.
+
+    A `latest.pt` that was cut off is passed over for the one before it. A process that the saved
+    run did not have starts with empty pools and its own seed.
+
+    Weights that the original code saved (latest_net_G_A.pth and its three companions) are taken
+    up as well; they bring no optimiser state, so training starts at --epoch_count.
+
+    Raises:
+        UserError: a model is in the way of a fresh start, or nothing is there to go on from, or
+            it is of another architecture.
+    """
+    path = checkpoint_path(folder, options.epoch, options.load_iter)
+    if not options.continue_train:
+        if any(folder.glob("*.pt")) and not options.overwrite:
+            raise UserError(
+                f"{folder} already holds a model: --continue_train goes on with it, --overwrite "
+                "replaces it, --name NAME starts another"
+            )
+        seen = start_from_weights(options.init_weights, model) if options.init_weights else ()
+        return Start(Position(options.epoch_count), digests=frozenset(seen))
+    if not path.is_file():
+        original = load_original_weights(folder, options.epoch)
+        if original is not None:
+            try:
+                model.load_networks(original)
+            except RuntimeError as error:
+                raise UserError(
+                    f"the *_net_*.pth weights in {folder} do not fit these networks "
+                    f"({_second_line(error)}): give the --ngf, --ndf and --model they were "
+                    "trained with"
+                ) from error
+            return Start(Position(options.epoch_count))
+    state = load_newest(folder, say) if path.name == LATEST else load_checkpoint(path)
+    for name in FIXED_OPTIONS:
+        was, now = state["options"].get(name), getattr(options, name)
+        if was != now:
+            raise UserError(
+                f"{path} was trained with --{name} {was}, got {now}: leave --{name} out to go on, "
+                "or start another experiment with --name"
+            )
+    model.load_state_dict(state)
+    model.take_up_learning_rate(before=state["options"]["lr"])
+    position = Position.from_state(state["position"])
+    model.steps = position.step
+    rank = model.processes.rank
+    if rank < len(state["processes"]):
+        model.load_pools(state["processes"][rank]["pools"])
+        restore_random_states(state["processes"][rank]["random"])
+    return Start(
+        position,
+        state["windows"],
+        frozenset(state["training_digests"]),
+    )
+
+
+def start_from_weights(path: str, model: MedicalCycleGANModel) -> frozenset[str]:
+    """Let G_A begin with the weights of a checkpoint, a .safetensors file or a bare state dict.
+
+    Returns:
+        Digests of the slices that those weights were trained on.
+
+    Raises:
+        UserError: they cannot be read, or are of another architecture.
+    """
+    loaded = load_generator(Path(path))
+    was, now = loaded.generator.architecture, model.G_A.architecture
+    unlike = [
+        f"{name} {was[name]} instead of {now[name]}" for name in now if was[name] != now[name]
+    ]
+    if unlike:
+        raise UserError(
+            f"--init_weights {path} has {', '.join(unlike)}: give the options that it was trained "
+            "with (--sampling_times, --ngf, --clinical2micronetG, --norm, --skip)"
+        )
+    weights = loaded.generator.state_dict()
+    model.G_A.load_state_dict(weights)
+    if model.average is not None:
+        model.average.network.load_state_dict(weights)
+    return loaded.training_digests
+
+
+def _second_line(error: RuntimeError) -> str:
+    """torch names the first wrong key in the second line of its message."""
+    return [*str(error).splitlines(), ""][1].strip() or str(error)
