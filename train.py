@@ -45,8 +45,10 @@ def train(options: argparse.Namespace) -> int:
     from models.loss_names import LOGGED
     from models.medical_cycle_gan import MODELS
     from models.networks import count_parameters
-    from training.inputs import open_data, patch_settings
+    from training.monitor.loss_log import NonFiniteLossError
+    from training.monitor.training_monitor import TrainingMonitor
     from training.saver import RunSaver, last_good, resume_command
+    from training.setup import open_data, patch_settings
     from training.state import start_or_resume
     from training.validation import (
         SCORES,
@@ -58,10 +60,8 @@ def train(options: argparse.Namespace) -> int:
         open_held_back,
     )
     from util.interrupt import StopRequest, ignore_interrupts
-    from util.loss_log import NonFiniteLossError
     from util.progress import progress
     from util.seeds import seed_everything
-    from util.training_monitor import TrainingMonitor
 
     folder = Path(options.checkpoints_dir) / options.name
     devices = own_device(choose_devices(options.gpu_ids))

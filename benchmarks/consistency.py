@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.readers import read_volume
-from util.metrics import mean_absolute_error
-from util.resampling import area_average
+from util.images.metrics import mean_absolute_error
+from util.images.resampling import area_average
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ from data.volumes.volume import parse_slices
 from methods.restoration.shrunk_slices import low_mask
 from models.checkpoints.checkpoint import load_generator
 from models.inference.super_resolver import SuperResolver
-from util.intensity_window import IntensityWindow
-from util.pictures import best_inset, comparison_picture
-from util.resampling import enlarge
+from util.images.intensity_window import IntensityWindow
+from util.images.pictures import best_inset, comparison_picture
+from util.images.resampling import enlarge
 
 Restore = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

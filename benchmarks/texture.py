@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.nifti_slices import nifti_slices, read_layout
-from util.intensity_window import IntensityWindow
-from util.metrics import sharpness
-from util.resampling import enlarge
-from util.spectrum import spectrum_distance
+from util.images.intensity_window import IntensityWindow
+from util.images.metrics import sharpness
+from util.images.resampling import enlarge
+from util.images.texture import spectrum_distance
 
 Texture = tuple[float, float]  # spectrum distance in dB, sharpness
 

@@ -25,7 +25,7 @@ from methods.super_resolution.upscale_settings import UpscaleSettings
 from methods.super_resolution.volume_upscaling import upscale_volume
 from models.inference.super_resolver import SuperResolver
 from util.devices import choose_devices
-from util.intensity_window import IntensityWindow
+from util.images.intensity_window import IntensityWindow
 from util.interrupt import StopRequest
 from util.run_record import peak_memory
 

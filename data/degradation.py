@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from util.errors import UserError
-from util.resampling import area_average
+from util.images.resampling import area_average
 
 Degradation = Literal["area", "zoom"]
 DEGRADATIONS: tuple[Degradation, ...] = ("area", "zoom")

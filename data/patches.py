@@ -14,7 +14,7 @@ from data.sampling import PatchPositions, Rule, item_generator
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from util.errors import UserError
-from util.resampling import resize
+from util.images.resampling import resize
 
 # Of [-1, 1]: 7.5 HU in the default window, below the noise of any clinical CT.
 CONSTANT_PATCH_NOISE = 0.01

@@ -15,7 +15,7 @@ import numpy as np
 
 from data.volumes.volume import LARGE_BYTES, Volume
 from util.errors import UserError
-from util.intensity_window import IntensityWindow
+from util.images.intensity_window import IntensityWindow
 
 Domain = Literal["clinical", "micro"]
 Normalization = Literal["window", "minmax"]

@@ -13,7 +13,7 @@ from pathlib import Path
 MODULES = [
     "torch", "torch.utils.data", "train", "medicaltest", "methods.registry", "methods.export",
     "data.datasets", "data.training_data", "training.state", "training.saver",
-    "training.validation", "util.training_monitor",
+    "training.validation", "training.monitor.training_monitor",
 ]  # fmt: skip
 
 

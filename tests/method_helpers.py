@@ -21,7 +21,7 @@ from models.checkpoints.checkpoint import LoadedGenerator
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from models.networks import SRGenerator
-from util.resampling import enlarge
+from util.images.resampling import enlarge
 
 SPACING = (0.7, 0.5, 1.25)
 MICRO_WINDOW = IntensityWindow(0, 10000)

@@ -26,7 +26,7 @@ from data.windows import CLINICAL_WINDOW
 from models.inference.super_resolver import SuperResolver
 from models.networks import DownsamplingGenerator, SRGenerator
 from util.errors import run_command_line
-from util.resampling import enlarge
+from util.images.resampling import enlarge
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from models.checkpoints.checkpoint import load_checkpoint, load_generator
 from models.checkpoints.experiment_folder import last_experiment
 from models.loss_names import LOGGED, NETWORKS
 from models.medical_cycle_gan import MedicalCycleGANModel
+from training.monitor.training_monitor import TrainingMonitor
 from util.errors import UserError, run_command_line
-from util.training_monitor import TrainingMonitor
 
 
 @pytest.fixture

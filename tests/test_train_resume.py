@@ -17,8 +17,8 @@ from training_helpers import TINY_RUN, TINY_STEPS, loss_rows, write_training_dat
 import train
 from models.checkpoints.checkpoint import load_checkpoint
 from models.medical_cycle_gan import MedicalCycleGANModel
+from training.monitor.training_monitor import TrainingMonitor
 from util.errors import EXIT_INTERRUPTED, run_command_line
-from util.training_monitor import TrainingMonitor
 
 # A pool that fills at once and a penalty at random points: all sources of chance are in use.
 RANDOM_PARTS = ("--pool_size", "2", "--gan_mode", "wgangp")

@@ -18,8 +18,8 @@ from data.volumes.volume import Volume
 from data.windows import Domain
 from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError
-from util.metrics import psnr, ssim
-from util.resampling import area_average, resize
+from util.images.metrics import psnr, ssim
+from util.images.resampling import area_average, resize
 
 SCORES = ("psnr", "ssim", "consistency")
 SLICES = 8  # of a domain, evenly spaced: enough to see a trend, a matter of seconds on a GPU

@@ -17,9 +17,9 @@ from methods.pages.excerpt import (
     plane_of,
     slice_centres,
 )
-from util.intensity_window import IntensityWindow
-from util.pictures import best_inset
-from util.viewer_page import PageView, PageVolume, Viewer
+from util.images.intensity_window import IntensityWindow
+from util.images.pictures import best_inset
+from util.pages.viewer_page import PageView, PageVolume, Viewer
 
 # Two bytes a voxel, of which gzip leaves 70 % of noisy CT; base64 makes four bytes of three.
 PAGE_BYTES_PER_VOXEL = 2.0

@@ -23,10 +23,10 @@ from methods.pages.excerpt import Layer, Slices
 from methods.pages.result_images import CUBIC, INPUT, TRUTH, least_difference
 from methods.pages.result_page import BYTES_PER_MB, NOTE, chosen_facts
 from util.files import write_text
-from util.metrics import inconsistency, sharpness
-from util.page_parts import facts_table, new_page, table, text_of
-from util.resampling import enlarge
-from util.viewer_page import viewer_nodes, viewer_style
+from util.images.metrics import inconsistency, sharpness
+from util.images.resampling import enlarge
+from util.pages.page_parts import facts_table, new_page, table, text_of
+from util.pages.viewer_page import viewer_nodes, viewer_style
 
 PAGE = "compare.html"
 MOST_PANES = 4

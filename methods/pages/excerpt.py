@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
-from util.resampling import area_average
+from util.images.resampling import area_average
 
 FEWEST_SLICES = 16  # of an overview, before it gives up slices rather than pixels
 DETAIL_SLICES = 8

@@ -12,7 +12,7 @@ from dominate import tags
 
 from methods.pages.result_page import PAGE, chosen_facts, keep_other_page, page_links, page_may_fail
 from util.files import write_text
-from util.page_parts import address, facts_table, new_page, table, text_of
+from util.pages.page_parts import address, facts_table, new_page, table, text_of
 
 STYLE = "td img { width: 30em; } td { vertical-align: top; }"
 

@@ -13,7 +13,7 @@ from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
 from methods.pages.case_view import CaseImages, Overlay, focus_of
 from methods.pages.excerpt import Layer, Slices
-from util.resampling import enlarge
+from util.images.resampling import enlarge
 
 # Names of the volumes on a page.
 INPUT, CUBIC, SR, TRUTH = "input", "cubic", "SR", "truth"

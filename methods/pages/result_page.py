@@ -17,8 +17,8 @@ from dominate import tags
 
 from util.errors import UserError
 from util.files import write_text
-from util.page_parts import address, facts_table, inline_png, new_page, text_of
-from util.viewer_page import Viewer, viewer_nodes, viewer_style
+from util.pages.page_parts import address, facts_table, inline_png, new_page, text_of
+from util.pages.viewer_page import Viewer, viewer_nodes, viewer_style
 
 PAGE = "index.html"
 METHOD_MARK = re.compile(r'<meta content="(\w+)" name="method">')

@@ -21,10 +21,10 @@ from methods.phantom.scores import CaseScores, score_case
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.slice_jobs import SliceJob
 from options.base_options import PHANTOM_FOLDER
-from util.back_projection import back_project
 from util.errors import UserError
+from util.images.back_projection import back_project
+from util.images.resampling import enlarge
 from util.progress import progress
-from util.resampling import enlarge
 from util.run_record import write_run_record
 
 UNSHARP_RADIUS = 0.75  # clinical pixels: about the kernel's own blur

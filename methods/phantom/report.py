@@ -18,9 +18,9 @@ from methods.pages.result_page import PAGE, keep_other_page, page_links
 from methods.phantom.bootstrap import Interval, bootstrap_mean
 from methods.phantom.scores import MEASURES, SLICE_FIELDS, CaseScores, of_method
 from util.files import atomic_path, write_json, write_text
-from util.intensity_window import IntensityWindow
-from util.page_parts import address, inline_png, new_page, table, text_of
-from util.pictures import best_inset, comparison_picture
+from util.images.intensity_window import IntensityWindow
+from util.images.pictures import best_inset, comparison_picture
+from util.pages.page_parts import address, inline_png, new_page, table, text_of
 
 OUTPUTS = (
     "phantom_slices.csv",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.phantom.case import PhantomCase
-from util.intensity_window import IntensityWindow
-from util.metrics import (
+from util.images.intensity_window import IntensityWindow
+from util.images.metrics import (
     inconsistency,
     intensity_distance,
     mean_absolute_error,
@@ -17,13 +17,13 @@ from util.metrics import (
     sharpness,
     ssim_map,
 )
-from util.morphometry import (
+from util.images.morphometry import (
     airspace_fraction,
     airspace_threshold,
     mean_linear_intercept,
     nodule_volume,
 )
-from util.spectrum import spectrum_distance
+from util.images.texture import spectrum_distance
 
 SLICE_FIELDS = ("patient", "disease", "method", "slice", "region", "psnr", "ssim", "mae")
 # Measure -> what it is, its unit, and whether larger is better (None: nearest to 1).

@@ -50,17 +50,17 @@ from methods.super_resolution.method import open_case
 from methods.super_resolution.volume_upscaling import preview_slice
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.super_resolver import SuperResolver
-from util.back_projection import back_project
 from util.errors import UserError
 from util.files import write_json
-from util.pictures import best_inset, comparison_picture
+from util.images.back_projection import back_project
+from util.images.pictures import best_inset, comparison_picture
+from util.images.resampling import enlarge
+from util.pages.viewer_page import Viewer
 from util.pipeline import ahead
 from util.progress import progress
-from util.resampling import enlarge
 from util.run_record import write_run_record
-from util.viewer_page import Viewer
 
-BASELINES = {"nearest": 0, "linear": 1, "cubic": 3}  # orders of util.resampling.enlarge
+BASELINES = {"nearest": 0, "linear": 1, "cubic": 3}  # orders of util.images.resampling.enlarge
 CONSISTENT = "SR consistent"  # with --consistency: the SR row's result after back-projection
 
 

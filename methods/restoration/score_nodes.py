@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from methods.restoration.scores import Score
-from util.page_parts import figure_png, inline_png, table
+from util.pages.page_parts import figure_png, inline_png, table
 
 CURVES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from util.files import write_text
-from util.metrics import psnr, ssim
+from util.images.metrics import psnr, ssim
 
 DATA_RANGE = 2.0  # scores are taken on the network's scale, [-1, 1]
 FIELDS = ("slice", "method", "psnr", "ssim")

@@ -12,7 +12,7 @@ from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from models.inference.case_enlarger import CaseEnlarger, Enlarged
 from models.inference.slice_jobs import SliceJob
-from util.resampling import area_average
+from util.images.resampling import area_average
 
 
 @dataclass(frozen=True)

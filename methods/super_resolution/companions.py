@@ -18,8 +18,8 @@ from methods.pages.result_page import Section, make_page
 from methods.super_resolution.itksnap import write_workspace
 from methods.super_resolution.volume_upscaling import preview_slice
 from util.errors import UserError
-from util.page_parts import facts_table
-from util.viewer_page import Viewer
+from util.pages.page_parts import facts_table
+from util.pages.viewer_page import Viewer
 
 
 def volume_ending(options: Namespace) -> str:

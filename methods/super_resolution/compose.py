@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data.windows import IntensityWindow
-from util.resampling import enlarge
+from util.images.resampling import enlarge
 
 
 def compose_slice(

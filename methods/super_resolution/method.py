@@ -47,9 +47,9 @@ from methods.super_resolution.resuming import (
 )
 from methods.super_resolution.upscale_settings import UpscaleSettings
 from methods.super_resolution.volume_upscaling import Upscaled, upscale_volume
+from util.images.pictures import best_inset, comparison_picture
+from util.images.resampling import enlarge
 from util.interrupt import StopRequest
-from util.pictures import best_inset, comparison_picture
-from util.resampling import enlarge
 from util.run_record import write_run_record
 
 

@@ -20,11 +20,11 @@ from methods.super_resolution.upscale_settings import UpscaleSettings
 from models.inference.case_enlarger import CaseEnlarger, Enlarged
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
-from util.back_projection import back_project, consistency_errors
+from util.images.back_projection import back_project, consistency_errors
+from util.images.resampling import enlarge
 from util.interrupt import StopRequest
 from util.pipeline import ahead
 from util.progress import progress
-from util.resampling import enlarge
 
 
 @dataclass

@@ -30,7 +30,7 @@ from models.inference.slice_engine import NormSource, SliceEngine
 from models.inference.slice_jobs import SliceJob, crop_job, grouped, receptive_radius, refuse_unfit
 from models.networks import SRGenerator
 from util.errors import UserError
-from util.intensity_window import IntensityWindow
+from util.images.intensity_window import IntensityWindow
 from util.memory import free_memory
 
 Result = TypeVar("Result")

@@ -26,7 +26,7 @@ from training.validation import (
     squares,
 )
 from util.errors import UserError
-from util.metrics import psnr
+from util.images.metrics import psnr
 
 
 def opened(clinical: Path, micro: Path | None, slices: str | None = None) -> TrainingData:

@@ -25,7 +25,7 @@ from methods.phantom.scores import MEASURES
 from models.checkpoints.checkpoint import save_checkpoint
 from models.networks import SRGenerator
 from util.errors import run_command_line
-from util.resampling import area_average
+from util.images.resampling import area_average
 
 
 @pytest.fixture(scope="module")

@@ -48,9 +48,9 @@ from methods.restoration.shrunk_slices import RestorationSettings
 from models.inference.super_resolver import SuperResolver
 from options.test_options import METHODS as METHOD_NAMES
 from util.errors import UserError
-from util.metrics import psnr, ssim
-from util.pictures import comparison_picture
-from util.resampling import enlarge
+from util.images.metrics import psnr, ssim
+from util.images.pictures import comparison_picture
+from util.images.resampling import enlarge
 
 AFFINES = affines()
 METHODS = ("SR", *BASELINES)

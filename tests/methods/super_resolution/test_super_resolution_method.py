@@ -32,9 +32,9 @@ from methods.super_resolution.method import output_names, super_resolution
 from methods.super_resolution.upscale_settings import UpscaleSettings
 from methods.super_resolution.volume_upscaling import preview_slice, upscale_volume
 from util.errors import UserError
+from util.images.pictures import comparison_picture
+from util.images.resampling import enlarge
 from util.interrupt import StopRequest
-from util.pictures import comparison_picture
-from util.resampling import enlarge
 
 # Half a unit of the int16 file, and what float32 loses on the way to [-1, 1] and back.
 ROUNDING = 0.51

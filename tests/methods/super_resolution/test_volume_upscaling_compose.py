@@ -5,7 +5,7 @@ import pytest
 
 from data.windows import CLINICAL_WINDOW
 from methods.super_resolution.compose import compose_slice
-from util.resampling import enlarge
+from util.images.resampling import enlarge
 
 
 def planes(size: int = 8) -> tuple[np.ndarray, np.ndarray]:

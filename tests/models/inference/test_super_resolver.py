@@ -20,7 +20,7 @@ from models.inference.slice_jobs import SliceJob, receptive_radius
 from models.inference.super_resolver import SuperResolver
 from models.networks import SRGenerator
 from util.errors import UserError
-from util.intensity_window import IntensityWindow
+from util.images.intensity_window import IntensityWindow
 
 pytest_plugins = ["engine_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")

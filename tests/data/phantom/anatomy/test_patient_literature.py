@@ -26,7 +26,7 @@ from data.phantom.anatomy.lattice import Lattice
 from data.phantom.anatomy.tissues import AIR, SEPTUM
 from data.phantom.render import render_clinical, render_lung_mask
 from data.phantom.scanners import ClinicalScanner
-from util.spectrum import spectrum_slope
+from util.images.texture import spectrum_slope
 
 LOBULES = Lattice(1, 31, 11.0, 0.5)
 STEP = 0.004  # mm along a test line

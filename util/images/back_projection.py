@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from util.resampling import area_average, interpolation_operator
+from util.images.resampling import area_average, interpolation_operator
 
 
 def back_project(

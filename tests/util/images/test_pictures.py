@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from util.errors import UserError
-from util.pictures import MARGIN, best_inset, comparison_picture, unit_to_grey
-from util.resampling import enlarge
+from util.images.pictures import MARGIN, best_inset, comparison_picture, unit_to_grey
+from util.images.resampling import enlarge
 
 
 def _disc(size: int) -> np.ndarray:
@@ -118,8 +118,8 @@ def test_grey_scale_is_the_same_for_all_panels(tmp_path: Path) -> None:
 
 
 def test_pyplot_is_not_used() -> None:
-    code = "import sys, util.pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
-    root = Path(__file__).resolve().parents[2]
+    code = "import sys, util.images.pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    root = Path(__file__).resolve().parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 
 

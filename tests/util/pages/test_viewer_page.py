@@ -10,8 +10,8 @@ from browser import Page
 from selenium.webdriver import ActionChains
 
 from methods.pages.excerpt import nifti_gz
-from util.page_parts import new_page, text_of
-from util.viewer_page import PageView, PageVolume, Viewer, viewer_nodes, viewer_style
+from util.pages.page_parts import new_page, text_of
+from util.pages.viewer_page import PageView, PageVolume, Viewer, viewer_nodes, viewer_style
 
 SLICES = 5
 START = 3

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from util.errors import UserError
-from util.resampling import area_average, enlarge, resize
+from util.images.resampling import area_average, enlarge, resize
 
 
 @pytest.mark.parametrize("order", [0, 1, 3])

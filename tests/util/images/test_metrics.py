@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from util.errors import UserError
-from util.metrics import (
+from util.images.metrics import (
     inconsistency,
     intensity_distance,
     mean_absolute_error,

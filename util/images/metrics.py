@@ -12,7 +12,7 @@ from skimage.filters import sobel
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from util.errors import UserError
-from util.resampling import area_average
+from util.images.resampling import area_average
 
 SSIM_SIGMA = 1.5
 SSIM_WINDOW = 11  # pixels: what scikit-image cuts a Gaussian of sigma 1.5 to (3.5 sigma a side)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from util.curves import Curves
-from util.html_page import TrainingPage
-from util.loss_log import LossLog
-from util.pictures import unit_to_grey
-from util.tensorboard_log import TensorBoardLog
-from util.visdom_panels import VisdomPanels
+from training.monitor.curves import Curves
+from training.monitor.loss_log import LossLog
+from training.monitor.tensorboard_log import TensorBoardLog
+from training.monitor.training_page import TrainingPage
+from training.monitor.visdom_panels import VisdomPanels
+from util.images.pictures import unit_to_grey
 
 PAGE_PICTURE_WIDTH = 256  # a micro patch of the published size, pixel for pixel
 RATE = "learning_rate"

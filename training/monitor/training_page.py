@@ -19,7 +19,7 @@ from PIL import Image
 
 from util.errors import UserError
 from util.files import atomic_path, write_json, write_text
-from util.page_parts import new_page, text_of
+from util.pages.page_parts import new_page, text_of
 
 REFRESH_SECONDS = 60  # a browser reads the page anew so often while the run goes on
 STYLE = """

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from training.monitor.visdom_panels import MOST_POINTS, VisdomPanels
 from util.errors import UserError
-from util.visdom_panels import MOST_POINTS, VisdomPanels
 
 IMAGES = {
     "real_A": np.full((8, 8), 200, dtype=np.uint8),
@@ -190,8 +190,8 @@ def test_next_attempt_comes_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> N
         attempts.append(now[0])
         raise ConnectionRefusedError("refused")
 
-    monkeypatch.setattr("util.visdom_panels.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("util.visdom_panels.socket.create_connection", refuse)
+    monkeypatch.setattr("training.monitor.visdom_panels.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("training.monitor.visdom_panels.socket.create_connection", refuse)
     panels = _panels(1)
     for _ in range(300):
         panels.plot("losses", 0.0, {"G": 1.0})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from util.errors import UserError
-from util.spectrum import radial_power_spectrum, spectrum_distance, spectrum_slope
+from util.images.texture import radial_power_spectrum, spectrum_distance, spectrum_slope
 
 
 def noise(shape: tuple[int, int], exponent: float, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from browser import Page
 from PIL import Image
 
-from util.html_page import TrainingPage
+from training.monitor.training_page import TrainingPage
 
 
 class _Page(HTMLParser):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.monitor.tensorboard_log import TensorBoardLog
 from util.errors import UserError
-from util.tensorboard_log import TensorBoardLog
 
 
 def test_curves_and_pictures_are_read_back(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from util.loss_log import NonFiniteLossError
-from util.training_monitor import PAGE_PICTURE_WIDTH, TrainingMonitor
-from util.visdom_panels import VisdomPanels
+from training.monitor.loss_log import NonFiniteLossError
+from training.monitor.training_monitor import PAGE_PICTURE_WIDTH, TrainingMonitor
+from training.monitor.visdom_panels import VisdomPanels
 
 NAMES = ("G", "D_A")
 

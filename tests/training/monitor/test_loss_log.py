@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.monitor.loss_log import LossLog, NonFiniteLossError
 from util.errors import UserError
-from util.loss_log import LossLog, NonFiniteLossError
 
 
 def _record(log: LossLog, steps: range) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.curves import MOST_POINTS, SECONDS_BETWEEN, Curves
+from training.monitor.curves import MOST_POINTS, SECONDS_BETWEEN, Curves
 
 
 def drawn(path: Path) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The interactive viewer of a page: its volumes, its choices and NiiVue, all inside the page.
 
-Large volumes are reduced before they come here (methods/pages/excerpt.py). util/viewer.js says what
-the page does with them.
+Large volumes are reduced before they come here (methods/pages/excerpt.py). util/pages/viewer.js
+says what the page does with them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from dominate import tags
 from dominate.util import raw
 
-from util.niivue import niivue_module
+from util.pages.niivue import niivue_module
 
 HERE = Path(__file__).parent
 

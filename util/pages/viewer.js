@@ -1,7 +1,7 @@
 // The viewer of a result page: NiiVue panes of one case that show the same place.
 //
 // The page holds, beside this module:
-//   #viewer-spec    JSON, made by util/viewer_page.py: views, their volumes, window presets
+//   #viewer-spec    JSON, made by util/pages/viewer_page.py: views, their volumes, window presets
 //   #niivue         NiiVue's module, gzip in base64
 //   #volume-N       NIfTI volumes, gzip in base64
 // `window.viewer` is what the tests look at; `document.documentElement.dataset.viewer` says

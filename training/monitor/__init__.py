@@ -1,0 +1,1 @@
+"""What a training run shows: loss log, curves, page, and panels elsewhere."""

@@ -1,0 +1,1 @@
+"""Numbers and pictures of images: resampling, windows, metrics, texture."""

@@ -1,0 +1,1 @@
+"""Parts of HTML pages and the viewer in them."""
