@@ -41,7 +41,7 @@ def train(options: argparse.Namespace) -> int:
     from torch.utils.data import DataLoader
 
     from data.datasets import DATASETS
-    from data.sampler import EpochSampler
+    from data.sampling import EpochSampler
     from models.loss_names import LOGGED
     from models.medical_cycle_gan import MODELS
     from models.networks import count_parameters

@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader
 
 from benchmarks.machine import machine_line
 from data.formats.readers import read_volume
-from data.sampler import EpochSampler
-from data.training_data import all_axes, slice_digests
+from data.opening import slice_digests
+from data.sampling import EpochSampler
+from data.training_data import all_axes
 from data.unpaired_dataset import UnpairedDataset
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy, sampled_range

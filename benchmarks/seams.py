@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.machine import machine_line
-from data.degradation import shrink
 from data.formats.readers import read_volume
+from data.patches import shrink
 from data.volumes.volume import parse_slices
 from methods.restoration.shrunk_slices import low_mask
 from models.checkpoints.checkpoint import load_generator

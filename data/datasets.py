@@ -3,48 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from data.degradation import Degradation
 from data.paired_dataset import PairedDataset
-from data.patches import PatchDataset, Sampling
+from data.patches import PatchDataset, PatchSettings
 from data.public_dataset import PublicDataset
 from data.training_data import TrainingData
 from data.unpaired_dataset import UnpairedDataset
-
-
-@dataclass(frozen=True)
-class PatchSettings:
-    """How patches are drawn; see `UnpairedDataset` and `PublicDataset` for each value.
-
-    Attributes:
-        clinical_patch_size, micro_patch_size: edges in pixels.
-        scale: 2^n.
-        patches_per_volume: patches an epoch for each clinical volume.
-        seed: of every draw.
-        micro_mix: share of shrunk micro patches among the clinical inputs.
-        degradation: how they are shrunk.
-        flip: mirror patches at random.
-        serial: pair by index, as published.
-        fresh: new patches in every epoch.
-        max_size: items an epoch at the most; None for no limit.
-        sampling: how often each volume is taken.
-        match_spacing: resample micro-CT to the clinical voxel size / scale.
-    """
-
-    clinical_patch_size: int
-    micro_patch_size: int
-    scale: int
-    patches_per_volume: int
-    seed: int
-    micro_mix: float
-    degradation: Degradation
-    flip: bool
-    serial: bool
-    fresh: bool
-    max_size: int | None
-    sampling: Sampling
-    match_spacing: bool
 
 
 def make_unpaired(data: TrainingData, settings: PatchSettings) -> PatchDataset:

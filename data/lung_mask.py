@@ -278,3 +278,10 @@ def _kept(
 
     path = cached_file(cache_dir, f"{key}_lung_mask.raw", write)
     return map_file(path, np.dtype(np.uint8), volume.array.shape, 0, str(path))
+
+
+def preview_slice(volume: Volume, mask: np.ndarray | None) -> int:
+    """The slice with most lung; without a mask the middle one."""
+    if mask is None:
+        return volume.num_slices // 2
+    return int(np.argmax([np.count_nonzero(section) for section in mask]))

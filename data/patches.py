@@ -1,20 +1,56 @@
-"""What the patch datasets share: global item keys, patches drawn from one volume, flips."""
+"""What the patch datasets share: their settings, patches drawn from one volume, shrunk, flipped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.utils.data import Dataset
 
-from data.degradation import Degradation, shrink
 from data.sampling import PatchPositions, Rule, item_generator
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from util.errors import UserError
-from util.images.resampling import resize
+from util.images.resampling import area_average, resize
+
+Degradation = Literal["area", "zoom"]
+DEGRADATIONS: tuple[Degradation, ...] = ("area", "zoom")
+
+
+def shrink(image: np.ndarray, scale: int, method: Degradation = "area") -> np.ndarray:
+    """Shrink an image `scale` times in both directions.
+
+    Args:
+        image: float32 (rows, columns), any unit; both sizes divisible by `scale`.
+        scale: 2^n.
+        method: "area" is the mean over scale x scale blocks: the pixel grid of the loss's P
+            (average pooling), so image corners stay in place. "zoom" is the published cubic
+            `scipy.ndimage.zoom` without a filter, kept for comparison: it aliases, drifts by up
+            to (scale - 1) / 2 pixels of `image` towards its edges, and may overshoot the range
+            or leave the last row and column at 0.
+
+    Returns:
+        float32 (rows / scale, columns / scale).
+
+    Raises:
+        UserError: a size that is not a multiple of `scale`, or an unknown method.
+    """
+    rows, columns = image.shape
+    if rows % scale or columns % scale:
+        raise UserError(
+            f"an image of {columns}x{rows} pixels cannot be shrunk {scale} times: "
+            f"give sizes that are multiples of {scale}"
+        )
+    if method == "area":
+        return area_average(image, scale)
+    if method == "zoom":
+        return ndimage.zoom(image, 1.0 / scale, order=3).astype(np.float32, copy=False)
+    raise UserError(f"degradation {method!r} is not known: give one of {', '.join(DEGRADATIONS)}")
+
 
 # Of [-1, 1]: 7.5 HU in the default window, below the noise of any clinical CT.
 CONSTANT_PATCH_NOISE = 0.01
@@ -175,3 +211,60 @@ def enliven(patch: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def to_tensor(patch: np.ndarray) -> torch.Tensor:
     """float32 (rows, columns) -> float32 tensor (1, rows, columns)."""
     return torch.from_numpy(np.ascontiguousarray(patch, dtype=np.float32))[None]
+
+
+SQUARE_TOLERANCE = 0.02  # relative; headers round voxel sizes
+
+
+def pixels_of(volume: Volume, edge: int, spacing: float) -> int:
+    """Pixels of a volume that are as wide as `edge` pixels of `spacing` mm.
+
+    Raises:
+        UserError: the volume's in-plane voxel size is not known or not square.
+    """
+    x, y, _ = volume.spacing
+    if not volume.spacing_known:
+        raise UserError(
+            f"{volume.source} states no voxel size, which --match_spacing needs: give "
+            "--micro_spacing"
+        )
+    if abs(x - y) > SQUARE_TOLERANCE * x:
+        raise UserError(
+            f"{volume.source} has pixels of {x:g} x {y:g} mm, expected square ones for "
+            "--match_spacing: resample it first, or leave it out"
+        )
+    return max(1, round(edge * spacing / x))
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """How patches are drawn; see `UnpairedDataset` and `PublicDataset` for each value.
+
+    Attributes:
+        clinical_patch_size, micro_patch_size: edges in pixels.
+        scale: 2^n.
+        patches_per_volume: patches an epoch for each clinical volume.
+        seed: of every draw.
+        micro_mix: share of shrunk micro patches among the clinical inputs.
+        degradation: how they are shrunk.
+        flip: mirror patches at random.
+        serial: pair by index, as published.
+        fresh: new patches in every epoch.
+        max_size: items an epoch at the most; None for no limit.
+        sampling: how often each volume is taken.
+        match_spacing: resample micro-CT to the clinical voxel size / scale.
+    """
+
+    clinical_patch_size: int
+    micro_patch_size: int
+    scale: int
+    patches_per_volume: int
+    seed: int
+    micro_mix: float
+    degradation: Degradation
+    flip: bool
+    serial: bool
+    fresh: bool
+    max_size: int | None
+    sampling: Sampling
+    match_spacing: bool

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.degradation import Degradation
 from data.patches import (
     Choice,
+    Degradation,
     Item,
     PatchDataset,
     PatchSource,
@@ -41,7 +41,7 @@ class PublicDataset(PatchDataset):
         scale: k = 2^n (published: 4).
         patches_per_volume: items an epoch for each volume.
         seed: 0 to 2^64 - 1.
-        degradation: how patches are shrunk (`data.degradation.shrink`).
+        degradation: how patches are shrunk (`data.patches.shrink`).
         flip: mirror each patch at random, left-right and up-down.
         fresh: False repeats the items of epoch 0 in every epoch.
         noise_probability: how often Gaussian noise is added to the low-resolution patch.

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from data.formats.discovery import find_volumes
-from data.formats.readers import read_volume
-from data.formats.zarr_store import is_zarr
-from data.lung_mask import load_lung_mask
-from data.phantom.__main__ import generate_phantom
+from data.opening import Spacing, open_volumes, open_with_lung_mask, slice_digests
 from data.phantom.scanners import MicroScanner
-from data.volumes.volume import LARGE_BYTES, Volume, parse_slices, slice_digest
+from data.phantom.training_set import generate_phantom, report_phantom
+from data.volumes.volume import Volume
 from data.windows import (
     CLINICAL_WINDOW,
     Normalization,
@@ -26,9 +24,6 @@ from data.windows import (
 )
 from util.errors import UserError
 
-Spacing = tuple[float, float, float]
-
-DIGESTS_OF_LARGE = 4  # a slice of a Zarr volume costs all the chunks that it crosses
 CUBE_TOLERANCE = 0.02  # relative; headers round voxel sizes
 TABLE_HEAD = ["domain", "voxels", "mm", "range", "lung", "patches", "file"]
 
@@ -126,50 +121,6 @@ def _table(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def open_volumes(
-    words: Sequence[str],
-    cache_dir: Path | None,
-    spacing: Spacing | None = None,
-    slices: str | None = None,
-) -> list[Volume]:
-    """Open every volume that the words name.
-
-    Args:
-        words: files, folders or globs; see `data.formats.discovery.find_volumes`.
-        cache_dir: folder for unpacked volumes; None takes the user's cache folder.
-        spacing: voxel size (x, y, z) in mm of TIFF volumes.
-        slices: START:STOP applied to each volume; None takes all.
-    """
-    volumes = []
-    for path in find_volumes(words):
-        volume = read_volume(path, cache_dir, spacing)
-        if slices is not None:
-            volume = volume.select_slices(*parse_slices(slices, volume.num_slices))
-        volumes.append(volume)
-    return volumes
-
-
-def open_with_lung_mask(
-    path: Path,
-    cache_dir: Path | None,
-    mask_folder: Path | None,
-    spacing: Spacing | None = None,
-    slices: str | None = None,
-) -> tuple[Volume, np.ndarray | None]:
-    """Open one clinical volume with its lung mask (z, y, x) on the same slices.
-
-    The mask is found or computed for the whole CT before slices are selected, so that it does
-    not depend on the selection.
-    """
-    # --micro_spacing is for files that cannot state a voxel size, not for CT in Zarr.
-    volume = read_volume(path, cache_dir, None if is_zarr(path) else spacing)
-    mask = load_lung_mask(volume, mask_folder, cache_dir)
-    if slices is not None:
-        start, stop = parse_slices(slices, volume.num_slices)
-        volume, mask = volume.select_slices(start, stop), mask[start:stop]
-    return volume, mask
-
-
 def choose_windows(
     normalization: Normalization, words: Sequence[str] | None, micro: Sequence[Volume]
 ) -> WindowPolicy:
@@ -190,21 +141,6 @@ def choose_windows(
         # Without micro-CT (public setting) the micro domain is clinical CT at full resolution.
         micro_window = percentile_window(micro) if micro else clinical
     return WindowPolicy(normalization, clinical, micro_window)
-
-
-def slice_digests(volumes: Sequence[Volume]) -> list[str]:
-    """Fingerprints of the slices of all volumes, without those of constant slices.
-
-    Of a volume that is larger than memory might be, only `DIGESTS_OF_LARGE` slices, evenly spaced:
-    reading it whole would take minutes before the first step.
-    """
-    digests: set[str] = set()
-    for volume in volumes:
-        indices = np.arange(volume.num_slices)
-        if volume.array.nbytes > LARGE_BYTES:
-            indices = np.unique(np.linspace(0, len(indices) - 1, DIGESTS_OF_LARGE).astype(int))
-        digests.update(slice_digest(volume.read_slice(int(index))) for index in indices)
-    return sorted(digests - {""})
 
 
 def all_axes(volume: Volume, axes: str) -> list[Volume]:
@@ -235,11 +171,6 @@ def phantom_windows() -> list[str]:
     """
     low, high = MicroScanner().units(np.array([CLINICAL_WINDOW.low, CLINICAL_WINDOW.high]))
     return [f"micro={low}:{high}"]
-
-
-def report_phantom(say: Callable[[str], None]) -> Callable[[int, int, str], None]:
-    """Progress of `generate_phantom` as lines for `say`."""
-    return lambda done, count, name: say(f"phantom: made {name} ({done} of {count})")
 
 
 def open_training_data(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.degradation import Degradation
 from data.patches import (
     Choice,
+    Degradation,
     Item,
     PatchDataset,
     PatchSource,
@@ -16,13 +16,13 @@ from data.patches import (
     enliven,
     epoch_length,
     low_resolution,
+    pixels_of,
     to_tensor,
 )
 from data.volumes.volume import Volume
 from data.windows import WindowPolicy
 from util.errors import UserError
 
-SQUARE_TOLERANCE = 0.02  # relative; headers round voxel sizes
 _CLINICAL, _MICRO = 0, 1  # random streams of an item
 
 
@@ -42,7 +42,7 @@ class UnpairedDataset(PatchDataset):
         seed: 0 to 2^64 - 1.
         micro_mix: probability that the clinical patch is replaced by a micro patch, other than
             the partner, shrunk k times (published: a quarter).
-        degradation: how that micro patch is shrunk (`data.degradation.shrink`).
+        degradation: how that micro patch is shrunk (`data.patches.shrink`).
         flip: mirror each patch at random, left-right and up-down.
         serial: True restores the published index pairing: item n takes its micro patch from
             volume n modulo the number of micro volumes; with fresh=False too, the n-th clinical
@@ -126,23 +126,3 @@ class UnpairedDataset(PatchDataset):
         else:
             source = self._micro.draw(generator)
         return self.flipped(source.draw(generator), generator)
-
-
-def pixels_of(volume: Volume, edge: int, spacing: float) -> int:
-    """Pixels of a volume that are as wide as `edge` pixels of `spacing` mm.
-
-    Raises:
-        UserError: the volume's in-plane voxel size is not known or not square.
-    """
-    x, y, _ = volume.spacing
-    if not volume.spacing_known:
-        raise UserError(
-            f"{volume.source} states no voxel size, which --match_spacing needs: give "
-            "--micro_spacing"
-        )
-    if abs(x - y) > SQUARE_TOLERANCE * x:
-        raise UserError(
-            f"{volume.source} has pixels of {x:g} x {y:g} mm, expected square ones for "
-            "--match_spacing: resample it first, or leave it out"
-        )
-    return max(1, round(edge * spacing / x))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.nifti_slices import read_layout
+from data.formats.nifti import read_layout
 from data.formats.readers import read_volume
 from data.volumes.names import NIFTI_ENDINGS, ending_of
 from data.volumes.volume import parse_slices

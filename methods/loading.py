@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.formats.discovery import find_volumes
-from data.phantom.__main__ import generate_phantom
-from data.training_data import report_phantom
+from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.cache import default_cache_dir
 from data.volumes.names import case_name
 from data.volumes.volume import Volume

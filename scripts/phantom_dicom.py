@@ -19,8 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from data.formats.discovery import find_volumes  # noqa: E402
 from data.formats.readers import read_volume  # noqa: E402
-from data.phantom.__main__ import generate_phantom  # noqa: E402
-from data.training_data import report_phantom  # noqa: E402
+from data.phantom.training_set import generate_phantom, report_phantom  # noqa: E402
 from data.writing.dicom_writer import write_series  # noqa: E402
 from data.writing.exports import RAS_TO_LPS, replace_series  # noqa: E402
 from options.base_options import PHANTOM_FOLDER  # noqa: E402

@@ -21,7 +21,7 @@ from training_helpers import (
 import medicaltest
 import methods.loading
 import train
-from data.phantom.__main__ import PhantomPaths
+from data.phantom.training_set import PhantomPaths
 from data.windows import CLINICAL_WINDOW
 from models.inference.super_resolver import SuperResolver
 from models.networks import DownsamplingGenerator, SRGenerator

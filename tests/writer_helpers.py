@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data.writing.nifti_writer import NiftiSliceWriter
-from data.writing.slice_stream import SliceStream
+from data.writing.packing import SliceStream
 
 AFFINE = np.diag([0.1, 0.1, 2.5, 1.0])
 VOXELS = np.random.default_rng(0).integers(-1024, 3000, (5, 60, 70)).astype(np.int16)

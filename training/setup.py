@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.datasets import PatchSettings
+from data.patches import PatchSettings
 from data.training_data import TrainingData, open_training_data
 from options.base_options import PHANTOM_FOLDER
 from util.processes import Processes

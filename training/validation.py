@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from data.formats.discovery import find_volumes
-from data.patches import low_resolution
-from data.training_data import TrainingData, open_volumes, open_with_lung_mask, slice_digests
-from data.unpaired_dataset import pixels_of
+from data.opening import open_volumes, open_with_lung_mask, slice_digests
+from data.patches import low_resolution, pixels_of
+from data.training_data import TrainingData
 from data.volumes.volume import Volume
 from data.windows import Domain
 from models.medical_cycle_gan import MedicalCycleGANModel

@@ -1,19 +1,182 @@
-"""A DICOM series folder as a volume: decoded once in slice order, then mapped from the cache."""
+"""A DICOM series folder as a volume on a regular grid: gaps and tilts found, decoded once in slice
+order, then mapped from the cache."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from data.formats.dicom_headers import SliceHeader, read_pixels, read_slice_headers
-from data.formats.dicom_series import order_slices, series_affine, single_series
-from data.volumes.cache import cached_file, files_key
+from data.volumes.cache import cached_file, files_key, map_slices, write_slices
 from data.volumes.checks import check_affine
-from data.volumes.unpack import map_slices, write_slices
 from data.volumes.volume import Volume
 from util.errors import UserError
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+RELATIVE_TOLERANCE = 0.01
+"""Allowed deviation of a slice distance, as a part of the series' slice distance."""
+ROUNDING_MM = 0.0101
+"""Allowed too, up to a twentieth of the distance: positions are often written to 0.01 mm."""
+SAME_DIRECTION = 1e-3
+
+
+def single_series(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHeader]:
+    """The headers, if all belong to one series of single-frame grey slices on one grid.
+
+    Raises:
+        UserError: no slice at all; several series (each named); colour or multi-frame files;
+            slices that differ in size, pixel spacing or orientation, or state no position.
+    """
+    if not headers:
+        raise UserError(f"folder {folder} holds no DICOM slice: give a folder of one CT series")
+    ordered = sorted(headers, key=lambda header: header.series_uid)
+    series = [list(group) for _, group in groupby(ordered, key=lambda header: header.series_uid)]
+    if len(series) > 1:
+        shown = "; ".join(
+            f'"{group[0].description or "no description"}" ({len(group)} slices, '
+            f"UID {group[0].series_uid or 'none'})"
+            for group in series
+        )
+        raise UserError(
+            f"folder {folder} holds {len(series)} DICOM series: {shown}: "
+            "choose one by giving a folder that holds only its files"
+        )
+    first = headers[0]
+    for header in headers:
+        if header.components != 1:
+            raise UserError(f"DICOM slice {header.path} is in colour: give a grey-scale CT series")
+        if header.size[2] != 1:
+            raise UserError(
+                f"DICOM file {header.path} holds {header.size[2]} frames: convert it to NIfTI or "
+                "to one file per slice"
+            )
+        if header.position is None and len(headers) > 1:
+            raise UserError(
+                f"DICOM slice {header.path} states no ImagePositionPatient, its place in the "
+                "series is unknown: give the scanner's original series"
+            )
+        _check_alike(first, header, folder)
+    return list(headers)
+
+
+def order_slices(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHeader]:
+    """Slices sorted by position along the slice normal (row direction x column direction).
+
+    Raises:
+        UserError: two slices at one position, a gap or varying distances (where, in mm), or
+            slices shifted sideways (tilted gantry).
+    """
+    if len(headers) == 1:
+        return list(headers)
+    normal = _normal(headers[0])
+    ordered = sorted(headers, key=lambda header: float(_position(header) @ normal))
+    positions = np.array([_position(header) for header in ordered])
+    heights = positions @ normal
+    gaps = np.diff(heights)
+    distance = _usual_distance(gaps)
+    tolerance = max(RELATIVE_TOLERANCE * distance, min(ROUNDING_MM, distance / 20))
+    for index, gap in enumerate(gaps):
+        names = f"{ordered[index].path.name} and {ordered[index + 1].path.name}"
+        at, after = heights[index], heights[index + 1]
+        if gap <= 0.1 * distance:
+            raise UserError(
+                f"DICOM folder {folder} holds two slices at {at:.2f} mm ({names}): "
+                "give one time point of one series, each slice once"
+            )
+        if abs(gap - distance) > tolerance:
+            fault = "slices are missing" if gap > 1.5 * distance else "slice distances vary"
+            raise UserError(
+                f"DICOM folder {folder}: {fault} between {at:.2f} and {after:.2f} mm ({names}), "
+                f"{gap:.3f} mm apart where {distance:.3f} mm is usual: "
+                "add the missing files or resample the series to one distance"
+            )
+    _check_straight(positions, heights, normal, tolerance, folder)
+    return ordered
+
+
+def series_affine(ordered: Sequence[SliceHeader]) -> tuple[np.ndarray, bool]:
+    """RAS+ affine from the first and last position, and whether all voxel sizes are stated.
+
+    A single slice takes its stated thickness as voxel size along z.
+    """
+    first, last = ordered[0], ordered[-1]
+    known = first.spacing is not None
+    step = _normal(first) * (first.thickness or 1.0)
+    if len(ordered) > 1:
+        step = (_position(last) - _position(first)) / (len(ordered) - 1)
+    else:
+        known = known and bool(first.thickness)
+    affine = np.eye(4)
+    affine[:3, :2] = first.axes.T * np.array(first.spacing or (1.0, 1.0))
+    affine[:3, 2] = step
+    if first.position is not None:
+        affine[:3, 3] = first.position
+    return LPS_TO_RAS @ affine, known
+
+
+def _usual_distance(gaps: np.ndarray) -> float:
+    """The (lower) median distance of slices, those at one and the same place left out; in mm."""
+    apart = np.sort(gaps[gaps > 1e-6])
+    return float(apart[(len(apart) - 1) // 2]) if len(apart) else 0.0
+
+
+def _check_alike(first: SliceHeader, other: SliceHeader, folder: Path) -> None:
+    """Refuse slices of another size, spacing or orientation (for example a scout view)."""
+    differing = [
+        name
+        for name, alike in (
+            ("size", first.size == other.size),
+            ("orientation", np.allclose(first.axes, other.axes, atol=SAME_DIRECTION)),
+            (
+                "pixel spacing",
+                (first.spacing is None) == (other.spacing is None)
+                and np.allclose(first.spacing or 0, other.spacing or 0, rtol=1e-3, atol=0),
+            ),
+        )
+        if not alike
+    ]
+    if differing:
+        raise UserError(
+            f"DICOM folder {folder}: {first.path.name} and {other.path.name} differ in "
+            f"{' and '.join(differing)}: leave only the slices of one scan in the folder"
+        )
+
+
+def _check_straight(
+    positions: np.ndarray, heights: np.ndarray, normal: np.ndarray, tolerance: float, folder: Path
+) -> None:
+    """Refuse slices whose corners do not lie above each other (a sheared, not a boxed, grid)."""
+    sideways = positions - np.outer(heights, normal)
+    steps = np.linalg.norm(np.diff(sideways, axis=0), axis=1)
+    drift = float(np.linalg.norm(sideways[-1] - sideways[0]))
+    worst = int(np.argmax(steps))
+    if steps[worst] > tolerance or drift > tolerance * len(heights) ** 0.5:
+        angle = np.degrees(np.arctan2(drift, heights[-1] - heights[0]))
+        raise UserError(
+            f"DICOM folder {folder}: slices are shifted sideways by {steps[worst]:.3f} mm between "
+            f"{heights[worst]:.2f} and {heights[worst + 1]:.2f} mm (gantry tilt {angle:.1f} "
+            "degrees in all): resample the series to an untilted grid"
+        )
+
+
+def _normal(header: SliceHeader) -> np.ndarray:
+    normal = np.cross(header.axes[0], header.axes[1])
+    length = float(np.linalg.norm(normal))
+    if abs(length - 1.0) > 0.01:
+        raise UserError(
+            f"DICOM slice {header.path} states directions {header.axes.tolist()} that are not at "
+            "right angles: export the series again"
+        )
+    return normal / length
+
+
+def _position(header: SliceHeader) -> np.ndarray:
+    if header.position is None:
+        raise ValueError(f"{header.path} has no position")  # single_series refused it before
+    return header.position
 
 
 def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:

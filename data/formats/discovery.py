@@ -8,10 +8,8 @@ from pathlib import Path
 
 from data.formats.dicom import single_slice_error
 from data.formats.dicom_headers import looks_like_dicom
-from data.formats.tiff import count_slices
-from data.formats.tiff_stack import tiff_files
-from data.formats.zarr_store import is_zarr
-from data.formats.zarr_voxels import is_address
+from data.formats.tiff import count_slices, tiff_files
+from data.formats.zarr_store import is_address, is_zarr
 from data.volumes.names import (
     ENDINGS,
     KNOWN_FORMATS,

@@ -1,20 +1,23 @@
-"""NIfTI-1 and NIfTI-2 in one file: mapped in place, or unpacked once from .nii.gz."""
+"""NIfTI-1 and NIfTI-2 in one file: mapped in place, or unpacked once from .nii.gz.
+
+`nifti_slices` reads some slices in one pass, without unpacking to disk.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from data.volumes.cache import cached_file, file_key
+from data.volumes.cache import cached_file, file_key, gzip_blocks, write_blocks
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
 from data.volumes.mapping import map_file
-from data.volumes.unpack import gzip_blocks, write_blocks
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -115,3 +118,84 @@ def _unpack(path: Path, target: Path) -> None:
         layout = parse_header(first, source)
         write_blocks(target, chain([first], blocks), layout.file_bytes, source)
     check_all_finite(map_file(target, layout.dtype, layout.shape, layout.offset, source), source)
+
+
+def read_layout(path: Path) -> NiftiLayout:
+    """The header of a .nii or .nii.gz file.
+
+    Raises:
+        UserError: missing, broken or no NIfTI file.
+    """
+    source = str(path)
+    try:
+        with path.open("rb") as stream:
+            if path.name.lower().endswith(".gz"):
+                return parse_header(next(gzip_blocks(stream, source), b""), source)
+            return parse_header(stream.read(HEADER_BYTES), source)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def nifti_slices(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """Slices in physical units, float32 (rows, columns), one after the other.
+
+    A packed file is read up to the last slice that is asked for, holding one slice at a time: a
+    result of several gigabytes needs neither the memory nor a copy on disk.
+
+    Args:
+        path: .nii or .nii.gz.
+        indices: increasing.
+
+    Raises:
+        UserError: missing, broken or cut off.
+    """
+    layout = read_layout(path)
+    slices, rows, columns = layout.shape
+    increasing = all(before < after for before, after in pairwise(indices))
+    if not increasing or not all(0 <= index < slices for index in indices):
+        raise ValueError(f"slices {list(indices)} of {slices}: expected increasing indices")
+    size = rows * columns * layout.dtype.itemsize
+    source = str(path)
+    with path.open("rb") as stream:
+        if path.name.lower().endswith(".gz"):
+            blocks = gzip_blocks(stream, source)
+        else:
+            blocks = iter(lambda: stream.read(1 << 20), b"")
+        reader = _Skipper(blocks, source)
+        position = 0
+        for index in indices:
+            start = layout.offset + index * size
+            reader.skip(start - position)
+            stored = np.frombuffer(reader.read(size), layout.dtype).reshape(rows, columns)
+            position = start + size
+            yield stored.astype(np.float32) * np.float32(layout.slope) + np.float32(
+                layout.intercept
+            )
+
+
+class _Skipper:
+    """Reads and skips bytes of a stream that comes in blocks."""
+
+    def __init__(self, blocks: Iterator[bytes], source: str) -> None:
+        self._blocks = blocks
+        self._source = source
+        self._block = memoryview(b"")
+
+    def skip(self, count: int) -> None:
+        while count:
+            count -= len(self._take(count))
+
+    def read(self, count: int) -> bytearray:
+        content = bytearray()
+        while len(content) < count:
+            content += self._take(count - len(content))
+        return content
+
+    def _take(self, most: int) -> memoryview:
+        if not self._block:
+            block = next(self._blocks, b"")
+            if not block:
+                raise UserError(f"{self._source} is truncated: copy or make it again")
+            self._block = memoryview(block)
+        taken, self._block = self._block[:most], self._block[most:]
+        return taken

@@ -8,8 +8,7 @@ from data.formats.dicom import read_dicom_folder, single_slice_error
 from data.formats.dicom_headers import looks_like_dicom
 from data.formats.itk import read_itk
 from data.formats.nifti import read_nifti
-from data.formats.tiff import check_tiff_spacing, read_tiff, read_tiff_folder
-from data.formats.tiff_stack import tiff_files
+from data.formats.tiff import check_tiff_spacing, read_tiff, read_tiff_folder, tiff_files
 from data.formats.zarr_store import is_zarr, read_zarr
 from data.volumes.cache import default_cache_dir
 from data.volumes.names import ITK_ENDINGS, KNOWN_FORMATS, NIFTI_ENDINGS, ending_of

@@ -2,26 +2,189 @@
 
 TIFF states no orientation. Rows run from anterior to posterior and columns from the patient's
 right to left, as in an axial CT slice on the screen and as ITK reads TIFF: the RAS+ affine is
-diag(-x, -y, z) with the first voxel's centre at 0, and ITK-SNAP shows the pages upright.
+diag(-x, -y, z) with the first voxel's centre at 0, and ITK-SNAP shows the pages upright. The voxel
+size is taken from OME-XML, ImageJ's description or the resolution tags.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
+import tifffile
 
 from data.formats.tiff_pages import decode_page, grey_type, open_tiff, stack_series, stack_shape
-from data.formats.tiff_spacing import Spacing, stated_spacing
-from data.formats.tiff_stack import order_by_number, tiff_files
-from data.volumes.cache import cached_file, file_key, files_key
+from data.volumes.cache import cached_file, file_key, files_key, map_slices, write_slices
 from data.volumes.checks import check_all_finite
+from data.volumes.geometry import millimetres_per
 from data.volumes.mapping import map_file
-from data.volumes.unpack import map_slices, write_slices
+from data.volumes.names import TIFF_ENDINGS, ending_of, is_mask_name, natural_key
 from data.volumes.volume import Volume
 from util.errors import UserError
+
+Spacing = tuple[float, float, float]
+CENTIMETRE = 3
+
+
+def stated_spacing(tiff: tifffile.TiffFile, slices: int, stack_folder: bool) -> Spacing | None:
+    """Voxel size (x, y, z) in mm, or None where the file does not clearly state one.
+
+    - OME: PhysicalSizeX, Y and, for more than one slice, Z, with their units.
+    - ImageJ: the resolution and a unit of length, and for more than one slice `spacing`.
+    - Otherwise the resolution tags, if they count pixels per centimetre. Pixels per inch are not
+      believed: they are mostly a printer's default.
+    Where the format has no place for a distance of slices (single-page files of a folder, the
+    bare resolution tags), square pixels are taken as faces of cubes: micro-CT is isotropic.
+
+    Args:
+        tiff: the (first) file.
+        slices: slices of the volume.
+        stack_folder: whether the file is one of many that hold one slice each.
+    """
+    if tiff.is_ome and tiff.ome_metadata:
+        return _ome_spacing(tiff.ome_metadata, 1 if stack_folder else slices)
+    pixel = _pixel_pitch(tiff)
+    if pixel is None:
+        return None
+    x, y = pixel
+    if tiff.is_imagej:
+        metadata = tiff.imagej_metadata or {}
+        unit = millimetres_per(str(metadata.get("unit", "")))
+        if unit is None:
+            return None
+        z = _positive(metadata.get("spacing"))
+        if z is None and (stack_folder or slices == 1):
+            z = _cube(x, y)
+        return _spacing(x * unit, y * unit, None if z is None else z * unit)
+    if _tag(tiff, "ResolutionUnit") != CENTIMETRE:
+        return None
+    z = _cube(x, y)
+    return _spacing(x * 10.0, y * 10.0, None if z is None else z * 10.0)
+
+
+def _ome_spacing(xml: str, slices: int) -> Spacing | None:
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return None
+    pixels = next((node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"), None)
+    if pixels is None:
+        return None
+    sizes: list[float | None] = []
+    for axis in "XYZ":
+        size = _positive(pixels.get(f"PhysicalSize{axis}"))
+        unit = millimetres_per(pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m"))
+        sizes.append(None if size is None or unit is None else size * unit)
+    x, y, z = sizes
+    if z is None and slices == 1 and x is not None and y is not None:
+        z = _cube(x, y)
+    return _spacing(x, y, z)
+
+
+def _pixel_pitch(tiff: tifffile.TiffFile) -> tuple[float, float] | None:
+    """Width and height of a pixel in the file's unit, from the resolution tags."""
+    pitches = []
+    for name in ("XResolution", "YResolution"):
+        value = _tag(tiff, name)
+        if not isinstance(value, tuple) or len(value) != 2:
+            return None
+        pixels, units = value
+        if pixels <= 0 or units <= 0:
+            return None
+        pitches.append(units / pixels)
+    return pitches[0], pitches[1]
+
+
+def _tag(tiff: tifffile.TiffFile, name: str) -> object:
+    tag = tiff.pages.first.tags.get(name)
+    return None if tag is None else tag.value
+
+
+def _cube(x: float, y: float) -> float | None:
+    return x if math.isclose(x, y, rel_tol=1e-3) else None
+
+
+def _positive(value: object) -> float | None:
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _spacing(x: float | None, y: float | None, z: float | None) -> Spacing | None:
+    return None if x is None or y is None or z is None else (x, y, z)
+
+
+def tiff_files(folder: Path) -> list[Path]:
+    """TIFF files directly inside a folder in natural order, hidden files and masks left out."""
+    return sorted(
+        (
+            path
+            for path in folder.iterdir()
+            if ending_of(path) in TIFF_ENDINGS
+            and not path.name.startswith(".")
+            and not is_mask_name(path)
+            and path.is_file()
+        ),
+        key=lambda path: natural_key(path.name),
+    )
+
+
+def order_by_number(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Sort slices by the number in their names: `rec_9.tif` before `rec_10.tif`.
+
+    The slice number is the number that differs from file to file; others (a date, a sample's
+    number) may stand in the name as well.
+
+    Raises:
+        UserError: names of several series, no single slice number, or a missing number.
+    """
+    if len(files) < 2:
+        return list(files)
+    patterns = {re.sub(r"[0-9]+", "#", path.name.lower()): path.name for path in files}
+    if len(patterns) > 1:
+        one, other, *_ = patterns.values()
+        raise UserError(
+            f"TIFF folder {folder} holds names of different kinds ({one}, {other}): "
+            "give a folder with the slices of one stack, named alike but for a number"
+        )
+    rows = [[int(number) for number in re.findall(r"[0-9]+", path.name)] for path in files]
+    columns = [list(column) for column in zip(*rows, strict=True) if len(set(column)) == len(files)]
+    if not columns:
+        raise UserError(
+            f"TIFF folder {folder}: no number in the names tells the slices apart "
+            f"({files[0].name}, {files[1].name}): number the slices of one stack"
+        )
+    regular = [column for column in columns if not _missing(column)]
+    numbers = regular[-1] if regular else columns[-1]
+    ordered = [path for _, path in sorted(zip(numbers, files, strict=True))]
+    missing = _missing(numbers)
+    if missing:
+        before, number, after = missing
+        names = dict(zip(numbers, files, strict=True))
+        raise UserError(
+            f"TIFF folder {folder}: slice number {number} is missing between "
+            f"{names[before].name} and {names[after].name}: add it, or renumber the slices"
+        )
+    return ordered
+
+
+def _missing(numbers: Sequence[int]) -> tuple[int, int, int] | None:
+    """First gap in a series of numbers of constant step: (before, missing, after)."""
+    ordered = sorted(numbers)
+    steps = [after - before for before, after in pairwise(ordered)]
+    usual = min(Counter(steps).items(), key=lambda item: (-item[1], item[0]))[0]
+    for before, after in pairwise(ordered):
+        if after - before != usual:
+            return before, before + usual, after
+    return None
 
 
 def read_tiff(path: Path, cache_dir: Path, tiff_spacing: Spacing | None) -> Volume:

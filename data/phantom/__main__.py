@@ -18,61 +18,13 @@ import sys
 import time
 from pathlib import Path
 
-from data.phantom.anatomy.disease import DISEASES, Disease
+from data.phantom.anatomy.disease import DISEASES
 from data.phantom.pair import DEFAULT_SIZE, PairPlan, write_pair
-from data.phantom.render import render_clinical, render_lung_mask, render_micro
-from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.phantom.training_set import (
     SCALES,
-    PhantomPaths,
-    PhantomPlan,
-    Progress,
-    default_plan,
-    write_phantom,
+    generate_phantom,
 )
 from util.errors import UserError, run_command_line
-
-__all__ = [
-    "ClinicalScanner",
-    "Disease",
-    "MicroScanner",
-    "PairPlan",
-    "PhantomPaths",
-    "PhantomPlan",
-    "default_plan",
-    "generate_phantom",
-    "render_clinical",
-    "render_lung_mask",
-    "render_micro",
-    "write_pair",
-    "write_phantom",
-]
-
-
-def generate_phantom(
-    folder: Path,
-    scale: int,
-    progress: Progress | None = None,
-    seed: int = 0,
-    processes: int | None = None,
-) -> PhantomPaths:
-    """Make `folder` hold training and held-back phantom volumes for a magnification of `scale`.
-
-    Writes, on first use only (some 8 MB at 8x), `clinical/` (two patients, with lung masks),
-    `micro/` (two other patients), `clinical_test/` and `micro_test/` (one further patient
-    each), as uncompressed NIfTI. May be stopped at any time and called again.
-
-    Args:
-        folder: made where it is missing.
-        scale: 2, 4, 8 or 16.
-        progress: called with (finished volumes, all volumes, file name) after each volume.
-        seed: another number, other patients.
-        processes: see `write_phantom`.
-
-    Raises:
-        UserError: unknown scale, or the folder holds something else.
-    """
-    return write_phantom(Path(folder), default_plan(scale, seed), progress, processes)
 
 
 def main(arguments: list[str]) -> None:

@@ -263,3 +263,34 @@ def _write_nifti(path: Path, volume: Volume, label: str) -> None:
         content = gzip.compress(content, 6, mtime=0)
     with atomic_path(path) as partial:
         partial.write_bytes(content)
+
+
+def generate_phantom(
+    folder: Path,
+    scale: int,
+    progress: Progress | None = None,
+    seed: int = 0,
+    processes: int | None = None,
+) -> PhantomPaths:
+    """Make `folder` hold training and held-back phantom volumes for a magnification of `scale`.
+
+    Writes, on first use only (some 8 MB at 8x), `clinical/` (two patients, with lung masks),
+    `micro/` (two other patients), `clinical_test/` and `micro_test/` (one further patient
+    each), as uncompressed NIfTI. May be stopped at any time and called again.
+
+    Args:
+        folder: made where it is missing.
+        scale: 2, 4, 8 or 16.
+        progress: called with (finished volumes, all volumes, file name) after each volume.
+        seed: another number, other patients.
+        processes: see `write_phantom`.
+
+    Raises:
+        UserError: unknown scale, or the folder holds something else.
+    """
+    return write_phantom(Path(folder), default_plan(scale, seed), progress, processes)
+
+
+def report_phantom(say: Callable[[str], None]) -> Callable[[int, int, str], None]:
+    """Progress of `generate_phantom` as lines for `say`."""
+    return lambda done, count, name: say(f"phantom: made {name} ({done} of {count})")

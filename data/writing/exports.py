@@ -10,8 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data.formats.nifti import NiftiLayout
-from data.formats.nifti_slices import nifti_slices, read_layout
+from data.formats.nifti import NiftiLayout, nifti_slices, read_layout
 from data.writing.dicom_writer import write_series
 from util.errors import UserError
 from util.files import PARTIAL_ENDING, atomic_path

@@ -11,9 +11,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import DTypeLike
 
-from data.writing.packing import GzipPacking, PlainPacking
+from data.writing.packing import GzipPacking, PlainPacking, SliceStream
 from data.writing.partial_file import PartialFile
-from data.writing.slice_stream import SliceStream
 from util.errors import UserError
 from util.files import plain
 

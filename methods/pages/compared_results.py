@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data.formats.nifti import NiftiLayout
-from data.formats.nifti_slices import nifti_slices, read_layout
+from data.formats.nifti import NiftiLayout, nifti_slices, read_layout
 from data.windows import IntensityWindow
 from methods.pages.result_images import CUBIC, INPUT, TRUTH
 from methods.restoration.method import CONSISTENT

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from data.training_data import slice_digests
+from data.lung_mask import preview_slice
+from data.opening import slice_digests
 from data.volumes.geometry import shrunk_affine
 from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
@@ -47,7 +48,6 @@ from methods.restoration.shrunk_slices import (
     statistics_job,
 )
 from methods.super_resolution.method import open_case
-from methods.super_resolution.volume_upscaling import preview_slice
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.super_resolver import SuperResolver
 from util.errors import UserError

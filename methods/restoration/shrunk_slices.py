@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.degradation import Degradation, shrink
+from data.patches import Degradation, shrink
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from models.inference.case_enlarger import CaseEnlarger, Enlarged
@@ -20,7 +20,7 @@ class RestorationSettings:
     """How a volume is shrunk and restored.
 
     Attributes:
-        degradation: how to shrink, see `data.degradation.shrink`.
+        degradation: how to shrink, see `data.patches.shrink`.
         lung_statistics: take norm statistics from the mask instead of the whole slice.
         volume_statistics: pool them over all slices.
         consistency: also score, and then write, the result after back-projection.

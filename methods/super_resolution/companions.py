@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data.lung_mask import preview_slice
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writing.exports import check_export_place, export_name, export_volume
@@ -16,7 +17,6 @@ from methods.pages.case_view import case_viewer
 from methods.pages.result_images import super_resolved_images
 from methods.pages.result_page import Section, make_page
 from methods.super_resolution.itksnap import write_workspace
-from methods.super_resolution.volume_upscaling import preview_slice
 from util.errors import UserError
 from util.pages.page_parts import facts_table
 from util.pages.viewer_page import Viewer

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.formats.readers import read_volume
-from data.training_data import open_with_lung_mask
+from data.opening import open_with_lung_mask
 from data.volumes.volume import Volume, parse_slices
 from data.windows import IntensityWindow
 from data.writing.exports import remove_exports

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from data.lung_mask import preview_slice
 from data.volumes.geometry import enlarged_affine
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
@@ -259,10 +260,3 @@ def spread_in_hu(
         return spread
     scale = shape[0] // section.shape[0]
     return np.where((section != 0).repeat(scale, 0).repeat(scale, 1), spread, np.float32(0))
-
-
-def preview_slice(volume: Volume, mask: np.ndarray | None) -> int:
-    """The slice with most lung; without a mask the middle one."""
-    if mask is None:
-        return volume.num_slices // 2
-    return int(np.argmax([np.count_nonzero(section) for section in mask]))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.datasets import DATASETS, PatchSettings
-from data.patches import PatchDataset
+from data.datasets import DATASETS
+from data.patches import PatchDataset, PatchSettings
 from data.public_dataset import PublicDataset
 from data.training_data import TrainingData
 from data.unpaired_dataset import UnpairedDataset

@@ -1,4 +1,4 @@
-"""Tests for data/degradation.py."""
+"""Tests for data/patches.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.degradation import shrink
+from data.patches import shrink
 from util.errors import UserError
 
 

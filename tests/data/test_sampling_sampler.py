@@ -1,4 +1,4 @@
-"""Tests for data/sampler.py."""
+"""Tests for data/sampling.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.sampler import EpochSampler
+from data.sampling import EpochSampler
 
 
 class Keys(Dataset[int]):

@@ -11,16 +11,9 @@ from training_helpers import write_case, write_micro
 import data.training_data
 from data.formats.readers import read_volume
 from data.lung_mask import load_lung_mask
-from data.phantom.__main__ import PhantomPaths
-from data.training_data import (
-    TrainingData,
-    choose_windows,
-    lung_share,
-    open_training_data,
-    open_volumes,
-    open_with_lung_mask,
-    slice_digests,
-)
+from data.opening import open_volumes, open_with_lung_mask, slice_digests
+from data.phantom.training_set import PhantomPaths
+from data.training_data import TrainingData, choose_windows, lung_share, open_training_data
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writing.nifti_writer import write_volume
@@ -261,7 +254,7 @@ def test_large_volumes_are_fingerprinted_by_a_few_slices(monkeypatch: pytest.Mon
     monkeypatch.setattr(data.training_data, "LARGE_BYTES", 100)
     few = slice_digests([volume])
     assert len(whole) == 50
-    assert len(few) == data.training_data.DIGESTS_OF_LARGE
+    assert len(few) == data.opening.DIGESTS_OF_LARGE
     assert set(few) < set(whole)
 
 

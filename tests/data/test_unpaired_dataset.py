@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data.degradation import shrink
-from data.sampler import EpochSampler
+from data.patches import shrink
+from data.sampling import EpochSampler
 from data.unpaired_dataset import UnpairedDataset
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy

@@ -13,7 +13,7 @@ from option_helpers import evaluation_options
 from training_helpers import write_case, write_checkpoint
 
 import methods.loading
-from data.phantom.__main__ import PhantomPaths
+from data.phantom.training_set import PhantomPaths
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from methods.loading import (

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.phantom.anatomy.disease import NoduleKind
-from data.phantom.anatomy.tree import Tubes
-from data.phantom.anatomy.tubes import tube_distance
+from data.phantom.anatomy.tree import Tubes, tube_distance
 
 SPICULES = (6, 12)  # fewest and most
 OPACITY = {"solid": 1.0, "ground_glass": 0.4}  # share of the airspaces that is filled

@@ -20,7 +20,7 @@ from data.phantom.anatomy.foam import Foam
 from data.phantom.anatomy.lattice import Lattice
 from data.phantom.anatomy.nodule import draw_nodule
 from data.phantom.anatomy.tissues import AIR, AIRWAY_WALL, BLOOD, MUSCLE, SEPTUM, SOLID_NODULE
-from data.phantom.anatomy.tubes import tube_distance
+from data.phantom.anatomy.tree import tube_distance
 from data.phantom.anatomy.vessels import RegionTubes, Vessels
 from util.errors import UserError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.formats.tiff_stack import order_by_number, tiff_files
+from data.formats.tiff import order_by_number, tiff_files
 from util.errors import UserError
 
 

@@ -11,14 +11,15 @@ import pytest
 
 from data.phantom import __main__ as phantom
 from data.phantom import training_set
-from data.phantom.__main__ import (
+from data.phantom.anatomy.disease import DISEASES
+from data.phantom.render import render_clinical
+from data.phantom.training_set import (
     PhantomPaths,
     PhantomPlan,
     default_plan,
     generate_phantom,
     write_phantom,
 )
-from data.phantom.anatomy.disease import DISEASES
 from util.errors import UserError, run_command_line
 
 SMALL = PhantomPlan(8, (20, 16, 2), (40, 32, 2))
@@ -76,7 +77,7 @@ def test_files_are_nifti_with_geometry_and_plain_voxels(written: PhantomPaths) -
     assert np.frombuffer(stored, "<f4", 2, offset=112).tolist() == [1, 0]  # slope, intercept
     assert isinstance(np.asanyarray(micro.dataobj), np.memmap)
     clinical = nib.Nifti1Image.from_filename(written.clinical / "phantom_clinical_seed1.nii")
-    expected = phantom.render_clinical(1, (20, 16, 2), disease=DISEASES["solid_nodule"])
+    expected = render_clinical(1, (20, 16, 2), disease=DISEASES["solid_nodule"])
     np.testing.assert_array_equal(np.asarray(clinical.dataobj).T, expected.array)
     np.testing.assert_allclose(clinical.affine, expected.affine, atol=1e-5)
     np.testing.assert_allclose(clinical.get_qform(), clinical.get_sform(), atol=1e-5)

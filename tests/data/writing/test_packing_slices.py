@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from data.writing.packing import Piece, PlainPacking
-from data.writing.slice_stream import SliceStream
+from data.writing.packing import Piece, PlainPacking, SliceStream
 
 PATIENCE = 30.0  # seconds; only a test that fails waits so long
 pack = PlainPacking().pack

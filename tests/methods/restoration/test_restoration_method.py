@@ -30,8 +30,8 @@ from writer_helpers import write_each_slice_at_once
 
 import methods.restoration.method
 import methods.restoration.scores
-from data.degradation import shrink
 from data.formats.readers import read_volume
+from data.patches import shrink
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, WindowPolicy
 from data.writing.nifti_writer import write_volume

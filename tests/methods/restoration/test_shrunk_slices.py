@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.degradation import shrink
+from data.patches import shrink
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW
 from methods.restoration.shrunk_slices import (

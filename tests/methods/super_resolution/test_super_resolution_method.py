@@ -25,12 +25,13 @@ from option_helpers import evaluation_options
 from writer_helpers import write_each_slice_at_once
 
 import methods.super_resolution.method
+from data.lung_mask import preview_slice
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW
 from methods.super_resolution.companions import export_names
 from methods.super_resolution.method import output_names, super_resolution
 from methods.super_resolution.upscale_settings import UpscaleSettings
-from methods.super_resolution.volume_upscaling import preview_slice, upscale_volume
+from methods.super_resolution.volume_upscaling import upscale_volume
 from util.errors import UserError
 from util.images.pictures import comparison_picture
 from util.images.resampling import enlarge

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.phantom.anatomy.tree import Tubes
-from data.phantom.anatomy.tubes import tube_distance
+from data.phantom.anatomy.tree import Tubes, tube_distance
 
 
 def brute_force(tubes: Tubes, point: np.ndarray) -> float:
