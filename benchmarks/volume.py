@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.machine import machine_line, published_generator
 from data.formats.readers import read_volume
 from data.writing.nifti_writer import NiftiSliceWriter
-from methods.super_resolution.upscale_settings import UpscaleSettings
+from methods.super_resolution.resuming import UpscaleSettings
 from methods.super_resolution.volume_upscaling import upscale_volume
 from models.inference.super_resolver import SuperResolver
 from util.devices import choose_devices

@@ -17,7 +17,8 @@ from data.volumes.names import NIFTI_ENDINGS, ending_of
 from data.volumes.volume import parse_slices
 from data.windows import Domain
 from methods.cohort import own_share
-from methods.loading import TestModel, input_paths, load_model, result_folders
+from methods.inputs import input_paths, result_folders
+from methods.loading import LoadedModel, load_model
 from methods.pages.result_page import PAGE
 from methods.phantom.method import load_models
 from methods.phantom.report import OUTPUTS
@@ -120,7 +121,7 @@ def volume_size(path: Path, options: Namespace) -> tuple[tuple[int, int, int], i
 
 
 def case_cost(
-    size: tuple[int, int, int], model: TestModel, options: Namespace
+    size: tuple[int, int, int], model: LoadedModel, options: Namespace
 ) -> tuple[int, float]:
     """Voxels of all volumes of a case, and input pixels that the network is run on."""
     columns, rows, slices = size

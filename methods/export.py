@@ -4,10 +4,70 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
 
 from methods.loading import load_model
-from methods.onnx_export import write_onnx
+from models.networks import SRGenerator
+from util.errors import UserError
+from util.files import atomic_path
+
+OPSET = 17  # understood by ONNX Runtime from 1.12, OpenVINO and TensorRT alike
+TRACED_EDGE = 16
+
+
+def write_onnx(
+    generator: SRGenerator,
+    path: str | Path,
+    metadata: Mapping[str, str],
+    overwrite: bool = False,
+) -> None:
+    """Write the generator as ONNX: `clinical` (N, 1, H, W) to `micro`, both in [-1, 1].
+
+    The graph is the published network on a whole image: its instance norms take their statistics
+    from all pixels that are given.
+
+    Args:
+        generator: in evaluation mode.
+        path: file to write.
+        metadata: stored in the file.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        UserError: the file exists, cannot be written, or the package onnx is missing.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError("--export needs the package onnx: pip install onnx") from error
+    if Path(path).exists() and not overwrite:
+        raise UserError(f"{path} exists already: --overwrite replaces it, or give another name")
+    device = next(generator.parameters()).device
+    example = torch.zeros(1, 1, TRACED_EDGE, TRACED_EDGE, device=device)
+    with atomic_path(path) as partial, warnings.catch_warnings():
+        # torch's older exporter writes this graph as it is; the newer needs a further package.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            generator,
+            (example,),
+            str(partial),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["clinical"],
+            output_names=["micro"],
+            dynamic_axes={
+                "clinical": {0: "n", 2: "height", 3: "width"},
+                "micro": {0: "n", 2: "micro_height", 3: "micro_width"},
+            },
+        )
+        model = onnx.load(str(partial))
+        onnx.helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model)
+        onnx.save(model, str(partial))
 
 
 def export_onnx(options: Namespace) -> int:

@@ -1,18 +1,13 @@
-"""What every test method starts with: the model, its windows and the input volumes."""
+"""What every test method starts with: the model and its windows."""
 
 from __future__ import annotations
 
 import os
-import sys
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.formats.discovery import find_volumes
-from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.cache import default_cache_dir
-from data.volumes.names import case_name
-from data.volumes.volume import Volume
 from data.windows import (
     CLINICAL_WINDOW,
     IntensityWindow,
@@ -24,20 +19,15 @@ from models.checkpoints.checkpoint import LoadedGenerator, load_generator
 from models.checkpoints.experiment_folder import LAST_FILE, checkpoint_path, last_experiment
 from models.checkpoints.shipped_weights import shipped_weights
 from models.inference.super_resolver import SuperResolver
-from options.base_options import PHANTOM_FOLDER
 from util.devices import choose_devices, warn_of_emulated_bf16
 from util.errors import UserError
 
-SAMPLED_SLICES = 16
 DEFAULT_TIMES = 3  # n of the weights that are taken before any training: 8x, as train.py's default
-MOSTLY_OUTSIDE = 0.95
 
 
 @dataclass(frozen=True)
-class TestModel:
+class LoadedModel:
     """A generator ready to run, with its checkpoint's facts and the windows to use."""
-
-    __test__ = False  # not a test class, whatever pytest makes of the name
 
     loaded: LoadedGenerator
     resolver: SuperResolver
@@ -64,7 +54,7 @@ class TestModel:
         return self.resolver.scale
 
 
-def load_model(options: Namespace) -> TestModel:
+def load_model(options: Namespace) -> LoadedModel:
     """Load the model that the options name, by default the one trained last.
 
     Raises:
@@ -108,7 +98,7 @@ def load_model(options: Namespace) -> TestModel:
         f"{options.precision}, {windows.normalization} normalization, "
         + ("no norm statistics" if scope == "none" else f"norm statistics of the {scope}{pixels}")
     )
-    return TestModel(loaded, resolver, windows, scope, from_lung)
+    return LoadedModel(loaded, resolver, windows, scope, from_lung)
 
 
 def trained_or_shipped(options: Namespace) -> Path:
@@ -198,94 +188,3 @@ def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPo
             "effect: leave it out or give --normalization window as well"
         )
     return policy
-
-
-def input_paths(options: Namespace, scale: int, domain: str) -> list[Path]:
-    """Volumes to work on: --input, else the phantom's held-back volume of `domain`."""
-    if options.input:
-        return find_volumes(options.input)
-    folder = Path(PHANTOM_FOLDER) / f"x{scale}"
-    phantom = generate_phantom(folder, scale, report_phantom(print))
-    chosen = phantom.clinical_test if domain == "clinical" else phantom.micro_test
-    print(f"no --input given: using the phantom's held-back volume in {chosen}")
-    return find_volumes([str(chosen)])
-
-
-def result_folders(paths: list[Path], results_dir: str) -> list[Path]:
-    """Folder of each case's results: `results_dir` itself for one case, else one folder a case.
-
-    Args:
-        paths: input volumes.
-        results_dir: as the user gave it.
-
-    Raises:
-        UserError: two inputs have the same case name, so that one would replace the other.
-    """
-    root = Path(results_dir)
-    names = [case_name(path) for path in paths]
-    if len(names) == 1:
-        return [root]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            first = paths[names.index(name)]
-            raise UserError(
-                f"{paths[index]} and {first} are both case {name}: rename one or run them apart"
-            )
-    return [root / name for name in names]
-
-
-def refuse_own_inputs(
-    outputs: list[Path], paths: list[Path], words: list[str] | None, results_dir: str
-) -> None:
-    """Refuse to write over an input, also with --overwrite, or where results would become inputs.
-
-    Args:
-        outputs: files that the cases will leave.
-        paths: input volumes.
-        words: --input as it was given.
-        results_dir: as it was given.
-
-    Raises:
-        UserError: names the file or the folder.
-    """
-    inputs = {path.resolve() for path in paths}
-    for path in outputs:
-        if path.resolve() in inputs:
-            raise UserError(
-                f"output {path} is an input of this run: give another --results_dir or "
-                "--output_name"
-            )
-    target = Path(results_dir).resolve()
-    for word in words or []:
-        folder = Path(word).expanduser()
-        if folder.is_dir() and target.is_relative_to(folder.resolve()):
-            raise UserError(
-                f"--results_dir {results_dir} lies in the input folder {word}, where the next run "
-                "would take results for inputs: give a folder outside it"
-            )
-
-
-def warn_if_outside(volume: Volume, window: IntensityWindow) -> None:
-    """Say in one line that a window misses the volume, of which nothing can come."""
-    step = max(1, volume.num_slices // SAMPLED_SLICES)
-    shares = [
-        float(window.outside(volume.read_slice(index)).mean())
-        for index in range(0, volume.num_slices, step)
-    ]
-    share = sum(shares) / len(shares)
-    if share >= MOSTLY_OUTSIDE:
-        print(
-            f"warning: {100 * share:.0f} % of {volume.source} lie outside the intensity window "
-            f"{window.low:g} to {window.high:g}: give --windows or --normalization minmax",
-            file=sys.stderr,
-        )
-
-
-def refuse_existing(paths: list[Path], overwrite: bool) -> None:
-    """Refuse, before any work, to write over results that are there."""
-    there = [path for path in paths if path.exists()]
-    if there and not overwrite:
-        raise UserError(
-            f"{there[0]} exists already: --overwrite replaces it, --results_dir FOLDER writes "
-            "elsewhere"
-        )

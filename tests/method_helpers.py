@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from data.volumes.geometry import corners
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writing.nifti_writer import write_volume
-from methods.loading import TestModel, norm_pixels
+from methods.loading import LoadedModel, norm_pixels
 from models.checkpoints.checkpoint import LoadedGenerator
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
@@ -97,12 +97,12 @@ def as_resolver(stub: IdentityResolver) -> SuperResolver:
 
 def stub_model(
     stub: IdentityResolver, options: Namespace, digests: frozenset[str] = frozenset()
-) -> TestModel:
+) -> LoadedModel:
     """What `load_model` would return for a model of unpaired training, with the stand-in."""
     generator = SRGenerator(1, ngf=2, blocks=1)
     trained = {"dataset_mode": "unpaired"}
     loaded = LoadedGenerator(generator, POLICY.as_dict(), digests, Path("stub.pt"), 7, trained)
-    return TestModel(loaded, as_resolver(stub), POLICY, *norm_pixels(loaded, options))
+    return LoadedModel(loaded, as_resolver(stub), POLICY, *norm_pixels(loaded, options))
 
 
 def affines() -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from training_helpers import (
 )
 
 import medicaltest
+import methods.inputs
 import methods.loading
 import train
 from data.phantom.training_set import PhantomPaths
@@ -91,7 +92,7 @@ def test_training_then_testing_chain_without_a_flag(
     def generate(folder: Path, scale: int, progress: Any) -> PhantomPaths:
         return PhantomPaths(folder, tmp_path, tmp_path, held_back, held_back)
 
-    monkeypatch.setattr(methods.loading, "generate_phantom", generate)
+    monkeypatch.setattr(methods.inputs, "generate_phantom", generate)
     run()
     assert enlarged().shape == (2, 44, 52)
     run("--method", "microCTsmallpatchtest")

@@ -10,7 +10,7 @@ import numpy as np
 from dominate import tags
 
 from data.formats.nifti import nifti_slices, read_layout
-from methods.loading import refuse_existing
+from methods.inputs import refuse_existing
 from methods.pages.case_view import CaseImages, Overlay, case_viewer, focus_of
 from methods.pages.compared_results import (
     Result,

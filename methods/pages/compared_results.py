@@ -13,8 +13,7 @@ import numpy as np
 
 from data.formats.nifti import NiftiLayout, nifti_slices, read_layout
 from data.windows import IntensityWindow
-from methods.pages.result_images import CUBIC, INPUT, TRUTH
-from methods.restoration.method import CONSISTENT
+from methods.pages.result_images import CONSISTENT, CUBIC, INPUT, TRUTH
 from util.errors import UserError
 
 SAME_PLACE = 1e-3  # mm, or relative to it

@@ -158,3 +158,6 @@ def _difference(
 ) -> Overlay:
     what = f"Absolute difference of SR from {other}."
     return Overlay(Layer(DIFFERENCE, scale, affine), what, unit, "hot", low)
+
+
+CONSISTENT = "SR consistent"  # with --consistency: the SR row's result after back-projection

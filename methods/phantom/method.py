@@ -13,7 +13,8 @@ from skimage.filters import unsharp_mask
 
 from data.phantom.case import PhantomCase, benchmark_patients, read_case
 from data.windows import CLINICAL_WINDOW
-from methods.loading import TestModel, load_model, refuse_existing
+from methods.inputs import refuse_existing
+from methods.loading import LoadedModel, load_model
 from methods.pages.result_page import PAGE
 from methods.phantom.pages import INPUT, NODULE, TRUTH, difference_name, write_patient_page
 from methods.phantom.report import OUTPUTS, PatientPicture, write_report
@@ -117,7 +118,7 @@ def phantom_benchmark(options: Namespace) -> int:
     return 0
 
 
-def load_models(options: Namespace) -> dict[str, TestModel]:
+def load_models(options: Namespace) -> dict[str, LoadedModel]:
     """The models that --checkpoints names, by label; else the one that the other options name.
 
     Raises:
@@ -126,7 +127,7 @@ def load_models(options: Namespace) -> dict[str, TestModel]:
     """
     if not options.checkpoints:
         return {"SR": load_model(options)}
-    models: dict[str, TestModel] = {}
+    models: dict[str, LoadedModel] = {}
     taken = {*BASELINES, INPUT, TRUTH, NODULE}
     for word in options.checkpoints:
         label, sign, path = word.partition("=")
@@ -149,7 +150,7 @@ def consistent_name(name: str) -> str:
     return f"{name}, consistent"
 
 
-def common_scale(models: dict[str, TestModel]) -> int:
+def common_scale(models: dict[str, LoadedModel]) -> int:
     """The scale of all models.
 
     Raises:
@@ -162,7 +163,7 @@ def common_scale(models: dict[str, TestModel]) -> int:
     return next(iter(scales.values()))
 
 
-def restored_by(model: TestModel, self_ensemble: bool) -> Enlarger:
+def restored_by(model: LoadedModel, self_ensemble: bool) -> Enlarger:
     """Super-resolution by a model, in HU."""
 
     def restore(case: PhantomCase) -> np.ndarray:

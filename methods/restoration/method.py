@@ -18,24 +18,23 @@ from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
 from data.writing.nifti_writer import NiftiSliceWriter
 from methods.cohort import own_share, run_cases
-from methods.loading import (
-    TestModel,
+from methods.inputs import (
     input_paths,
-    load_model,
+    open_case,
     refuse_existing,
     refuse_own_inputs,
     result_folders,
     warn_if_outside,
 )
+from methods.loading import LoadedModel, load_model
 from methods.pages.case_view import case_viewer
-from methods.pages.overview_page import write_overview
-from methods.pages.result_images import restored_images
-from methods.pages.result_page import Section, make_page
-from methods.restoration.score_nodes import score_nodes
+from methods.pages.result_images import CONSISTENT, restored_images
+from methods.pages.result_page import Section, make_page, write_overview
 from methods.restoration.scores import (
     DATA_RANGE,
     Score,
     format_table,
+    score_nodes,
     score_slice,
     summarise,
     write_scores,
@@ -47,7 +46,6 @@ from methods.restoration.shrunk_slices import (
     shrink_slices,
     statistics_job,
 )
-from methods.super_resolution.method import open_case
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.super_resolver import SuperResolver
 from util.errors import UserError
@@ -61,7 +59,6 @@ from util.progress import progress
 from util.run_record import write_run_record
 
 BASELINES = {"nearest": 0, "linear": 1, "cubic": 3}  # orders of util.images.resampling.enlarge
-CONSISTENT = "SR consistent"  # with --consistency: the SR row's result after back-projection
 
 
 def micro_restoration(options: Namespace) -> int:
@@ -96,7 +93,7 @@ def restore_and_score(options: Namespace, domain: Domain) -> int:
 
 
 def score_case(
-    path: Path, folder: Path, model: TestModel, options: Namespace, domain: Domain
+    path: Path, folder: Path, model: LoadedModel, options: Namespace, domain: Domain
 ) -> None:
     """Evaluate one volume and write volumes, scores, picture and record into its folder."""
     volume, mask = open_case(path, options)
@@ -154,7 +151,7 @@ def output_names(domain: Domain) -> list[str]:
     return [*volumes, f"{domain}_scores.csv", f"{domain}_scores.json", f"{domain}_preview.png"]
 
 
-def refuse_training_data(volume: Volume, model: TestModel) -> None:
+def refuse_training_data(volume: Volume, model: LoadedModel) -> None:
     """Refuse slices that the model was trained on, by their content.
 
     Raises:

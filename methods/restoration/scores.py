@@ -1,17 +1,21 @@
-"""PSNR and SSIM of restored slices beside the truth, slice by slice and in total."""
+"""PSNR and SSIM of restored slices beside the truth, slice by slice and in total, as files and on
+the page."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from util.files import write_text
 from util.images.metrics import psnr, ssim
+from util.pages.page_parts import figure_png, inline_png, table
 
 DATA_RANGE = 2.0  # scores are taken on the network's scale, [-1, 1]
 FIELDS = ("slice", "method", "psnr", "ssim")
@@ -72,3 +76,33 @@ def format_table(summary: dict[str, dict[str, float]]) -> str:
         f"{name:<14}{row['psnr']:>12.2f}{row['ssim']:>10.4f}" for name, row in summary.items()
     ]
     return "\n".join(lines)
+
+
+CURVES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
+
+
+def score_nodes(summary: Mapping[str, Mapping[str, float]], scores: Sequence[Score]) -> list[Any]:
+    """Table and picture; see `methods.restoration.scores.summarise` for what the table says."""
+    rows = [[method, f"{one['psnr']:.2f}", f"{one['ssim']:.4f}"] for method, one in summary.items()]
+    head = ["method", *CURVES.values()]
+    return [table(head, rows), inline_png(score_curves(scores), "PSNR and SSIM of each slice")]
+
+
+def score_curves(scores: Sequence[Score]) -> bytes:
+    """PNG with a curve a method over the slices, counted from 0; infinite values are left out."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    methods = list(dict.fromkeys(str(row["method"]) for row in scores))
+    for place, (name, title) in enumerate(CURVES.items(), start=1):
+        axes = figure.add_subplot(1, len(CURVES), place)
+        for method in methods:
+            points = [
+                (int(row["slice"]), float(row[name]))
+                for row in scores
+                if row["method"] == method and math.isfinite(float(row[name]))
+            ]
+            axes.plot(*zip(*points, strict=True) if points else ([], []), marker=".", label=method)
+        axes.set_xlabel("slice (from 0)")
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure_png(figure)

@@ -11,24 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from data.formats.readers import read_volume
-from data.opening import open_with_lung_mask
-from data.volumes.volume import Volume, parse_slices
+from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writing.exports import remove_exports
 from data.writing.partial_file import begun_with
 from methods.cohort import own_share, run_cases
-from methods.loading import (
-    TestModel,
+from methods.inputs import (
     input_paths,
-    load_model,
+    open_case,
     refuse_existing,
     refuse_own_inputs,
     result_folders,
     warn_if_outside,
 )
-from methods.pages.overview_page import write_overview
-from methods.pages.result_page import PAGE
+from methods.loading import LoadedModel, load_model
+from methods.pages.result_page import PAGE, write_overview
 from methods.super_resolution.companions import (
     check_exports,
     complete_exports,
@@ -38,6 +35,7 @@ from methods.super_resolution.companions import (
     write_exports,
 )
 from methods.super_resolution.resuming import (
+    UpscaleSettings,
     forget_journals,
     is_finished,
     plan_as_before,
@@ -45,7 +43,6 @@ from methods.super_resolution.resuming import (
     refuse_without_memory,
     rounding_facts,
 )
-from methods.super_resolution.upscale_settings import UpscaleSettings
 from methods.super_resolution.volume_upscaling import Upscaled, upscale_volume
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import enlarge
@@ -85,7 +82,7 @@ def super_resolution(options: Namespace) -> int:
     return code
 
 
-def super_resolve_case(path: Path, folder: Path, model: TestModel, options: Namespace) -> None:
+def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Namespace) -> None:
     """Super-resolve one volume into its folder."""
     started = time.monotonic()
     names = output_names(options)
@@ -144,7 +141,7 @@ def output_names(options: Namespace) -> list[str]:
     return [options.output_name, f"clinical{ending}", *spread, "preview.png"]
 
 
-def upscale_settings(model: TestModel, options: Namespace) -> UpscaleSettings:
+def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
     """How the options want a volume to be super-resolved."""
     # Everything that the voxels depend on besides the input goes into the key of the partial file.
     determined_by = {
@@ -164,18 +161,6 @@ def upscale_settings(model: TestModel, options: Namespace) -> UpscaleSettings:
         output_name=options.output_name,
         determined_by=determined_by,
     )
-
-
-def open_case(path: Path, options: Namespace) -> tuple[Volume, np.ndarray | None]:
-    """Open one input with its lung mask (None where --region all asks for none)."""
-    cache_dir = Path(options.cache_dir) if options.cache_dir else None
-    if options.region == "lung":
-        folder = Path(options.maskdatafolder) if options.maskdatafolder else None
-        return open_with_lung_mask(path, cache_dir, folder, options.micro_spacing, options.slices)
-    volume = read_volume(path, cache_dir, options.micro_spacing)
-    if options.slices is not None:
-        volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
-    return volume, None
 
 
 def draw_preview(
@@ -209,7 +194,7 @@ def draw_preview(
 def record_case(
     folder: Path,
     options: Namespace,
-    model: TestModel,
+    model: LoadedModel,
     volume: Volume,
     window: IntensityWindow,
     seconds: float,

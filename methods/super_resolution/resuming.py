@@ -1,16 +1,21 @@
-"""What an earlier run left of a case: whether it is finished, and how it is gone on with."""
+"""What an earlier run left of a case: whether it is finished, and how it is resumed with equal
+settings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from data.volumes.volume import Volume
+from data.windows import IntensityWindow
 from data.writing.journal import differences
 from data.writing.partial_file import begun_with, forget_journal, partial_files
 from models.inference.super_resolver import SuperResolver
@@ -19,12 +24,60 @@ from util.errors import UserError
 from util.files import plain
 
 
+@dataclass(frozen=True)
+class UpscaleSettings:
+    """How a volume is super-resolved.
+
+    Attributes:
+        lung_statistics: take norm statistics from the lung's pixels instead of the whole slice.
+        volume_statistics: pool them over all slices.
+        consistency: correct the result so that its area average is the input.
+        self_ensemble, uncertainty: see `models.inference.case_enlarger.CaseEnlarger`.
+        overwrite: whether existing results may be replaced.
+        resume: take up the partial files of an interrupted run.
+        output_name: of the result, .nii or .nii.gz.
+        determined_by: further facts that the voxels depend on, for the key of the partial files.
+    """
+
+    lung_statistics: bool = False
+    volume_statistics: bool = False
+    consistency: bool = False
+    self_ensemble: bool = False
+    uncertainty: bool = False
+    overwrite: bool = False
+    resume: bool = False
+    output_name: str = "SR.nii.gz"
+    determined_by: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(
+        self, volume: Volume, mask: np.ndarray | None, window: IntensityWindow
+    ) -> dict[str, Any]:
+        """All that the voxels of a result depend on: what a run that takes it up must share."""
+        names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble")
+        return {
+            **self.determined_by,
+            "input, --slices or --region": content_digest(volume, mask),
+            **window.as_dict(),
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+def content_digest(volume: Volume, mask: np.ndarray | None) -> str:
+    """Fingerprint of all voxels in HU and of the mask, 32 hex digits."""
+    digest = blake2b(digest_size=16)
+    for index in range(volume.num_slices):
+        digest.update(np.ascontiguousarray(volume.read_slice(index)).data)
+        if mask is not None:
+            digest.update(np.packbits(mask[index] != 0).data)
+    return digest.hexdigest()
+
+
 def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
     """Whether an earlier run of the same key has left every file of a case, and no partial one.
 
     Args:
         folder: of the case. names: its files besides run.json; the result first. key: what
-        determines the voxels, see `methods.super_resolution.upscale_settings.UpscaleSettings.key`.
+        determines the voxels, see `methods.super_resolution.resuming.UpscaleSettings.key`.
 
     Raises:
         UserError: the case was finished by a run of another key.

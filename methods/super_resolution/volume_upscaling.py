@@ -1,4 +1,8 @@
-"""One volume through the super-resolver: reading, computing and writing at the same time."""
+"""One volume through the super-resolver: reading, computing and writing at the same time.
+
+Inside the lung and the window its slices are the network's, elsewhere interpolated
+(`compose_slice`).
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,7 @@ from data.volumes.geometry import enlarged_affine
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writing.nifti_writer import NiftiSliceWriter
-from methods.super_resolution.compose import compose_slice
-from methods.super_resolution.upscale_settings import UpscaleSettings
+from methods.super_resolution.resuming import UpscaleSettings
 from models.inference.case_enlarger import CaseEnlarger, Enlarged
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
@@ -26,6 +29,36 @@ from util.images.resampling import enlarge
 from util.interrupt import StopRequest
 from util.pipeline import ahead
 from util.progress import progress
+
+
+def compose_slice(
+    super_resolved: np.ndarray,
+    interpolated: np.ndarray,
+    window: IntensityWindow,
+    mask: np.ndarray | None,
+) -> np.ndarray:
+    """Choose for each pixel between super-resolution and interpolation, in physical units.
+
+    Where the interpolated input lies outside the window, the network saw it clipped, so the
+    interpolated value is carried over: bone stays bone. Outside the lung mask the interpolated
+    value stands too; across the mask's border the two are mixed linearly over one input pixel,
+    so that no staircase of enlarged mask pixels shows.
+
+    Args:
+        super_resolved: float32 (rows * k, columns * k) in physical units (HU).
+        interpolated: the same grid, cubic interpolation of the input.
+        window: of the network's input.
+        mask: lung mask of the input slice (rows, columns), non-zero inside; None for everywhere.
+
+    Returns:
+        float32 (rows * k, columns * k).
+    """
+    chosen = np.where(window.outside(interpolated), interpolated, super_resolved)
+    if mask is None:
+        return chosen
+    scale = interpolated.shape[0] // mask.shape[0]
+    share = enlarge((mask != 0).astype(np.float32), scale, order=1).clip(0.0, 1.0)
+    return interpolated + share * (chosen - interpolated)
 
 
 @dataclass
@@ -225,7 +258,7 @@ def slice_job(
     if not section.any():
         return None
     # Super-resolution fades out over one input pixel beyond the mask
-    # (methods/super_resolution/compose.py).
+    # (methods/super_resolution/volume_upscaling.py).
     needed = ndimage.binary_dilation(section != 0, np.ones((3, 3)))
     scope = section if settings.lung_statistics else None
     return SliceJob(window.to_unit(image), scope, needed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.onnx_export import write_onnx
+from methods.export import write_onnx
 from models.initialisation import initialise
 from models.networks import SRGenerator
 from util.errors import UserError

@@ -220,7 +220,7 @@ def test_command_line(
         assert run_command_line(phantom.main, ["--out", str(tmp_path / "p"), *words]) == 2
         assert capsys.readouterr().err == f"error: {said}\n"
     assert files_in(tmp_path) == []
-    monkeypatch.setattr(phantom, "default_plan", lambda scale, seed: SMALL)
+    monkeypatch.setattr(training_set, "default_plan", lambda scale, seed: SMALL)
     words = ["--out", str(tmp_path / "p"), "--training", "--processes", "1"]
     assert run_command_line(phantom.main, words) == 0
     shown = capsys.readouterr()

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from methods.pages.overview_page import write_overview
-from methods.pages.result_page import PAGE, keep_other_page, method_of, page_may_fail
+from methods.pages.result_page import (
+    PAGE,
+    keep_other_page,
+    method_of,
+    page_may_fail,
+    write_overview,
+)
 from util.errors import UserError
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from methods.phantom.bootstrap import Interval, bootstrap_mean
+from methods.phantom.report import Interval, bootstrap_mean
 
 
 def test_the_interval_is_about_that_of_the_normal_distribution() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from methods.super_resolution.itksnap import write_workspace
+from methods.super_resolution.companions import write_workspace
 
 
 def read(folder: ElementTree.Element) -> dict[str, object]:

@@ -30,7 +30,7 @@ from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW
 from methods.super_resolution.companions import export_names
 from methods.super_resolution.method import output_names, super_resolution
-from methods.super_resolution.upscale_settings import UpscaleSettings
+from methods.super_resolution.resuming import UpscaleSettings
 from methods.super_resolution.volume_upscaling import upscale_volume
 from util.errors import UserError
 from util.images.pictures import comparison_picture

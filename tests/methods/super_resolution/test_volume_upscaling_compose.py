@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.windows import CLINICAL_WINDOW
-from methods.super_resolution.compose import compose_slice
+from methods.super_resolution.volume_upscaling import compose_slice
 from util.images.resampling import enlarge
 
 

@@ -1,0 +1,127 @@
+"""What a test method works on: its volumes, where each one's results go, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from data.formats.discovery import find_volumes
+from data.formats.readers import read_volume
+from data.opening import open_with_lung_mask
+from data.phantom.training_set import generate_phantom, report_phantom
+from data.volumes.names import case_name
+from data.volumes.volume import Volume, parse_slices
+from data.windows import (
+    IntensityWindow,
+)
+from options.base_options import PHANTOM_FOLDER
+from util.errors import UserError
+
+SAMPLED_SLICES = 16
+MOSTLY_OUTSIDE = 0.95
+
+
+def input_paths(options: Namespace, scale: int, domain: str) -> list[Path]:
+    """Volumes to work on: --input, else the phantom's held-back volume of `domain`."""
+    if options.input:
+        return find_volumes(options.input)
+    folder = Path(PHANTOM_FOLDER) / f"x{scale}"
+    phantom = generate_phantom(folder, scale, report_phantom(print))
+    chosen = phantom.clinical_test if domain == "clinical" else phantom.micro_test
+    print(f"no --input given: using the phantom's held-back volume in {chosen}")
+    return find_volumes([str(chosen)])
+
+
+def result_folders(paths: list[Path], results_dir: str) -> list[Path]:
+    """Folder of each case's results: `results_dir` itself for one case, else one folder a case.
+
+    Args:
+        paths: input volumes.
+        results_dir: as the user gave it.
+
+    Raises:
+        UserError: two inputs have the same case name, so that one would replace the other.
+    """
+    root = Path(results_dir)
+    names = [case_name(path) for path in paths]
+    if len(names) == 1:
+        return [root]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            first = paths[names.index(name)]
+            raise UserError(
+                f"{paths[index]} and {first} are both case {name}: rename one or run them apart"
+            )
+    return [root / name for name in names]
+
+
+def refuse_own_inputs(
+    outputs: list[Path], paths: list[Path], words: list[str] | None, results_dir: str
+) -> None:
+    """Refuse to write over an input, also with --overwrite, or where results would become inputs.
+
+    Args:
+        outputs: files that the cases will leave.
+        paths: input volumes.
+        words: --input as it was given.
+        results_dir: as it was given.
+
+    Raises:
+        UserError: names the file or the folder.
+    """
+    inputs = {path.resolve() for path in paths}
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise UserError(
+                f"output {path} is an input of this run: give another --results_dir or "
+                "--output_name"
+            )
+    target = Path(results_dir).resolve()
+    for word in words or []:
+        folder = Path(word).expanduser()
+        if folder.is_dir() and target.is_relative_to(folder.resolve()):
+            raise UserError(
+                f"--results_dir {results_dir} lies in the input folder {word}, where the next run "
+                "would take results for inputs: give a folder outside it"
+            )
+
+
+def warn_if_outside(volume: Volume, window: IntensityWindow) -> None:
+    """Say in one line that a window misses the volume, of which nothing can come."""
+    step = max(1, volume.num_slices // SAMPLED_SLICES)
+    shares = [
+        float(window.outside(volume.read_slice(index)).mean())
+        for index in range(0, volume.num_slices, step)
+    ]
+    share = sum(shares) / len(shares)
+    if share >= MOSTLY_OUTSIDE:
+        print(
+            f"warning: {100 * share:.0f} % of {volume.source} lie outside the intensity window "
+            f"{window.low:g} to {window.high:g}: give --windows or --normalization minmax",
+            file=sys.stderr,
+        )
+
+
+def refuse_existing(paths: list[Path], overwrite: bool) -> None:
+    """Refuse, before any work, to write over results that are there."""
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise UserError(
+            f"{there[0]} exists already: --overwrite replaces it, --results_dir FOLDER writes "
+            "elsewhere"
+        )
+
+
+def open_case(path: Path, options: Namespace) -> tuple[Volume, np.ndarray | None]:
+    """Open one input with its lung mask (None where --region all asks for none)."""
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    if options.region == "lung":
+        folder = Path(options.maskdatafolder) if options.maskdatafolder else None
+        return open_with_lung_mask(path, cache_dir, folder, options.micro_spacing, options.slices)
+    volume = read_volume(path, cache_dir, options.micro_spacing)
+    if options.slices is not None:
+        volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
+    return volume, None
