@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     """Train by command-line words; returns the exit code."""
     options, parser = TrainOptions().parse(arguments, count_gpus)
     if options.summary:
-        from training.summary import summary
+        from training.dry_run import summary
 
         print(summary(options))
         return 0
@@ -42,8 +42,7 @@ def train(options: argparse.Namespace) -> int:
 
     from data.datasets import DATASETS
     from data.sampling import EpochSampler
-    from models.loss_names import LOGGED
-    from models.medical_cycle_gan import MODELS
+    from models.medical_cycle_gan import LOGGED, MODELS
     from models.networks import count_parameters
     from training.monitor.loss_log import NonFiniteLossError
     from training.monitor.training_monitor import TrainingMonitor

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from models.initialisation import initialise
-from models.networks import SRGenerator
+from models.networks import SRGenerator, initialise
 from util.run_record import PROJECT_FOLDER, device_name, git_commit
 
 

@@ -29,7 +29,7 @@ from methods.super_resolution.method import output_names
 from models.inference.case_enlarger import ORIENTATIONS
 from models.inference.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
-from util.quantities import format_bytes, format_seconds
+from util.progress import format_bytes, format_seconds
 
 TIMED_SIDE = 64  # pixels of the square whose time is measured: enough to keep the device busy
 INT16_BYTES = 2

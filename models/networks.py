@@ -246,42 +246,6 @@ def make_discriminator(net: str, ndf: int, layers: int, norm: str) -> nn.Module:
     raise ValueError(f"netD is {net!r}, expected basic, n_layers or pixel")
 
 
-def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
-    """Read the architecture of an SR generator off the keys and shapes of its state dict.
-
-    Args:
-        weights: state dict of `SRGenerator`, as this project or the original code saves it.
-
-    Returns:
-        Keyword arguments for `SRGenerator`. Instance norm and no norm leave the same keys;
-        instance, the published one, is returned for both; so is no skip.
-
-    Raises:
-        ValueError: the keys are not those of an SR generator.
-    """
-    blocks = sum(key.endswith("conv_block.1.weight") for key in weights)
-    convolutions = sorted(
-        (int(key.split(".")[1]), tensor)
-        for key, tensor in weights.items()
-        if key.count(".") == 2 and key.endswith(".weight") and tensor.dim() == 4
-    )
-    # Outside the residual blocks stand: first 7x7, the 3x3 after the blocks, n upsampling
-    # convolutions (each widening c to 2c) and the last 7x7.
-    channels = [tuple(tensor.shape[:2]) for _, tensor in convolutions]
-    sampling_times = len(channels) - 3
-    if blocks < 1 or sampling_times < 1 or channels[0][1] != 1:
-        raise ValueError("these are not the weights of an SR generator")
-    ngf = int(channels[0][0])
-    expected = [(ngf, 1), (ngf, ngf)]
-    expected += [(2 * ngf // 2**step, ngf // 2**step) for step in range(sampling_times)]
-    expected += [(1, ngf // 2**sampling_times)]
-    if channels != expected:
-        raise ValueError(f"channels {channels} are not those of an SR generator, {expected}")
-    norm = "batch" if "model.2.running_mean" in weights else "instance"
-    architecture: dict[str, int | str] = {"sampling_times": sampling_times, "ngf": ngf}
-    return {**architecture, "blocks": blocks, "norm": norm, "skip": "none"}
-
-
 def count_parameters(network: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(math.prod(p.shape) for p in network.parameters() if p.requires_grad)
@@ -291,3 +255,43 @@ def count_parameters(network: nn.Module) -> int:
 def all_finite(network: nn.Module) -> bool:
     """Whether no weight is infinite or NaN."""
     return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+
+
+def initialise(network: nn.Module, init_type: str = "normal", init_gain: float = 0.02) -> None:
+    """Draw new weights in place: convolutions by `init_type`, biases 0, batch norm around 1.
+
+    Published: normal(0, 0.02). PReLU keeps its one parameter at 0.25.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if init_type == "normal":
+                nn.init.normal_(module.weight, 0.0, init_gain)
+            elif init_type == "xavier":
+                nn.init.xavier_normal_(module.weight, gain=init_gain)
+            elif init_type == "kaiming":
+                nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
+            elif init_type == "orthogonal":
+                nn.init.orthogonal_(module.weight, gain=init_gain)
+            else:
+                raise ValueError(
+                    f"init_type is {init_type!r}, expected normal, xavier, kaiming or orthogonal"
+                )
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, init_gain)
+            nn.init.zeros_(module.bias)
+
+
+def start_without_checkerboard(generator: SRGenerator) -> None:
+    """Give the four convolution channels that a PixelShuffle puts side by side equal weights.
+
+    The new network then enlarges as nearest neighbour does, and its output has no grid to unlearn
+    (ICNR: Aitken et al., arXiv 1707.02937). In place.
+    """
+    layers = list(generator.model)
+    for layer, shuffle in zip(layers, layers[2:], strict=False):
+        if isinstance(shuffle, nn.PixelShuffle) and isinstance(layer, nn.Conv2d):
+            phases = shuffle.upscale_factor**2
+            first = layer.weight.detach()[::phases]
+            layer.weight.data.copy_(first.repeat_interleave(phases, dim=0))

@@ -1,11 +1,19 @@
-"""Learning-rate policies, stepped once an epoch."""
+"""From gradients to weights: learning-rate policies, the guarded step, the moving average."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer, lr_scheduler
+
+from util.processes import Processes
 
 Scheduler = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
 
@@ -82,3 +90,76 @@ def take_up_rate(optimizer: Optimizer, scheduler: Scheduler, before: float, now:
         group["lr"] = rate
         if "initial_lr" in group:
             group["initial_lr"] = now
+
+
+def guarded_step(
+    optimizer: torch.optim.Adam,
+    processes: Processes,
+    largest_norm: float | None,
+    also_average: Sequence[Tensor] = (),
+) -> tuple[Tensor, Tensor]:
+    """Step, unless a gradient is infinite or NaN: then weights and moments stay as they are.
+
+    Nothing here waits for the device: whether to step is decided there (by fused Adam).
+
+    Args:
+        optimizer: fused, its gradients complete.
+        processes: gradients are their mean over these.
+        largest_norm: gradients of a larger norm are shrunk to it; None leaves them.
+        also_average: further tensors to average with the same message.
+
+    Returns:
+        The gradients' norm before clipping, and 1 where the step was left out, else 0.
+    """
+    parameters = [
+        parameter
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    ]
+    gradients = [parameter.grad for parameter in parameters]
+    processes.average([*gradients, *also_average])
+    norm = get_total_norm(gradients)
+    skipped = (~norm.isfinite()).float()
+    if largest_norm is not None:
+        clip_grads_with_norm_(parameters, largest_norm, norm)
+    optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp's scaler sets it
+    optimizer.step()
+    return norm, skipped
+
+
+class WeightAverage:
+    """Follows a network: average = d * average + (1 - d) * weights after each step.
+
+    In the first steps d is (1 + steps) / (10 + steps) where that is smaller, so that the random
+    start is soon forgotten.
+
+    Args:
+        network: what to follow; its buffers are copied as they are.
+        decay: d, in [0, 1).
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = deepcopy(network).requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+
+    def update(self, network: nn.Module) -> None:
+        """Take in the weights after one more step."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.network.parameters()), list(network.parameters()), 1 - decay
+            )
+            for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights and how many steps are in them."""
+        return {"network": self.network.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state made by `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.steps = state["steps"]

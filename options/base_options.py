@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from options.listing import ListChoices
+from options.presets import ListChoices
 
 MODEL_NAMES = ("medical_cycle_gan", "medical_cycle_ganx4")
 PHANTOM_FOLDER = "datasets/phantom"

@@ -14,8 +14,7 @@ import argparse
 import numpy as np
 import torch
 
-from models.loss_names import LOSSES
-from models.medical_cycle_gan import MODELS
+from models.medical_cycle_gan import LOSSES, MODELS
 from options import TrainOptions
 
 STEPS = 3

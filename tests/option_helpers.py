@@ -59,6 +59,8 @@ def sources(*places: str) -> list[Path]:
     return [
         path
         for place in places
-        for path in ([ROOT / place] if place.endswith(".py") else sorted((ROOT / place).glob("*")))
+        for path in (
+            [ROOT / place] if place.endswith(".py") else sorted((ROOT / place).rglob("*.py"))
+        )
         if path.suffix == ".py"
     ]

@@ -14,8 +14,7 @@ import medicaltest
 import train
 from data.phantom.training_set import default_plan
 from data.writing.nifti_writer import write_volume
-from options.listing import CHOICES, DATASETS, METHODS, MODELS
-from options.presets import PRESET_NOTES, PRESETS
+from options.presets import CHOICES, DATASETS, METHODS, MODELS, PRESET_NOTES, PRESETS
 from options.test_options import METHODS as METHOD_NAMES
 from training.dry_run import PHANTOM_PATIENTS
 from util.errors import run_command_line

@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("options", "data", "models", "util", "methods", "training")
 SCRIPTS = ("train.py", "medicaltest.py")
+LONGEST_FILE = 350  # lines
+MOST_MODULES = 14  # of a folder
 
 # Layer -> layers of the project that it may import, besides itself.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -90,7 +92,7 @@ def test_packages_of_one_backend_are_imported_where_they_are_used() -> None:
 
 
 def test_pytest_looks_for_tests_in_their_folder_alone() -> None:
-    """options/test_options.py and options/test_groups.py are none, whatever their names say."""
+    """options/test_options.py and options/test_options.py are none, whatever their names say."""
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'testpaths = ["tests"]' in settings
     for path in files("options"):
@@ -147,12 +149,85 @@ def test_the_scan_sees_imports_wherever_they_stand(tmp_path: Path) -> None:
 
 
 def test_no_file_is_long() -> None:
-    """A file over about 300 lines is two rooms."""
+    """A file over about 300 lines is two rooms. viewer.js, one program, is the one exception."""
+    paths = [*files(*LAYERS), *(ROOT / script for script in SCRIPTS)]
+    paths += [path for layer in LAYERS for path in (ROOT / layer).rglob("*.css")]
+    paths += [path for layer in LAYERS for path in (ROOT / layer).rglob("*.js")]
     long = {
-        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
-        for path in [*files(*LAYERS), *(ROOT / script for script in SCRIPTS)]
+        path.relative_to(ROOT).as_posix()
+        for path in paths
+        if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST_FILE
     }
-    assert {name: lines for name, lines in long.items() if lines > 310} == {}
+    assert long <= {"util/pages/viewer.js"}
+
+
+def test_no_folder_is_a_hall() -> None:
+    folders = Counter(path.parent for path in files(*LAYERS) if path.name != "__init__.py")
+    full = {str(folder.relative_to(ROOT)): n for folder, n in folders.items() if n > MOST_MODULES}
+    assert full == {}
+
+
+def module_graph(root: Path, paths: list[Path]) -> dict[str, set[str]]:
+    """Module -> modules among `paths` that it imports, wherever in it the import stands."""
+
+    def name_of(path: Path) -> str:
+        parts = path.relative_to(root).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    known = {name_of(path) for path in paths}
+    graph: dict[str, set[str]] = {}
+    for path in paths:
+        graph[name_of(path)] = found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names} & known
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & known
+                found |= inner or ({node.module} & known)
+    return graph
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in turn, the first one repeated at the end; empty if none."""
+    finished: set[str] = set()
+
+    def walk(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module not in finished:
+            for other in sorted(graph[module]):
+                if circle := walk(other, [*path, module]):
+                    return circle
+            finished.add(module)
+        return []
+
+    return next((circle for module in sorted(graph) if (circle := walk(module, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    paths = [*files(*LAYERS), *(ROOT / script for script in SCRIPTS)]
+    assert circle_in(module_graph(ROOT, paths)) == []
+
+
+def test_the_scan_sees_circles(tmp_path: Path) -> None:
+    for name, text in (("a", "import c"), ("b", "from a import x"), ("c", "def f():\n import b")):
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    graph = module_graph(tmp_path, sorted(tmp_path.glob("*.py")))
+    assert circle_in(graph) == ["a", "c", "b", "a"]
+    assert circle_in({**graph, "c": set()}) == []
+
+
+def test_tests_lie_where_the_code_lies() -> None:
+    """tests/FOLDER/test_MODULE*.py, or test_FOLDER_MODULE*.py, tests FOLDER/MODULE.py."""
+    astray = []
+    for path in files(*(f"tests/{layer}" for layer in LAYERS)):
+        folder = ROOT / path.parent.relative_to(ROOT / "tests")
+        modules = [module.stem for module in folder.glob("*.py") if module.name != "__init__.py"]
+        names = [*modules, *(f"{folder.name}_{module}" for module in modules)]
+        told = path.stem.removeprefix("test_")
+        if not any(told == name or told.startswith(f"{name}_") for name in names):
+            astray.append(str(path.relative_to(ROOT)))
+    assert astray == []
 
 
 def tracked_files() -> list[Path]:

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.loss_names import BEYOND, LOSSES, NETWORKS
-from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
-from models.networks import recognise_generator
+from models.base_model import NETWORKS
+from models.checkpoints.checkpoint import recognise_generator
+from models.medical_cycle_gan import BEYOND, LOSSES, MODELS, MedicalCycleGANModel
 from options import TrainOptions
 
 HERE = Path(__file__).resolve().parent

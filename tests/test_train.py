@@ -16,10 +16,10 @@ from training_helpers import TINY_RUN, TINY_STEPS, loss_rows, write_training_dat
 import train
 import training.saver
 from data.formats.readers import read_volume
+from models.base_model import NETWORKS
 from models.checkpoints.checkpoint import load_checkpoint, load_generator
 from models.checkpoints.experiment_folder import last_experiment
-from models.loss_names import LOGGED, NETWORKS
-from models.medical_cycle_gan import MedicalCycleGANModel
+from models.medical_cycle_gan import LOGGED, MedicalCycleGANModel
 from training.monitor.training_monitor import TrainingMonitor
 from util.errors import UserError, run_command_line
 

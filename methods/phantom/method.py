@@ -23,8 +23,7 @@ from models.inference.case_enlarger import CaseEnlarger
 from models.inference.slice_jobs import SliceJob
 from options.base_options import PHANTOM_FOLDER
 from util.errors import UserError
-from util.images.back_projection import back_project
-from util.images.resampling import enlarge
+from util.images.resampling import back_project, enlarge
 from util.progress import progress
 from util.run_record import write_run_record
 

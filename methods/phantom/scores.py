@@ -17,13 +17,13 @@ from util.images.metrics import (
     sharpness,
     ssim_map,
 )
-from util.images.morphometry import (
+from util.images.texture import (
     airspace_fraction,
     airspace_threshold,
     mean_linear_intercept,
     nodule_volume,
+    spectrum_distance,
 )
-from util.images.texture import spectrum_distance
 
 SLICE_FIELDS = ("patient", "disease", "method", "slice", "region", "psnr", "ssim", "mae")
 # Measure -> what it is, its unit, and whether larger is better (None: nearest to 1).

@@ -50,9 +50,8 @@ from models.inference.case_enlarger import CaseEnlarger
 from models.inference.super_resolver import SuperResolver
 from util.errors import UserError
 from util.files import write_json
-from util.images.back_projection import back_project
 from util.images.pictures import best_inset, comparison_picture
-from util.images.resampling import enlarge
+from util.images.resampling import back_project, enlarge
 from util.pages.viewer_page import Viewer
 from util.pipeline import ahead
 from util.progress import progress

@@ -24,8 +24,7 @@ from methods.super_resolution.resuming import UpscaleSettings
 from models.inference.case_enlarger import CaseEnlarger, Enlarged
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
-from util.images.back_projection import back_project, consistency_errors
-from util.images.resampling import enlarge
+from util.images.resampling import back_project, consistency_errors, enlarge
 from util.interrupt import StopRequest
 from util.pipeline import ahead
 from util.progress import progress

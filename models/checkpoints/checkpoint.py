@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoints.shipped_weights import SUFFIX, read_weights
-from models.networks import SRGenerator, recognise_generator
+from models.networks import SRGenerator
 from util.errors import UserError
 from util.files import atomic_path
 
@@ -211,3 +211,39 @@ def load_original_weights(folder: Path, epoch: str) -> dict[str, dict[str, Tenso
     if not all(path.is_file() for path in paths.values()):
         return None
     return {name: strip_parallel_prefix(load_file(path)) for name, path in paths.items()}
+
+
+def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
+    """Read the architecture of an SR generator off the keys and shapes of its state dict.
+
+    Args:
+        weights: state dict of `SRGenerator`, as this project or the original code saves it.
+
+    Returns:
+        Keyword arguments for `SRGenerator`. Instance norm and no norm leave the same keys;
+        instance, the published one, is returned for both; so is no skip.
+
+    Raises:
+        ValueError: the keys are not those of an SR generator.
+    """
+    blocks = sum(key.endswith("conv_block.1.weight") for key in weights)
+    convolutions = sorted(
+        (int(key.split(".")[1]), tensor)
+        for key, tensor in weights.items()
+        if key.count(".") == 2 and key.endswith(".weight") and tensor.dim() == 4
+    )
+    # Outside the residual blocks stand: first 7x7, the 3x3 after the blocks, n upsampling
+    # convolutions (each widening c to 2c) and the last 7x7.
+    channels = [tuple(tensor.shape[:2]) for _, tensor in convolutions]
+    sampling_times = len(channels) - 3
+    if blocks < 1 or sampling_times < 1 or channels[0][1] != 1:
+        raise ValueError("these are not the weights of an SR generator")
+    ngf = int(channels[0][0])
+    expected = [(ngf, 1), (ngf, ngf)]
+    expected += [(2 * ngf // 2**step, ngf // 2**step) for step in range(sampling_times)]
+    expected += [(1, ngf // 2**sampling_times)]
+    if channels != expected:
+        raise ValueError(f"channels {channels} are not those of an SR generator, {expected}")
+    norm = "batch" if "model.2.running_mean" in weights else "instance"
+    architecture: dict[str, int | str] = {"sampling_times": sampling_times, "ngf": ngf}
+    return {**architecture, "blocks": blocks, "norm": norm, "skip": "none"}

@@ -25,13 +25,19 @@ from models.inference.memory_plan import (
 )
 from models.inference.norm_scope import PixelWeights, scope_weights
 from models.inference.openvino_trunk import OpenVinoTrunk, choose_backend
-from models.inference.published_tiles import enlarge_in_tiles
 from models.inference.slice_engine import NormSource, SliceEngine
-from models.inference.slice_jobs import SliceJob, crop_job, grouped, receptive_radius, refuse_unfit
+from models.inference.slice_jobs import (
+    SliceJob,
+    crop_job,
+    enlarge_in_tiles,
+    grouped,
+    receptive_radius,
+    refuse_unfit,
+)
 from models.networks import SRGenerator
+from util.devices import free_memory
 from util.errors import UserError
 from util.images.intensity_window import IntensityWindow
-from util.memory import free_memory
 
 Result = TypeVar("Result")
 _Running = Callable[[], "list[np.ndarray | None]"]

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from methods.export import write_onnx
-from models.initialisation import initialise
-from models.networks import SRGenerator
+from models.networks import SRGenerator, initialise
 from util.errors import UserError
 
 pytest.importorskip("onnx")

@@ -13,9 +13,8 @@ from training_helpers import tiny_batch, tiny_model, tiny_options
 
 from data.patches import enliven
 from data.sampling import item_generator
-from models.assembly import residual_blocks
-from models.loss_names import LOGGED, LOSSES
-from models.medical_cycle_gan import MODELS
+from models.base_model import residual_blocks
+from models.medical_cycle_gan import LOGGED, LOSSES, MODELS
 from util.processes import Processes
 
 

@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.checkpoints.checkpoint import recognise_generator
 from models.cubic import enlarge_cubic
-from models.initialisation import initialise
 from models.networks import (
     DownsamplingGenerator,
     PatchDiscriminator,
     SRGenerator,
     count_parameters,
+    initialise,
     make_discriminator,
     make_norm,
-    recognise_generator,
 )
 
 

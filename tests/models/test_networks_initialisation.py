@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.initialisation import initialise, start_without_checkerboard
-from models.networks import DownsamplingGenerator, SRGenerator
+from models.networks import (
+    DownsamplingGenerator,
+    SRGenerator,
+    initialise,
+    start_without_checkerboard,
+)
 
 
 def test_published_initialisation() -> None:

@@ -6,7 +6,7 @@ from torch import nn
 from training_helpers import save_state, tiny_batch, tiny_model
 
 from models.checkpoints.checkpoint import load_generator
-from models.weight_average import WeightAverage
+from models.optimisation import WeightAverage
 from training.state import Position
 
 

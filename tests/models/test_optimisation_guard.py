@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.guarded_step import guarded_step
+from models.optimisation import guarded_step
 from util.processes import ALONE
 
 

@@ -9,7 +9,7 @@ from training_helpers import tiny_batch, tiny_model, tiny_options
 
 import train
 from models.medical_cycle_gan import MODELS
-from training.summary import measure_step, summary
+from training.dry_run import measure_step, summary
 from util.errors import run_command_line
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import util.memory
-from util.memory import ENDLESS, VERSION_1, VERSION_2, _Names, free_memory
+import util.devices
+from util.devices import ENDLESS, VERSION_1, VERSION_2, _Names, free_memory
 
 CPU = torch.device("cpu")
 MEMINFO = "MemTotal:       8000000 kB\nMemFree:         10 kB\nMemAvailable:    1234567 kB\n"
@@ -32,18 +32,18 @@ def cgroup(folder: Path, names: _Names, limit: str, used: int, inactive: int | N
 def test_the_kernel_says_what_the_machine_can_give(tmp_path: Path) -> None:
     path = tmp_path / "meminfo"
     path.write_text(MEMINFO, encoding="utf-8")
-    assert util.memory._machine_free(path) == 1_234_567 * 1024
+    assert util.devices._machine_free(path) == 1_234_567 * 1024
 
 
 def test_without_its_word_half_of_what_is_built_in_counts(tmp_path: Path) -> None:
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    assert util.memory._machine_free(tmp_path / "missing") == half
+    assert util.devices._machine_free(tmp_path / "missing") == half
     (tmp_path / "old").write_text("MemTotal: 1 kB\n", encoding="utf-8")
-    assert util.memory._machine_free(tmp_path / "old") == half
+    assert util.devices._machine_free(tmp_path / "old") == half
 
 
 def container_free(folder: Path, names: _Names) -> int:
-    return util.memory._container_free(folder, names)
+    return util.devices._container_free(folder, names)
 
 
 def test_a_container_can_give_what_is_below_its_limit(tmp_path: Path, names: _Names) -> None:
@@ -63,8 +63,8 @@ def test_without_a_limit_a_container_is_endless(tmp_path: Path, names: _Names) -
 def test_the_narrower_of_machine_and_container_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: _Names
 ) -> None:
-    monkeypatch.setattr(util.memory, "CGROUP", tmp_path)
-    monkeypatch.setattr(util.memory, "_machine_free", lambda path: 5000)
+    monkeypatch.setattr(util.devices, "CGROUP", tmp_path)
+    monkeypatch.setattr(util.devices, "_machine_free", lambda path: 5000)
     cgroup(tmp_path / names.mount, names, "10000", 9000)
     assert free_memory(CPU) == 1000
     cgroup(tmp_path / names.mount, names, "90000", 9000)
@@ -95,10 +95,10 @@ def test_limits_hold_at_every_level_of_the_own_group(tmp_path: Path, tree: str) 
     listing.write_text(text, encoding="utf-8")
     root = tmp_path / "fs"
     pattern = (VERSION_2 if tree == "0:" else VERSION_1).tree
-    folders = util.memory._own_groups(listing, root, pattern)
+    folders = util.devices._own_groups(listing, root, pattern)
     names = [folder.relative_to(root).as_posix() for folder in folders]
     assert names == ["system.slice/job_7/step_0", "system.slice/job_7", "system.slice", "."]
-    assert util.memory._own_groups(tmp_path / "absent", root, pattern) == [root]
+    assert util.devices._own_groups(tmp_path / "absent", root, pattern) == [root]
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from util.quantities import format_bytes, format_seconds
+from util.progress import format_bytes, format_seconds
 
 
 @pytest.mark.parametrize(

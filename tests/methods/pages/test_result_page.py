@@ -21,8 +21,7 @@ from option_helpers import evaluation_options
 
 import methods.super_resolution.method
 from methods.super_resolution.method import super_resolution
-from util.pages.niivue import niivue_module
-from util.pages.viewer_page import _packed_niivue
+from util.pages.viewer_page import _packed_niivue, niivue_module
 
 SIZE = (40, 32, 12)  # x, y, z
 SCALE = 4
@@ -286,7 +285,7 @@ def test_no_page_is_written_where_none_is_wanted(
 def test_a_page_that_cannot_be_made_costs_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("util.pages.niivue.PACKAGE", "no_such_package_here")
+    monkeypatch.setattr("util.pages.viewer_page.PACKAGE", "no_such_package_here")
     niivue_module.cache_clear()
     _packed_niivue.cache_clear()
     folder = make(tmp_path, monkeypatch, affines()["lps"])

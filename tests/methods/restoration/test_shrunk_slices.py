@@ -17,8 +17,7 @@ from methods.restoration.shrunk_slices import (
 )
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.super_resolver import SuperResolver
-from models.initialisation import initialise
-from models.networks import SRGenerator
+from models.networks import SRGenerator, initialise
 
 SCALE = 4
 LUNG = RestorationSettings("area", lung_statistics=True)

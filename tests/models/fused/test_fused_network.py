@@ -11,13 +11,13 @@ from training_helpers import tiny_batch, tiny_model
 
 import models.fused.activation
 from models.fused.network import FusedNetwork, run_fused
-from models.initialisation import initialise
 from models.medical_cycle_gan import MedicalCycleGANModel
 from models.networks import (
     DownsamplingGenerator,
     PatchDiscriminator,
     PixelDiscriminator,
     SRGenerator,
+    initialise,
 )
 
 Network = SRGenerator | DownsamplingGenerator | PatchDiscriminator | PixelDiscriminator

@@ -7,8 +7,7 @@ import torch
 from models.inference.case_enlarger import ORIENTATIONS, CaseEnlarger, turn, turn_back, turn_job
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
-from models.initialisation import initialise
-from models.networks import SRGenerator
+from models.networks import SRGenerator, initialise
 
 
 @pytest.fixture

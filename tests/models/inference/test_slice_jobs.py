@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from engine_helpers import image
 
-from models.inference.published_tiles import enlarge_in_tiles, tile_edges
+from models.inference.slice_jobs import enlarge_in_tiles, tile_edges
 
 
 def repeated(values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.monitor.tensorboard_log import TensorBoardLog
+from training.monitor.training_monitor import TensorBoardLog
 from util.errors import UserError
 
 

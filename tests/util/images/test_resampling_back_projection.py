@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from util.images.back_projection import back_project, consistency_errors
-from util.images.resampling import area_average, enlarge
+from util.images.resampling import area_average, back_project, consistency_errors, enlarge
 
 SCALES = (2, 4, 8, 16)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from util.errors import UserError
-from util.images.morphometry import (
+from util.images.texture import (
     airspace_fraction,
     airspace_threshold,
     mean_linear_intercept,
