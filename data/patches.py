@@ -189,7 +189,7 @@ def low_resolution(patch: np.ndarray, scale: int, degradation: Degradation) -> n
     return shrink(patch, scale, degradation).clip(-1.0, 1.0)
 
 
-def enliven(patch: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def noise_if_constant(patch: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Give a constant patch a little noise; any other one comes back as it is.
 
     Instance norm divides a constant by the root of its eps, and so it does to the gradient, layer

@@ -13,9 +13,9 @@ from data.patches import (
     PatchDataset,
     PatchSource,
     Sampling,
-    enliven,
     epoch_length,
     low_resolution,
+    noise_if_constant,
     to_tensor,
 )
 from data.volumes.volume import Volume
@@ -88,9 +88,9 @@ class PublicDataset(PatchDataset):
 
     def make_item(self, epoch: int, index: int) -> Item:
         generator = self.generator(epoch, index, _LOW)
-        low = enliven(self._low_patch(index, generator), generator)
+        low = noise_if_constant(self._low_patch(index, generator), generator)
         generator = self.generator(epoch, index, _HIGH)
-        high = enliven(self._high_patch(generator), generator)
+        high = noise_if_constant(self._high_patch(generator), generator)
         return {"clinical": to_tensor(low), "micro": to_tensor(high)}
 
     def patch_counts(self) -> list[int]:

@@ -13,9 +13,9 @@ from data.patches import (
     PatchDataset,
     PatchSource,
     Sampling,
-    enliven,
     epoch_length,
     low_resolution,
+    noise_if_constant,
     pixels_of,
     to_tensor,
 )
@@ -102,9 +102,9 @@ class UnpairedDataset(PatchDataset):
 
     def make_item(self, epoch: int, index: int) -> Item:
         generator = self.generator(epoch, index, _CLINICAL)
-        clinical = enliven(self._clinical_patch(index, generator), generator)
+        clinical = noise_if_constant(self._clinical_patch(index, generator), generator)
         generator = self.generator(epoch, index, _MICRO)
-        micro = enliven(self._micro_patch(index, generator), generator)
+        micro = noise_if_constant(self._micro_patch(index, generator), generator)
         return {"clinical": to_tensor(clinical), "micro": to_tensor(micro)}
 
     def patch_counts(self) -> list[int]:

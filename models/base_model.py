@@ -20,7 +20,7 @@ from models.networks import (
     make_discriminator,
     start_without_checkerboard,
 )
-from models.optimisation import WeightAverage, make_scheduler, step_scheduler, take_up_rate
+from models.optimisation import WeightAverage, make_scheduler, resume_rate, step_scheduler
 from util.processes import Processes
 
 ADAM_BETA2 = 0.999
@@ -117,14 +117,14 @@ class TrainedNetworks:
         """Learning rate of the generators in this epoch."""
         return float(self.optimizers["G"].param_groups[0]["lr"])
 
-    def take_up_learning_rate(self, before: float) -> None:
+    def resume_learning_rate(self, before: float) -> None:
         """Go on at the saved point of the schedule with the options' own rate and epochs.
 
         Args:
             before: start value of the learning rate of the run so far.
         """
         for name, optimizer in self.optimizers.items():
-            take_up_rate(optimizer, self.schedulers[name], before, self.options.lr)
+            resume_rate(optimizer, self.schedulers[name], before, self.options.lr)
 
     def end_epoch(self, generator_loss: float) -> None:
         """Step the learning rate; `generator_loss` is the epoch's mean of G (plateau policy)."""
@@ -145,7 +145,7 @@ class TrainedNetworks:
         return {"A": self.pool_A.state_dict(), "B": self.pool_B.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state made by `state_dict`; an average that it lacks starts from its weights.
+        """Load a state made by `state_dict`; an average that it lacks starts from its weights.
 
         Raises:
             RuntimeError: the weights are of another architecture (torch names the keys).
@@ -163,7 +163,7 @@ class TrainedNetworks:
             self.average.load_state_dict(state["average"])
 
     def load_pools(self, state: Mapping[str, Any]) -> None:
-        """Take up pools saved by `pools_state`."""
+        """Load pools saved by `pools_state`."""
         self.pool_A.load_state_dict(state["A"], self.device)
         self.pool_B.load_state_dict(state["B"], self.device)
 

@@ -50,7 +50,7 @@ class ImagePool:
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Take up a state made by `state_dict`, with the images on `device`."""
+        """Load a state made by `state_dict`, with the images on `device`."""
         self.images = [image.to(device) for image in state["images"]]
         version, words, gauss = state["generator"]
         self.generator.setstate((version, tuple(words), gauss))

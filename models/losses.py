@@ -64,12 +64,12 @@ def random_crop(images: Tensor, edge: int) -> Tensor:
     return images[..., row : row + edge, column : column + edge]
 
 
-def enliven(images: Tensor) -> Tensor:
+def noise_where_constant(images: Tensor) -> Tensor:
     """Give generated images that are all but constant a little noise; others stay as they are.
 
     Where a generator has collapsed to one value, instance norm in the next one multiplies the
     gradient by 1 / sqrt(eps) in each layer until it overflows, and nothing can be learned any more.
-    The data set does the same with constant patches (`data.patches.enliven`).
+    The data set does the same with constant patches (`data.patches.noise_if_constant`).
 
     Args:
         images: (N, C, H, W) in [-1, 1].

@@ -21,9 +21,9 @@ from models.losses import (
     GANLoss,
     clinical_consistency,
     enlarge_identity,
-    enliven,
     gradient_penalty,
     micro_consistency,
+    noise_where_constant,
     pool,
     random_crop,
 )
@@ -154,7 +154,7 @@ class MedicalCycleGANModel(TrainedNetworks):
     @property
     def rec_A(self) -> Tensor:
         """G_B(fake_B)."""
-        return self._generated("rec_A", self.G_B, lambda: enliven(self.fake_B))
+        return self._generated("rec_A", self.G_B, lambda: noise_where_constant(self.fake_B))
 
     @property
     def fake_A(self) -> Tensor:
@@ -164,7 +164,7 @@ class MedicalCycleGANModel(TrainedNetworks):
     @property
     def rec_B(self) -> Tensor:
         """G_A(fake_A)."""
-        return self._generated("rec_B", self.G_A, lambda: enliven(self.fake_A))
+        return self._generated("rec_B", self.G_A, lambda: noise_where_constant(self.fake_A))
 
     def _generated(self, name: str, network: nn.Module, source: Callable[[], Tensor]) -> Tensor:
         """An image of this batch, computed once."""

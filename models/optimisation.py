@@ -68,7 +68,7 @@ def step_scheduler(scheduler: Scheduler, generator_loss: float) -> None:
             scheduler.step()
 
 
-def take_up_rate(optimizer: Optimizer, scheduler: Scheduler, before: float, now: float) -> None:
+def resume_rate(optimizer: Optimizer, scheduler: Scheduler, before: float, now: float) -> None:
     """Set the learning rate of a resumed run from its start value and place in the schedule.
 
     Computed anew, not taken from the checkpoint, so that another start value or another number of
@@ -160,6 +160,6 @@ class WeightAverage:
         return {"network": self.network.state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state made by `state_dict`."""
+        """Load a state made by `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.steps = state["steps"]

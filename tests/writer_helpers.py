@@ -28,7 +28,7 @@ def writer_for(path: Path, **options: Any) -> NiftiSliceWriter:
 
 
 def write(path: Path, stop: int | None = None, **options: Any) -> int:
-    """Write all slices, or break off after `stop` of them; how many were taken up."""
+    """Write all slices, or break off after `stop` of them; how many were resumed."""
     with writer_for(path, **options) as writer:
         taken_up = writer.slices_written
         for values in VOXELS[taken_up:stop]:

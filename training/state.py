@@ -1,4 +1,4 @@
-"""Where a training run stands, and how it is saved and taken up again exactly."""
+"""Where a training run stands, and how it is saved and resumed exactly."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def start_or_resume(
                 "or start another experiment with --name"
             )
     model.load_state_dict(state)
-    model.take_up_learning_rate(before=state["options"]["lr"])
+    model.resume_learning_rate(before=state["options"]["lr"])
     position = Position.from_state(state["position"])
     model.steps = position.step
     rank = model.processes.rank

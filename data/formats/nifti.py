@@ -17,13 +17,13 @@ from nibabel.spatialimages import HeaderDataError
 
 from data.volumes.cache import cached_file, file_key, gzip_blocks, write_blocks
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
+from data.volumes.geometry import millimetres_per
 from data.volumes.mapping import map_file
 from data.volumes.volume import Volume
 from util.errors import UserError
 
 HEADER_BYTES = 544  # the longer header (NIfTI-2, 540 bytes) and its extension flag
 GZIP_MAGIC = b"\x1f\x8b"
-MILLIMETRES = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIFTI_UNITS_METER, _MM, _MICRON
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def parse_header(block: bytes, source: str) -> NiftiLayout:
     shape = volume_shape(sizes, source)
     check_voxel_type(dtype, source)
     affine = np.array(affine, dtype=np.float64)
-    affine[:3] *= MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    unit, _ = header.get_xyzt_units()
+    affine[:3] *= millimetres_per(unit) or 1.0
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0.0 or not math.isfinite(slope):
         slope, intercept = 1.0, 0.0

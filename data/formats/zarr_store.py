@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from data.volumes.geometry import millimetres_per
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -173,13 +174,6 @@ def _moved(word: int | slice, low: int, length: int) -> int | slice:
 
 
 ZARR_FILES = (".zarray", ".zgroup", "zarr.json")
-MILLIMETRES = {
-    "nanometer": 1e-6,
-    "micrometer": 1e-3,
-    "millimeter": 1.0,
-    "centimeter": 10.0,
-    "meter": 1000.0,
-}
 SPATIAL = ("z", "y", "x")
 
 
@@ -267,7 +261,7 @@ def _full_resolution(
         if transform.get("type") == "scale":
             factors *= np.array(transform["scale"][-3:], dtype=np.float64)
             scaled = True
-    units = [MILLIMETRES.get(str(axis.get("unit", "")).lower()) for axis in axes[-3:]]
+    units = [millimetres_per(str(axis.get("unit", ""))) for axis in axes[-3:]]
     if not scaled or None in units:
         return str(dataset["path"]), None, len(names) - 3
     z, y, x = (float(f) * float(u or 1.0) for f, u in zip(factors, units, strict=True))

@@ -1,4 +1,4 @@
-"""What a growing file held after each of its slices, so that it can be taken up after a crash."""
+"""What a growing file held after each of its slices, so that it can be resumed after a crash."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class Journal:
         self._file = self.path.open("wb")
         self._add(self._key)
 
-    def take_up(self, start: State, file: Path) -> State | None:
+    def resume(self, start: State, file: Path) -> State | None:
         """The last state that a file's bytes confirm; changes nothing.
 
         Args:
-            start: how this run would begin; what began otherwise is not taken up.
+            start: how this run would begin; what began otherwise is not resumed.
             file: the partial file, or what it became.
 
         Returns:
@@ -89,7 +89,7 @@ class Journal:
             return None
         if unlike := differences(values[0], self._key):
             raise UserError(
-                f"{file} cannot be taken up, it was begun by another kind of run: "
+                f"{file} cannot be resumed, it was begun by another kind of run: "
                 f"{unlike}: run without --resume to start anew"
             )
         states = [State(*numbers) for numbers in values[1:]]

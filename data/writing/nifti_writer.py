@@ -29,7 +29,7 @@ class NiftiSliceWriter:
     `resume_key` nothing stays behind after an error; with one, `NAME.partial` and its journal
     `NAME.partial.journal` do, even after a kill, and a later writer may take them up. The journal
     stays beside the finished file as well: a run of several files, cut off before all are
-    finished, takes up all of them. `data.writing.partial_file.forget_journal` ends that.
+    finished, resumes all of them. `data.writing.partial_file.forget_journal` ends that.
 
     Slices are packed and written on threads of the writer's own, in their order. Voxels are
     stored with slope 1 and intercept 0; sform and qform state the same affine (the qform its
@@ -37,7 +37,7 @@ class NiftiSliceWriter:
     of threads and wherever the work was interrupted.
 
     Attributes:
-        slices_written: slices accepted so far; on entering the block, those taken up.
+        slices_written: slices accepted so far; on entering the block, those resumed.
 
     Args:
         path: ends in .nii or .nii.gz; its folder is made where it is missing.
@@ -50,7 +50,7 @@ class NiftiSliceWriter:
             a second.
         resume_key: what besides size, affine and dtype determines the voxels (input, weights,
             options), as `util.files.plain` takes it.
-        resume: take up the partial file of an earlier run with an equal key, if there is one.
+        resume: resume the partial file of an earlier run with an equal key, if there is one.
             Otherwise, or where its bytes are not as its journal says, it is replaced.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A file that grows as NAME.partial, may be taken up again, and gets its name when it is whole."""
+"""A file that grows as NAME.partial, may be resumed, and gets its name when it is whole."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PartialFile:
         path: final name; its folder is made where it is missing.
         packing: how the bytes are stored.
         key: JSON facts that determine the bytes. With them a journal is kept, `abandon` leaves
-            both files to be taken up, and even the finished file can be until `forget_journal`;
+            both files to be resumed, and even the finished file can be until `forget_journal`;
             with None there is no journal, and `abandon` removes the partial file.
     """
 
@@ -48,7 +48,7 @@ class PartialFile:
 
         Args:
             header: raw bytes of the first piece.
-            resume: take up what an earlier run of the same key left, as far as its bytes agree
+            resume: resume what an earlier run of the same key left, as far as its bytes agree
                 with its journal; without it, or where nothing agrees, that is replaced. A
                 finished file whose journal is still there becomes the partial file again.
 
@@ -59,7 +59,7 @@ class PartialFile:
         first = replace(first, content=self._packing.start + bytes(first.content))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         left = self._partial if self._partial.exists() else self.path
-        state = self._journal.take_up(NOTHING.after(first), left) if resume else None
+        state = self._journal.resume(NOTHING.after(first), left) if resume else None
         if state is not None and left == self.path and state.slices < self._journal.slices():
             state = None  # another result that begins alike stands there
         if state is not None:
@@ -106,7 +106,7 @@ class PartialFile:
         self._journal.close()
 
     def abandon(self) -> None:
-        """Close without finishing; leave what can be taken up, remove what cannot."""
+        """Close without finishing; leave what can be resumed, remove what cannot."""
         file, self._file = self._file, None
         for opened in (file, self._journal):
             # A full disk refuses buffered bytes once more here; no journal line stands for them.
@@ -123,7 +123,7 @@ class PartialFile:
 
 
 def forget_journal(path: Path) -> None:
-    """Remove the journal of a finished file: there is nothing left that a run could take up."""
+    """Remove the journal of a finished file: there is nothing left that a run could resume."""
     Journal(_partial_path(path), {}).remove()
 
 

@@ -211,7 +211,7 @@ def record_case(
         **model.facts(),
         "window": window.as_dict(),
         "determined_by": key,
-        # Of the slices of this run: those of an interrupted one that was taken up are not timed.
+        # Of the slices of this run: those of an interrupted one that was resumed are not timed.
         "consistency_error_hu": made.consistency.as_dict(),
         "slices_resumed": volume.num_slices - made.computed,
         "seconds": round(seconds, 3),

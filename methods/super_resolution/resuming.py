@@ -34,7 +34,7 @@ class UpscaleSettings:
         consistency: correct the result so that its area average is the input.
         self_ensemble, uncertainty: see `models.inference.case_enlarger.CaseEnlarger`.
         overwrite: whether existing results may be replaced.
-        resume: take up the partial files of an interrupted run.
+        resume: resume the partial files of an interrupted run.
         output_name: of the result, .nii or .nii.gz.
         determined_by: further facts that the voxels depend on, for the key of the partial files.
     """
@@ -103,7 +103,7 @@ def is_finished(folder: Path, names: list[str], key: Mapping[str, Any]) -> bool:
 
 
 def forget_journals(folder: Path, names: list[str]) -> None:
-    """End what `--resume` could take up: run.json now vouches for the files."""
+    """End what `--resume` could resume: run.json now vouches for the files."""
     for name in names:
         forget_journal(folder / name)
 
@@ -126,7 +126,7 @@ def rounding_facts(resolver: SuperResolver) -> dict[str, Any]:
 
 
 def plan_as_before(resolver: SuperResolver, folder: Path, name: str) -> None:
-    """Give the resolver the memory that the run to be taken up had, if there is one.
+    """Give the resolver the memory that the run to be resumed had, if there is one.
 
     How much memory a slice may take decides which maps are computed anew, and so the last bit of
     the result (models/inference/memory_plan.py). Free memory is another one each time.

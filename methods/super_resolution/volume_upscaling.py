@@ -65,7 +65,7 @@ class Consistency:
     """Difference between the written result's area average and the input, inside the window.
 
     Attributes:
-        slices: measured in this run; those of an earlier run that was taken up are not among them.
+        slices: measured in this run; those of an earlier run that was resumed are not among them.
         pixels: of the input that were compared.
         total: sum of the absolute differences in HU.
         largest: the largest one in HU.
@@ -106,7 +106,7 @@ class Upscaled:
         shown: index of the slice for the picture.
         preview: its input and result in HU.
         consistency: see `Consistency`.
-        computed: slices of this run, without those that it took up.
+        computed: slices of this run, without those that it resumed.
     """
 
     shown: int
@@ -129,7 +129,7 @@ def upscale_volume(
 
     One thread reads ahead, one computes, this one composes, and the writers pack on theirs; each
     waits when the next has a slice in hand already. An interrupted run leaves partial files that
-    the next one takes up. Finished files keep their journals, for a run that is cut off before it
+    the next one resumes. Finished files keep their journals, for a run that is cut off before it
     has recorded them all: see `data.writing.partial_file.forget_journal`.
 
     Args:
@@ -139,7 +139,7 @@ def upscale_volume(
         window: HU to [-1, 1].
         folder: for the outputs.
         settings: how.
-        key: `settings.key(...)`; a partial file of another key is not taken up.
+        key: `settings.key(...)`; a partial file of another key is not resumed.
         stop: looked at between two slices.
 
     Raises:
@@ -200,7 +200,7 @@ def upscale_volume(
                 spread_writer.append(spread_in_hu(enlarged, window, section, result.shape))
             if index == shown:
                 preview = (image, result)
-        if preview is None:  # written by the run that was taken up: computed once more
+        if preview is None:  # written by the run that was resumed: computed once more
             item = next(compute(read_slices(volume, mask, [shown]), enlarger, window, settings))
             _, image, section, enlarged = item
             preview = (image, finish_slice(image, section, enlarged, window, settings, scale))

@@ -8,11 +8,15 @@ from torch import Tensor
 
 from models.fused.statistics import widened
 
-# Of a band's map; as fast as half of it, and slower beyond. On a GPU the whole map is one band.
-CPU_BAND_VALUES = 1 << 20
+# Of a band's map on a CPU: what stays in the cache between norm, padding and convolution. Training
+# is as fast with half of it and slower beyond (on a GPU the whole map is one band); inference,
+# which holds a few maps at once, is fastest with half (docs/training.md and docs/inference.md
+# measure).
+TRAINING_BAND_VALUES = 1 << 20
+INFERENCE_BAND_VALUES = 1 << 19
 
 
-def finish(
+def norm_activate(
     rows: Tensor, norm: tuple[Tensor, Tensor] | None, slope: Tensor | float | None
 ) -> Tensor:
     """Norm as (scale, shift) and activation of rows (N, C, h, W), in float32.
@@ -31,7 +35,7 @@ def finish(
     return values if slope is None else F.leaky_relu_(values, slope)
 
 
-def known(slope: Tensor | float | None) -> Tensor | float | None:
+def known_slope(slope: Tensor | float | None) -> Tensor | float | None:
     """PReLU's parameter as a number where that waits for no device."""
     return float(slope) if isinstance(slope, Tensor) and slope.device.type == "cpu" else slope
 
@@ -48,7 +52,7 @@ def through_activation(
     Args:
         gradient: (N, C, h, W), of the rows behind norm and activation.
         x: raw rows.
-        norm, slope: see `finish`.
+        norm, slope: see `norm_activate`.
         trained: whether the slope is a parameter.
 
     Returns:
@@ -56,7 +60,7 @@ def through_activation(
         product with the normalised values, (N, C, 1, 1), and the slope's own gradient; float64.
     """
     given = widened(gradient)
-    values = finish(x, norm, None)
+    values = norm_activate(x, norm, None)
     to_slope = (given * values.clamp(max=0)).sum() if trained else values.new_zeros(())
     if isinstance(slope, Tensor):
         given = torch.where(values > 0, given, given * slope)
@@ -76,13 +80,13 @@ class BehindActivation:
 
     Args:
         x: raw map.
-        norm, slope: see `finish`.
+        norm, slope: see `norm_activate`.
     """
 
     def __init__(
         self, x: Tensor, norm: tuple[Tensor, Tensor] | None, slope: Tensor | float | None
     ) -> None:
-        self._x, self._norm, self._slope = x, norm, known(slope)
+        self._x, self._norm, self._slope = x, norm, known_slope(slope)
         self._parameter = slope if isinstance(slope, Tensor) else None
         self._gradient = empty_map(x.shape, x.dtype, x.device)
         self._reached = self._done = 0
@@ -139,7 +143,7 @@ class BehindActivation:
 
 def band_values(device: torch.device) -> int:
     """Values of a band's map; 0 for whole maps."""
-    return 0 if device.type == "cuda" else CPU_BAND_VALUES
+    return 0 if device.type == "cuda" else TRAINING_BAND_VALUES
 
 
 def rows_at_once(values: Tensor) -> int:

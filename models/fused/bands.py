@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.fused.activation import channels_last
-from models.fused.output_layer import EDGE, fold_unshuffled, reflect_unshuffled
+from models.fused.output_layer import EDGE, pad_unshuffled, unpad_unshuffled
 
 
 @dataclass(frozen=True)
-class Geometry:
+class ConvolutionSettings:
     """How a convolution meets its input.
 
     Attributes:
@@ -55,7 +55,9 @@ class Band:
     cut: slice = field(default_factory=lambda: slice(None))
 
 
-def cut_into_bands(shape: torch.Size, rows: int, geometry: Geometry, values: int) -> list[Band]:
+def cut_into_bands(
+    shape: torch.Size, rows: int, geometry: ConvolutionSettings, values: int
+) -> list[Band]:
     """Bands of about `values` values of the kept map; one if the result has other rows than that.
 
     Args:
@@ -85,12 +87,12 @@ def cut_into_bands(shape: torch.Size, rows: int, geometry: Geometry, values: int
     return bands
 
 
-def spread(rows: Tensor, band: Band, geometry: Geometry) -> Tensor:
+def pad_rows(rows: Tensor, band: Band, geometry: ConvolutionSettings) -> Tensor:
     """What the convolution itself reads of a band: shuffled, and padded on all sides."""
     if geometry.unshuffled:
         right = EDGE + rows.shape[3] % 2
-        rows = reflect_unshuffled(rows, 2, band.above, band.below)
-        return reflect_unshuffled(rows, 3, EDGE, right)
+        rows = pad_unshuffled(rows, 2, band.above, band.below)
+        return pad_unshuffled(rows, 3, EDGE, right)
     if geometry.shuffled:
         rows = F.pixel_shuffle(rows, 2)[:, :, band.cut]
     if geometry.reflect:
@@ -101,22 +103,24 @@ def spread(rows: Tensor, band: Band, geometry: Geometry) -> Tensor:
     return rows
 
 
-def fold(gradient: Tensor, band: Band, geometry: Geometry, width: int) -> Tensor:
-    """The adjoint of `spread`: the gradient of the kept rows from that of what was read.
+def unpad_gradient(
+    gradient: Tensor, band: Band, geometry: ConvolutionSettings, width: int
+) -> Tensor:
+    """The adjoint of `pad_rows`: the gradient of the kept rows from that of what was read.
 
     Args:
-        gradient: of the result of `spread`; changed in place.
-        band, geometry: as for `spread`.
+        gradient: of the result of `pad_rows`; changed in place.
+        band, geometry: as for `pad_rows`.
         width: columns of the kept map.
     """
     if geometry.unshuffled:
         right = EDGE + width % 2
-        gradient = fold_unshuffled(gradient, 3, EDGE, right)
-        return fold_unshuffled(gradient, 2, band.above, band.below)
+        gradient = unpad_unshuffled(gradient, 3, EDGE, right)
+        return unpad_unshuffled(gradient, 2, band.above, band.below)
     edge = geometry.reflect or (geometry.padding if geometry.stride == 1 else 0)
     if geometry.reflect:
-        fold_mirrored(gradient, 3, edge, edge)
-        fold_mirrored(gradient, 2, band.above, band.below)
+        unpad_mirrored(gradient, 3, edge, edge)
+        unpad_mirrored(gradient, 2, band.above, band.below)
     if edge:
         rows, columns = gradient.shape[2] - band.below, gradient.shape[3] - edge
         gradient = gradient[:, :, band.above : rows, edge:columns]
@@ -128,7 +132,7 @@ def fold(gradient: Tensor, band: Band, geometry: Geometry, width: int) -> Tensor
     return gradient
 
 
-def fold_mirrored(gradient: Tensor, dim: int, before: int, after: int) -> None:
+def unpad_mirrored(gradient: Tensor, dim: int, before: int, after: int) -> None:
     """Add the gradients of mirrored rows or columns to those that they mirror, in place."""
     first, last = before, gradient.shape[dim] - after - 1
     for step in range(1, before + 1):
@@ -137,7 +141,9 @@ def fold_mirrored(gradient: Tensor, dim: int, before: int, after: int) -> None:
         gradient.select(dim, last - step).add_(gradient.select(dim, last + step))
 
 
-def result_shape(shape: torch.Size, weight: torch.Size, geometry: Geometry) -> tuple[int, ...]:
+def result_shape(
+    shape: torch.Size, weight: torch.Size, geometry: ConvolutionSettings
+) -> tuple[int, ...]:
     """(N, C, H, W) of the result for a kept map and a kernel of these shapes."""
     g = geometry
     if g.transposed:
@@ -156,7 +162,7 @@ def result_shape(shape: torch.Size, weight: torch.Size, geometry: Geometry) -> t
     return shape[0], weight[0], *sizes
 
 
-def arguments(geometry: Geometry) -> tuple[Any, ...]:
+def arguments(geometry: ConvolutionSettings) -> tuple[Any, ...]:
     """Stride, padding, dilation and so on, as aten's convolutions take them."""
     # At stride 1 the zeros are laid around the rows, since bands have their own.
     padding = 0 if geometry.stride == 1 or geometry.unshuffled else geometry.padding

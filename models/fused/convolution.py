@@ -20,17 +20,17 @@ from models.fused.activation import (
     band_values,
     channels_last,
     empty_map,
-    finish,
-    known,
+    known_slope,
+    norm_activate,
     rows_at_once,
 )
 from models.fused.bands import (
-    Geometry,
+    ConvolutionSettings,
     arguments,
     cut_into_bands,
-    fold,
+    pad_rows,
     result_shape,
-    spread,
+    unpad_gradient,
 )
 from models.fused.statistics import Moments, measure, widened
 
@@ -44,7 +44,7 @@ class FusedConvolution(torch.autograd.Function):
             the statistics of x: the gradient goes through them.
         slope: of the activation below zero: PReLU's parameter, a number, or None.
         weight, bias: float32, of the convolution.
-        geometry: see `Geometry`.
+        geometry: see `ConvolutionSettings`.
         dtype: of the convolution and of the result.
         eps: of an instance norm behind it, or None.
     and returns the result with the scale and shift of that norm (empty tensors without one), which
@@ -60,21 +60,21 @@ class FusedConvolution(torch.autograd.Function):
         slope: Tensor | float | None,
         weight: Tensor,
         bias: Tensor,
-        geometry: Geometry,
+        geometry: ConvolutionSettings,
         dtype: torch.dtype,
         eps: float | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.geometry, ctx.dtype = geometry, dtype
-        norm = keep(ctx, x, scale, shift, slope, weight)
-        slope = known(slope)
+        norm = save_for_backward(ctx, x, scale, shift, slope, weight)
+        slope = known_slope(slope)
         kernel, offset = cast(weight, dtype), bias.to(dtype)
         shape = result_shape(x.shape, weight.shape, geometry)
         result = empty_map(shape, dtype, x.device)
         ctx.bands = cut_into_bands(x.shape, shape[2], geometry, band_values(x.device))
         moments: Moments | None = None
         for band in ctx.bands:
-            rows = finish(x[:, :, band.low : band.high], norm, slope).to(dtype)
-            read = channels_last(spread(rows, band, geometry))
+            rows = norm_activate(x[:, :, band.low : band.high], norm, slope).to(dtype)
+            read = channels_last(pad_rows(rows, band, geometry))
             values = torch.ops.aten.convolution(read, kernel, offset, *arguments(geometry))
             if len(ctx.bands) == 1:
                 result = channels_last(values)
@@ -93,8 +93,8 @@ class FusedConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Any, ...]:
-        x, norm, parameter, (weight,) = kept(ctx)
-        geometry, dtype, slope = ctx.geometry, ctx.dtype, known(parameter)
+        x, norm, parameter, (weight,) = saved_for_backward(ctx)
+        geometry, dtype, slope = ctx.geometry, ctx.dtype, known_slope(parameter)
         needs_x, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[4]
         kernel = cast(weight, dtype)
         weights = torch.zeros_like(weight) if needs_weight else None
@@ -102,8 +102,8 @@ class FusedConvolution(torch.autograd.Function):
         behind = BehindActivation(x, norm, parameter) if needs_x else None
         mask = [needs_x, needs_weight, needs_weight]
         for band in ctx.bands:
-            rows = finish(x[:, :, band.low : band.high], norm, slope).to(dtype)
-            read = channels_last(spread(rows, band, geometry))
+            rows = norm_activate(x[:, :, band.low : band.high], norm, slope).to(dtype)
+            read = channels_last(pad_rows(rows, band, geometry))
             part = channels_last(gradient[:, :, band.first : band.last].to(dtype))
             to_read, to_weight, to_bias = torch.ops.aten.convolution_backward(
                 part, read, kernel, [len(part[0])],
@@ -113,7 +113,9 @@ class FusedConvolution(torch.autograd.Function):
                 weights += to_weight
                 offsets += to_bias
             if behind is not None:
-                behind.add(fold(to_read, band, geometry, int(x.shape[3])), band.low, band.high)
+                behind.add(
+                    unpad_gradient(to_read, band, geometry, int(x.shape[3])), band.low, band.high
+                )
         if behind is None:
             to_x, to_slope = None, None
         else:
@@ -121,7 +123,7 @@ class FusedConvolution(torch.autograd.Function):
         return to_x, None, None, to_slope, weights, offsets, None, None, None
 
 
-class Finish(torch.autograd.Function):
+class NormActivate(torch.autograd.Function):
     """activation(norm(x)) + added, keeping x alone; arguments as for `FusedConvolution`."""
 
     @staticmethod
@@ -133,11 +135,11 @@ class Finish(torch.autograd.Function):
         slope: Tensor | float | None,
         added: Tensor | None,
     ) -> Tensor:
-        norm = keep(ctx, x, scale, shift, slope)
+        norm = save_for_backward(ctx, x, scale, shift, slope)
         result = empty_map(x.shape, x.dtype, x.device)
         step = rows_at_once(x)
         for first in range(0, int(x.shape[2]), step):
-            rows = finish(x[:, :, first : first + step], norm, known(slope))
+            rows = norm_activate(x[:, :, first : first + step], norm, known_slope(slope))
             if added is not None:
                 rows = rows + added[:, :, first : first + step]
             result[:, :, first : first + step] = rows
@@ -146,14 +148,14 @@ class Finish(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        x, norm, slope, _ = kept(ctx)
+        x, norm, slope, _ = saved_for_backward(ctx)
         behind = BehindActivation(x, norm, slope)
         behind.add(gradient, 0, int(x.shape[2]))
         to_x, to_slope = behind.result()
         return to_x, None, None, to_slope, gradient if ctx.needs_input_grad[4] else None
 
 
-def keep(
+def save_for_backward(
     ctx: Any,
     x: Tensor,
     scale: Tensor | None,
@@ -167,10 +169,10 @@ def keep(
     return None if scale is None or shift is None else (scale, shift)
 
 
-def kept(
+def saved_for_backward(
     ctx: Any,
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None, Tensor | float | None, list[Tensor]]:
-    """What `keep` was given: raw map, norm, slope and the further tensors."""
+    """What `save_for_backward` was given: raw map, norm, slope and the further tensors."""
     x, scale, shift, parameter, *more = ctx.saved_tensors
     norm = None if scale is None else (scale, shift)
     return x, norm, ctx.slope if parameter is None else parameter, more

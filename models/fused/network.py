@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fused.bands import Geometry
-from models.fused.convolution import Finish, FusedConvolution
+from models.fused.bands import ConvolutionSettings
+from models.fused.convolution import FusedConvolution, NormActivate
 from models.fused.output_layer import BLOCK, unshuffled_kernel
 from models.fused.statistics import widened
 from models.networks import ResidualBlock, SRGenerator
@@ -37,12 +37,12 @@ class Pending:
     shuffled: bool = False
     reflect: int = 0
 
-    def finished(self, added: Tensor | None = None) -> Tensor:
+    def norm_activate(self, added: Tensor | None = None) -> Tensor:
         """Norm and activation applied, `added` added."""
         if self.norm is None and self.slope is None and added is None:
             return self.values
         scale, shift = self.norm or (None, None)
-        result: Tensor = Finish.apply(self.values, scale, shift, self.slope, added)
+        result: Tensor = NormActivate.apply(self.values, scale, shift, self.slope, added)
         return result
 
 
@@ -81,7 +81,7 @@ def run_fused(layers: Iterable[nn.Module], images: Tensor, dtype: torch.dtype) -
     Returns:
         float32 (N, 1, h, w).
     """
-    return widened(advance(layers, Pending(images), dtype).finished())
+    return widened(advance(layers, Pending(images), dtype).norm_activate())
 
 
 def advance(layers: Iterable[nn.Module], pending: Pending, dtype: torch.dtype) -> Pending:
@@ -94,9 +94,9 @@ def advance(layers: Iterable[nn.Module], pending: Pending, dtype: torch.dtype) -
             eps = following.eps if isinstance(following, nn.InstanceNorm2d) else None
             pending = convolve(pending, layer, dtype, eps)
         elif isinstance(layer, ResidualBlock):
-            block_input = pending.finished()
+            block_input = pending.norm_activate()
             inner = advance(layer.conv_block, Pending(block_input), dtype)
-            pending = Pending(inner.finished(block_input))
+            pending = Pending(inner.norm_activate(block_input))
         elif isinstance(layer, nn.PixelShuffle):
             pending = replace(pending, shuffled=True)
         elif isinstance(layer, nn.PReLU):
@@ -106,7 +106,7 @@ def advance(layers: Iterable[nn.Module], pending: Pending, dtype: torch.dtype) -
         elif isinstance(layer, nn.ReLU):
             pending = replace(pending, slope=0.0)
         elif isinstance(layer, nn.Tanh):
-            pending = Pending(torch.tanh(widened(pending.finished())))
+            pending = Pending(torch.tanh(widened(pending.norm_activate())))
         elif not isinstance(layer, nn.InstanceNorm2d | nn.Identity):
             raise ValueError(f"expected a layer of this project's networks, got {layer}")
     return pending
@@ -127,9 +127,9 @@ def convolve(
     if is_output:
         weight = torch.cat([weight.new_zeros(1), weight.flatten()])[taps(weight.shape[1])]
         bias = bias.repeat(BLOCK * BLOCK)
-        geometry = Geometry(stride=2, unshuffled=True)
+        geometry = ConvolutionSettings(stride=2, unshuffled=True)
     else:
-        geometry = Geometry(
+        geometry = ConvolutionSettings(
             layer.stride[0],
             int(layer.padding[0]),
             pending.reflect,

@@ -53,7 +53,7 @@ class OutputConvolution:
             columns or rows gives two image columns or rows too many, to be cut by the caller.
         """
         right = EDGE + rows.shape[3] % 2
-        padded = reflect_unshuffled(reflect_unshuffled(rows, 2, above, below), 3, EDGE, right)
+        padded = pad_unshuffled(pad_unshuffled(rows, 2, above, below), 3, EDGE, right)
         values = F.conv2d(padded, self.kernel, self.bias, stride=2)
         values = values.float()
         return F.pixel_shuffle(values.tanh_() if self.tanh else values, BLOCK)
@@ -81,7 +81,7 @@ def unshuffled_kernel(weight: Tensor) -> Tensor:
     return kernel.reshape(BLOCK * BLOCK, 4 * channels, KERNEL, KERNEL)
 
 
-def reflect_unshuffled(rows: Tensor, dim: int, before: int, after: int) -> Tensor:
+def pad_unshuffled(rows: Tensor, dim: int, before: int, after: int) -> Tensor:
     """Pad an unshuffled map so that its shuffled image is mirrored without repeating the edge.
 
     Args:
@@ -106,8 +106,8 @@ def reflect_unshuffled(rows: Tensor, dim: int, before: int, after: int) -> Tenso
     return padded
 
 
-def fold_unshuffled(gradient: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """The adjoint of `reflect_unshuffled`: from the padded map's gradient, changed in place."""
+def unpad_unshuffled(gradient: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """The adjoint of `pad_unshuffled`: from the padded map's gradient, changed in place."""
     for padding, source in _mirrored(gradient, dim, before, after):
         source.add_(padding)
     return gradient.narrow(dim, before, gradient.shape[dim] - before - after)

@@ -33,22 +33,26 @@ class StoredLevel:
     it, so that the map travels through main memory once less.
 
     Args:
-        values: (N, C, H, W) as the convolution left them.
-        finish: applies norm, activation and what is added to rows (first, last) in place; None
+        values: (N, C, H, W) as the convolution left them. norm_activate: applies norm, activation
+        and what is added to rows (first, last) in place; None
             where the values are finished.
     """
 
-    def __init__(self, values: Tensor, finish: Callable[[Tensor, int, int], None] | None) -> None:
+    def __init__(
+        self, values: Tensor, norm_activate: Callable[[Tensor, int, int], None] | None
+    ) -> None:
         self.values = values
         self.height = int(values.shape[2])
-        self._finish = finish
-        self._finished = self.height if finish is None else 0
+        self._norm_activate = norm_activate
+        self._activated_rows = self.height if norm_activate is None else 0
 
     def read(self, first: int, last: int) -> Tensor:
         """See `Level`."""
-        if self._finish is not None and last > self._finished:
-            self._finish(self.values[:, :, self._finished : last], self._finished, last)
-            self._finished = last
+        if self._norm_activate is not None and last > self._activated_rows:
+            self._norm_activate(
+                self.values[:, :, self._activated_rows : last], self._activated_rows, last
+            )
+            self._activated_rows = last
         return self.values[:, :, first:last]
 
 
@@ -58,23 +62,23 @@ class RecomputedLevel:
     Args:
         height: number of its rows.
         convolve: rows (first, last) as the convolution leaves them.
-        finish: applies norm and activation to rows (first, last) in place.
+        norm_activate: applies norm and activation to rows (first, last) in place.
     """
 
     def __init__(
         self,
         height: int,
         convolve: Callable[[int, int], Tensor],
-        finish: Callable[[Tensor, int, int], None],
+        norm_activate: Callable[[Tensor, int, int], None],
     ) -> None:
         self.height = height
         self._convolve = convolve
-        self._finish = finish
+        self._norm_activate = norm_activate
 
     def read(self, first: int, last: int) -> Tensor:
         """See `Level`."""
         rows = self._convolve(first, last)
-        self._finish(rows, first, last)
+        self._norm_activate(rows, first, last)
         return rows
 
 
@@ -96,7 +100,7 @@ class ShuffledLevel:
         return rows[:, :, first - 2 * above : last - 2 * above]
 
 
-def finish_rows(
+def norm_activate_rows(
     rows: Tensor, affine: Affine | None, slope: float | None, added: Tensor | None = None
 ) -> None:
     """Apply norm, activation and residual sum to rows of a map in place, computed in float32.

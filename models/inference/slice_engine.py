@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from models.cubic import beside_cubic
+from models.fused.activation import INFERENCE_BAND_VALUES
 from models.fused.output_layer import EDGE
 from models.fused.statistics import Moments, measure
 from models.inference.levels import (
@@ -31,16 +32,13 @@ from models.inference.levels import (
     ShuffledLevel,
     StoredLevel,
     convolve_rows,
-    finish_rows,
+    norm_activate_rows,
 )
 from models.inference.norm_scope import PixelWeights
 from models.inference.stages import Stage, read_stages
 from models.networks import SRGenerator
 
-# Values of a band's feature map. On a CPU a few copies of it stay in the cache (docs/inference.md
-# has the measurement); a GPU wants few, large launches.
-CPU_BAND_VALUES = 1 << 19
-GPU_BAND_VALUES = 1 << 26
+GPU_BAND_VALUES = 1 << 26  # values of a band's map: a GPU wants few, large launches
 # A band whose maps below are computed anew repeats their margins, so on a CPU it is taken higher.
 RECOMPUTED_FACTOR = 8
 GLIBC_LIMIT = (32 << 20) - (1 << 16)  # bytes; a block of 32 MB with its header is too large
@@ -85,11 +83,11 @@ class SliceEngine:
         self.device = device
         self.dtype = dtype
         self.memory_format = memory_format
-        self.band_values = GPU_BAND_VALUES if device.type == "cuda" else CPU_BAND_VALUES
-        self._finish_rows: Callable[..., None] = finish_rows
+        self.band_values = GPU_BAND_VALUES if device.type == "cuda" else INFERENCE_BAND_VALUES
+        self._norm_activate_rows: Callable[..., None] = norm_activate_rows
         self._measure: Callable[..., Moments] = measure
         if compiled:
-            self._finish_rows = torch.compile(finish_rows, dynamic=True)
+            self._norm_activate_rows = torch.compile(norm_activate_rows, dynamic=True)
             self._measure = torch.compile(measure, dynamic=True)
         self._buffers: dict[str, Tensor] = {}
         if device.type == "cpu":
@@ -193,7 +191,7 @@ class SliceEngine:
         """Convolve a whole level into a buffer and gather its statistics on the way."""
         values = self._buffer(buffer, stage.channels, factor)
         affine = self._sweep(stage, source, norms, factor, values)
-        return StoredLevel(values, partial(self._finish, stage, affine, added))
+        return StoredLevel(values, partial(self._norm_activate, stage, affine, added))
 
     def _recompute(
         self, stage: Stage, source: Level, norms: NormSource, factor: int
@@ -203,10 +201,10 @@ class SliceEngine:
         return RecomputedLevel(
             source.height,
             partial(_convolve, stage, source),
-            partial(self._finish, stage, affine, None),
+            partial(self._norm_activate, stage, affine, None),
         )
 
-    def _finish(
+    def _norm_activate(
         self,
         stage: Stage,
         affine: Affine | None,
@@ -216,7 +214,7 @@ class SliceEngine:
         last: int,
     ) -> None:
         block_input = None if added is None else added.read(first, last)
-        self._finish_rows(raw, affine, stage.slope, block_input)
+        self._norm_activate_rows(raw, affine, stage.slope, block_input)
 
     def _sweep(
         self, stage: Stage, source: Level, norms: NormSource, factor: int, values: Tensor | None

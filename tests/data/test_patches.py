@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.patches import CONSTANT_PATCH_NOISE, Choice, PatchSource, enliven
+from data.patches import CONSTANT_PATCH_NOISE, Choice, PatchSource, noise_if_constant
 from data.sampling import item_generator
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
@@ -12,19 +12,19 @@ from data.windows import IntensityWindow
 @pytest.mark.parametrize("value", [-1.0, 0.25, 1.0])
 def test_a_constant_patch_gets_a_little_noise(value: float) -> None:
     patch = np.full((32, 32), value, dtype=np.float32)
-    noisy = enliven(patch, item_generator(0, 1, 2))
+    noisy = noise_if_constant(patch, item_generator(0, 1, 2))
     assert noisy.dtype == np.float32
     assert noisy.min() < noisy.max()
     assert np.abs(noisy - value).max() < 6 * CONSTANT_PATCH_NOISE
     assert noisy.min() >= -1
     assert noisy.max() <= 1
-    np.testing.assert_array_equal(noisy, enliven(patch, item_generator(0, 1, 2)))
+    np.testing.assert_array_equal(noisy, noise_if_constant(patch, item_generator(0, 1, 2)))
 
 
 def test_any_other_patch_is_left_alone() -> None:
     patch = np.zeros((8, 8), dtype=np.float32)
     patch[0, 0] = 1e-3
-    assert enliven(patch, item_generator(0)) is patch
+    assert noise_if_constant(patch, item_generator(0)) is patch
 
 
 def source(rows: int, pixels: int | None = None) -> PatchSource:

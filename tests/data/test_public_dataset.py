@@ -87,7 +87,7 @@ def test_noise_falls_on_a_tenth_of_the_low_resolution_patches_only() -> None:
     array = np.full((1, 40, 50), -250, np.int16)  # 0 in [-1, 1]
     changes = {"clinical": [(make_volume(array), None)], "patches_per_volume": 1000}
     items = list(make_dataset(**changes))
-    # Constant patches carry noise of sigma 0.01, see data.patches.enliven.
+    # Constant patches carry noise of sigma 0.01, see data.patches.noise_if_constant.
     assert all(item["micro"].std() < 0.02 for item in items)
     noisy = [item["clinical"] for item in items if item["clinical"].std() > 0.02]
     assert 70 < len(noisy) < 130

@@ -107,7 +107,7 @@ def test_clinical_patches_lie_inside_the_mask() -> None:
     mask[2, 4:18, 9:30] = 1
     array = np.where(mask > 0, 500, -1000).astype(np.int16)
     dataset = make_dataset(clinical=[(make_volume(array, "ct.nii.gz"), mask)], micro_mix=0.0)
-    # Constant patches carry a little noise, see data.patches.enliven.
+    # Constant patches carry a little noise, see data.patches.noise_if_constant.
     assert all(item["clinical"].min() > 0.9 for item in dataset)
 
 

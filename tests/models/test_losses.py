@@ -14,9 +14,9 @@ from models.losses import (
     clinical_consistency,
     enlarge_identity,
     enlarge_nearest,
-    enliven,
     gradient_penalty,
     micro_consistency,
+    noise_where_constant,
     pool,
     random_crop,
     ssim,
@@ -155,6 +155,6 @@ def test_only_constant_images_get_noise() -> None:
     flat = torch.full((1, 1, 8, 8), -1.0)
     flat[0, 0, 3, 3] += 1e-4
     grey = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
-    found = enliven(torch.cat([flat, grey]))
+    found = noise_where_constant(torch.cat([flat, grey]))
     assert torch.equal(found[1], grey[0])
     assert 0.005 < float((found[0] - flat[0]).std()) < 0.02

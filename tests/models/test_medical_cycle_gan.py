@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from training_helpers import tiny_batch, tiny_model, tiny_options
 
-from data.patches import enliven
+from data.patches import noise_if_constant
 from data.sampling import item_generator
 from models.base_model import residual_blocks
 from models.medical_cycle_gan import LOGGED, LOSSES, MODELS
@@ -240,7 +240,7 @@ def test_noise_keeps_the_gradient_of_an_empty_patch_small() -> None:
     """A constant patch stays constant in every layer, where its gradient explodes."""
     empty = np.full((32, 32), -1.0, dtype=np.float32)
     largest = {}
-    for name, patch in (("empty", empty), ("noisy", enliven(empty, item_generator(0)))):
+    for name, patch in (("empty", empty), ("noisy", noise_if_constant(empty, item_generator(0)))):
         model = tiny_model("--engine", "eager")
         model.set_input({**tiny_batch(count=1), "clinical": torch.from_numpy(patch)[None, None]})
         model.forward()

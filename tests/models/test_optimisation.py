@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.optimisation import make_scheduler, step_scheduler, take_up_rate
+from models.optimisation import make_scheduler, resume_rate, step_scheduler
 
 
 def rates(policy: str, epochs: int, niter: int, niter_decay: int, **settings: int) -> list[float]:
@@ -56,7 +56,7 @@ def test_a_finished_run_that_is_prolonged_learns_again() -> None:
     prolonged = make_scheduler(longer, "linear", 6, 2, 1, 1)
     longer.load_state_dict(optimizer.state_dict())
     prolonged.load_state_dict(scheduler.state_dict())
-    take_up_rate(longer, prolonged, 1.0, 1.0)
+    resume_rate(longer, prolonged, 1.0, 1.0)
     assert longer.param_groups[0]["lr"] == 1.0
-    take_up_rate(longer, prolonged, 1.0, 0.25)
+    resume_rate(longer, prolonged, 1.0, 0.25)
     assert longer.param_groups[0]["lr"] == 0.25

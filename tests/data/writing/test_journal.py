@@ -39,8 +39,8 @@ def partial(tmp_path: Path) -> Path:
 
 
 def slices_taken_up(partial: Path) -> int:
-    """Slices of the state that is taken up, -1 for none."""
-    state = Journal(partial, KEY).take_up(START, partial)
+    """Slices of the state that is resumed, -1 for none."""
+    state = Journal(partial, KEY).resume(START, partial)
     assert state in [None, *states_of(CONTENTS)]
     return -1 if state is None else state.slices
 
@@ -109,7 +109,7 @@ def test_missing_files(partial: Path) -> None:
 
 
 def test_another_start(partial: Path) -> None:
-    assert Journal(partial, KEY).take_up(states_of([b"Header"])[0], partial) is None
+    assert Journal(partial, KEY).resume(states_of([b"Header"])[0], partial) is None
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3])
@@ -135,9 +135,9 @@ def test_not_open(partial: Path) -> None:
 def test_another_key(partial: Path) -> None:
     other = {"format": 1, "run": {"weights": "3c4d", "options": {"scale": 8, "seed": 0}}}
     with pytest.raises(UserError) as caught:
-        Journal(partial, other).take_up(START, partial)
+        Journal(partial, other).resume(START, partial)
     assert str(caught.value) == (
-        f"{partial} cannot be taken up, it was begun by another kind of run: "
+        f"{partial} cannot be resumed, it was begun by another kind of run: "
         'run.weights was "1a2b", is now "3c4d": run without --resume to start anew'
     )
     assert slices_taken_up(partial) == 3

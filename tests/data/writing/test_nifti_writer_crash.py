@@ -1,4 +1,4 @@
-"""NIfTI writer after kills, power losses and full disks: what can be taken up is taken up."""
+"""NIfTI writer after kills, power losses and full disks: what can be resumed is resumed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_damaged_slice(output: Path, unbroken: bytes, damage: str, slices: int) 
 
 
 @pytest.mark.parametrize("lost", ["partial", "journal", "header", "both"])
-def test_nothing_to_take_up(output: Path, unbroken: bytes, lost: str) -> None:
+def test_nothing_to_resume(output: Path, unbroken: bytes, lost: str) -> None:
     stop_after(output, 3)
     if lost in ("partial", "both"):
         partial_of(output).unlink()
@@ -172,7 +172,7 @@ def test_killed_runs(output: Path) -> None:
     command = [sys.executable, "-c", KILLED_RUN, str(output), str(slices)]
     lines = 0
     for _ in range(4):
-        # Each run gets some slices further, so that the next has something to take up; it halts
+        # Each run gets some slices further, so that the next has something to resume; it halts
         # before the end, should this process be too busy to kill it sooner.
         with subprocess.Popen([*command, str(lines + 16)], cwd=ROOT) as run:
             lines = wait_for_lines(journal_of(output), lines + moments.randint(3, 8), run)

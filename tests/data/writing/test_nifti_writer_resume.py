@@ -1,4 +1,4 @@
-"""NIfTI writer taken up again: the bytes are those of an unbroken run."""
+"""NIfTI writer resumed: the bytes are those of an unbroken run."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_another_run(output: Path, options: dict[str, Any], difference: str) -> 
     with pytest.raises(UserError) as caught:
         write(output, resume=True, **options)
     message = str(caught.value)
-    assert message.startswith(f"{partial_of(output)} cannot be taken up")
+    assert message.startswith(f"{partial_of(output)} cannot be resumed")
     assert difference in message
     assert message.endswith("run without --resume to start anew")
     assert "\n" not in message

@@ -1,4 +1,4 @@
-"""PartialFile: header, slices and end, taken up where its journal and its bytes agree."""
+"""PartialFile: header, slices and end, resumed where its journal and its bytes agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run that is taken up shares with the earlier one, to the last bit."""
+"""What a run that is resumed shares with the earlier one, to the last bit."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ def test_a_broken_run_leaves_nothing_that_looks_finished(
     resolver.fail_at = 2
     with pytest.raises(MemoryError):
         run(tmp_path, "--input", str(path))
-    # What is left can be taken up by --resume, and is called what it is.
+    # What is left can be resumed by --resume, and is called what it is.
     assert sorted(p.name for p in (tmp_path / "results").iterdir()) == [
         f"{name}.nii.gz.partial{ending}"
         for name in ("SR", "clinical")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import models.fused.activation
-from models.fused.activation import BehindActivation, finish, known, rows_at_once
+from models.fused.activation import BehindActivation, known_slope, norm_activate, rows_at_once
 from models.fused.statistics import measure
 
 EPS = 1e-5
@@ -40,7 +40,7 @@ def test_gradients_that_come_in_bands(
     slope: float | str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(models.fused.activation, "CPU_BAND_VALUES", 100)
+    monkeypatch.setattr(models.fused.activation, "TRAINING_BAND_VALUES", 100)
     x = raw_map().requires_grad_(True)
     parameter = torch.full((1,), 0.25, dtype=torch.float64, requires_grad=True)
     chosen = parameter if slope == "trained" else slope
@@ -48,7 +48,9 @@ def test_gradients_that_come_in_bands(
     expected = layers(x, normed, chosen)
     norm = measure(x.detach()).affine(EPS, torch.float64) if normed else None
     trained = chosen.detach() if isinstance(chosen, Tensor) else chosen
-    torch.testing.assert_close(finish(x.detach(), norm, known(trained)), expected.detach())
+    torch.testing.assert_close(
+        norm_activate(x.detach(), norm, known_slope(trained)), expected.detach()
+    )
 
     behind = BehindActivation(x.detach(), norm, trained)
     total = torch.zeros_like(x)
@@ -69,22 +71,22 @@ def test_gradients_that_come_in_bands(
 def test_finished_rows_are_no_view_of_the_kept_map() -> None:
     x = raw_map()
     before = x.clone()
-    finish(x, None, 0.0)
-    finish(x, (torch.ones(()), torch.zeros(())), 0.1)
+    norm_activate(x, None, 0.0)
+    norm_activate(x, (torch.ones(()), torch.zeros(())), 0.1)
     assert torch.equal(x, before)
 
 
 def test_a_parameter_is_read_on_the_cpu_alone() -> None:
-    assert known(torch.tensor([0.25])) == 0.25
-    assert known(0.2) == 0.2
-    assert known(None) is None
+    assert known_slope(torch.tensor([0.25])) == 0.25
+    assert known_slope(0.2) == 0.2
+    assert known_slope(None) is None
     elsewhere = torch.empty(1, device="meta")
-    assert known(elsewhere) is elsewhere
+    assert known_slope(elsewhere) is elsewhere
 
 
 def test_a_band_has_so_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.fused.activation, "CPU_BAND_VALUES", 2 * 3 * 7 * 5 + 3)
+    monkeypatch.setattr(models.fused.activation, "TRAINING_BAND_VALUES", 2 * 3 * 7 * 5 + 3)
     assert rows_at_once(raw_map()) == 5
-    monkeypatch.setattr(models.fused.activation, "CPU_BAND_VALUES", 1)
+    monkeypatch.setattr(models.fused.activation, "TRAINING_BAND_VALUES", 1)
     assert rows_at_once(raw_map()) == 1
     assert rows_at_once(torch.empty(2, 3, 20, 7, device="meta")) in (1, 20)

@@ -8,25 +8,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.fused.bands import (
-    Geometry,
+    ConvolutionSettings,
     arguments,
     cut_into_bands,
-    fold,
+    pad_rows,
     result_shape,
-    spread,
+    unpad_gradient,
 )
 
 GEOMETRIES = {
-    "mirrored": (Geometry(reflect=1), (5, 4, 3, 3)),
-    "mirrored widely": (Geometry(reflect=3), (5, 4, 7, 7)),
-    "zeros": (Geometry(padding=1), (5, 4, 3, 3)),
-    "shuffled": (Geometry(padding=1, shuffled=True), (5, 1, 3, 3)),
-    "output": (Geometry(stride=2, unshuffled=True), (16, 4, 6, 6)),
-    "narrow": (Geometry(), (5, 4, 1, 1)),
-    "strided": (Geometry(stride=2, padding=1), (5, 4, 3, 3)),
-    "even kernel": (Geometry(padding=1), (5, 4, 4, 4)),
+    "mirrored": (ConvolutionSettings(reflect=1), (5, 4, 3, 3)),
+    "mirrored widely": (ConvolutionSettings(reflect=3), (5, 4, 7, 7)),
+    "zeros": (ConvolutionSettings(padding=1), (5, 4, 3, 3)),
+    "shuffled": (ConvolutionSettings(padding=1, shuffled=True), (5, 1, 3, 3)),
+    "output": (ConvolutionSettings(stride=2, unshuffled=True), (16, 4, 6, 6)),
+    "narrow": (ConvolutionSettings(), (5, 4, 1, 1)),
+    "strided": (ConvolutionSettings(stride=2, padding=1), (5, 4, 3, 3)),
+    "even kernel": (ConvolutionSettings(padding=1), (5, 4, 4, 4)),
     "transposed": (
-        Geometry(stride=2, padding=1, transposed=True, output_padding=1),
+        ConvolutionSettings(stride=2, padding=1, transposed=True, output_padding=1),
         (4, 5, 3, 3),
     ),
 }
@@ -51,7 +51,7 @@ def test_bands_cover_each_row_once_and_give_the_whole(name: str, values: int) ->
     def convolved(parts: list) -> Tensor:
         rows = [
             torch.ops.aten.convolution(
-                spread(x[:, :, band.low : band.high], band, geometry),
+                pad_rows(x[:, :, band.low : band.high], band, geometry),
                 kernel,
                 None,
                 *arguments(geometry),
@@ -75,10 +75,10 @@ def test_fold_is_the_adjoint_of_spread(name: str, values: int, width: int) -> No
     shape = result_shape(x.shape, torch.Size(weight), geometry)
     for band in cut_into_bands(x.shape, shape[2], geometry, values):
         rows = x[:, :, band.low : band.high].clone().requires_grad_(True)
-        read = spread(rows, band, geometry)
+        read = pad_rows(rows, band, geometry)
         given = torch.randn(read.shape, dtype=torch.float64)
         (expected,) = (given,) if read is rows else torch.autograd.grad(read, rows, given)
-        found = fold(given.clone(), band, geometry, width)
+        found = unpad_gradient(given.clone(), band, geometry, width)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 

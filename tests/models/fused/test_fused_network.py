@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Callable[[], Network], tuple[int, int, int]]] = {
 @pytest.fixture(params=[0, 1 << 10, 1 << 13], ids=["whole", "low bands", "bands"])
 def bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole maps as on a GPU, and bands of two heights."""
-    monkeypatch.setattr(models.fused.activation, "CPU_BAND_VALUES", request.param)
+    monkeypatch.setattr(models.fused.activation, "TRAINING_BAND_VALUES", request.param)
 
 
 def made(case: str, dtype: torch.dtype) -> tuple[Network, Tensor]:

@@ -9,7 +9,7 @@ from models.fused.output_layer import (
     BLOCK,
     EDGE,
     OutputConvolution,
-    reflect_unshuffled,
+    pad_unshuffled,
     unshuffled_kernel,
 )
 
@@ -83,7 +83,7 @@ def test_the_kernel_holds_the_weights_once_for_each_output_pixel() -> None:
 def test_mirroring_the_unshuffled_map_mirrors_its_image(dim: int, length: int) -> None:
     rows = level(length, length, 2)
     before, after = EDGE, EDGE + length % 2
-    image = F.pixel_shuffle(reflect_unshuffled(rows, dim, before, after), 2)
+    image = F.pixel_shuffle(pad_unshuffled(rows, dim, before, after), 2)
     # Of four mirrored image rows the kernel sees three.
     seen = slice(1, 4 + 2 * length + 3)
     sides = (0, 0, 3, 3) if dim == 2 else (3, 3, 0, 0)
@@ -96,10 +96,10 @@ def test_mirroring_the_unshuffled_map_mirrors_its_image(dim: int, length: int) -
 def test_mirroring_leaves_its_source_alone() -> None:
     rows = level(4, 5)
     before = rows.clone()
-    reflect_unshuffled(rows, 2, 2, 2)
-    reflect_unshuffled(rows, 3, 2, 3)
+    pad_unshuffled(rows, 2, 2, 2)
+    pad_unshuffled(rows, 3, 2, 3)
     assert torch.equal(rows, before)
-    assert reflect_unshuffled(rows, 2, 0, 0) is rows
+    assert pad_unshuffled(rows, 2, 0, 0) is rows
 
 
 def test_half_precision_gives_float32_within_the_range() -> None:

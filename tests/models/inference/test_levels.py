@@ -13,7 +13,7 @@ from models.inference.levels import (
     ShuffledLevel,
     StoredLevel,
     convolve_rows,
-    finish_rows,
+    norm_activate_rows,
 )
 
 pytest_plugins = ["engine_fixtures"]
@@ -109,7 +109,7 @@ def test_rows_are_finished_by_norm_activation_and_sum(
     before = expected if added is None else added.clone()
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 0.03)):
         rows = raw.to(dtype).contiguous(memory_format=torch.channels_last)
-        finish_rows(rows, affine, slope, None if added is None else added.to(dtype))
+        norm_activate_rows(rows, affine, slope, None if added is None else added.to(dtype))
         assert rows.dtype == dtype
         torch.testing.assert_close(rows.float(), expected, atol=tolerance, rtol=tolerance)
     assert added is None or torch.equal(added, before)
@@ -118,7 +118,7 @@ def test_rows_are_finished_by_norm_activation_and_sum(
 def test_rows_are_finished_in_place_in_the_map() -> None:
     whole = values()
     before = whole.clone()
-    finish_rows(whole[:, :, 3:5], None, 0.0)
+    norm_activate_rows(whole[:, :, 3:5], None, 0.0)
     assert torch.equal(whole[:, :, 3:5], before[:, :, 3:5].relu())
     assert torch.equal(whole[:, :, :3], before[:, :, :3])
     assert torch.equal(whole[:, :, 5:], before[:, :, 5:])
