@@ -17,6 +17,8 @@ from models.cubic import enlarge_cubic
 RESIDUAL_KERNEL_PADDING = 1
 EDGE_PADDING = 3  # the 7x7 convolutions at both ends
 SKIPS = ("none", "cubic")
+PHASES = 4  # of PixelShuffle(2): the pixels that it makes of one
+PART = 4  # layers: padding or none, convolution, norm, shuffle or none, activation
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:
@@ -86,21 +88,21 @@ class SRGenerator(nn.Module):
             "norm": norm,
             "skip": skip,
         }
-        layers: list[nn.Module] = [
+        layers: list[nn.Module] = [  # the stem
             nn.ReflectionPad2d(EDGE_PADDING),
             nn.Conv2d(1, ngf, 7),
             make_norm(norm, ngf),
             nn.PReLU(),
         ]
         layers += [ResidualBlock(ngf, norm) for _ in range(blocks)]
-        layers += [
+        layers += [  # what merges the blocks' result
             nn.ReflectionPad2d(1),
             nn.Conv2d(ngf, ngf, 3),
             make_norm(norm, ngf),
             nn.PReLU(),
         ]
         channels = ngf
-        for _ in range(sampling_times):
+        for _ in range(sampling_times):  # upsampling, the pixel-shuffle tail
             layers += [
                 nn.Conv2d(channels, 2 * channels, 3, padding=1),
                 make_norm(norm, 2 * channels),
@@ -111,6 +113,40 @@ class SRGenerator(nn.Module):
         ending = nn.Tanh() if skip == "none" else nn.Identity()
         layers += [nn.ReflectionPad2d(EDGE_PADDING), nn.Conv2d(channels, 1, 7), ending]
         self.model = nn.Sequential(*layers)
+
+    # The parts of `model`, for engines that run them apart. All but the blocks and the output are
+    # four layers long.
+
+    @property
+    def stem(self) -> nn.Sequential:
+        """7x7 convolution from the image."""
+        return self.model[:PART]
+
+    @property
+    def blocks(self) -> list[ResidualBlock]:
+        """The residual blocks."""
+        return [layer for layer in self.model if isinstance(layer, ResidualBlock)]
+
+    @property
+    def merge(self) -> nn.Sequential:
+        """3x3 convolution behind the blocks, the end of the trunk."""
+        first = PART + len(self.blocks)
+        return self.model[first : first + PART]
+
+    @property
+    def trunk(self) -> nn.Sequential:
+        """Stem, blocks and merge: all that works at the size of the input."""
+        return self.model[: PART + len(self.blocks) + PART]
+
+    @property
+    def upsampling(self) -> nn.Sequential:
+        """n times a 3x3 convolution and a pixel shuffle."""
+        return self.model[len(self.trunk) : -len(self.output)]
+
+    @property
+    def output(self) -> nn.Sequential:
+        """7x7 convolution to the image, and tanh where there is no skip."""
+        return self.model[-3:]
 
     @property
     def scale(self) -> int:
@@ -289,9 +325,7 @@ def start_without_checkerboard(generator: SRGenerator) -> None:
     The new network then enlarges as nearest neighbour does, and its output has no grid to unlearn
     (ICNR: Aitken et al., arXiv 1707.02937). In place.
     """
-    layers = list(generator.model)
-    for layer, shuffle in zip(layers, layers[2:], strict=False):
-        if isinstance(shuffle, nn.PixelShuffle) and isinstance(layer, nn.Conv2d):
-            phases = shuffle.upscale_factor**2
-            first = layer.weight.detach()[::phases]
-            layer.weight.data.copy_(first.repeat_interleave(phases, dim=0))
+    for layer in generator.upsampling:
+        if isinstance(layer, nn.Conv2d):
+            first = layer.weight.detach()[::PHASES]
+            layer.weight.data.copy_(first.repeat_interleave(PHASES, dim=0))

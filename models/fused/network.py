@@ -14,28 +14,25 @@ from models.fused.bands import ConvolutionSettings
 from models.fused.convolution import FusedConvolution, NormActivate
 from models.fused.output_layer import BLOCK, unshuffled_kernel
 from models.fused.statistics import widened
-from models.networks import ResidualBlock, SRGenerator
+from models.networks import SRGenerator
+from models.stages import Stage, read_stages
 
 OUTPUT_KERNEL = 7
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A map as a convolution left it, and what is still to be done to it.
+    """A map as a convolution left it, and the norm and activation still to be applied to it.
 
     Attributes:
         values: (N, C, H, W).
         norm: instance norm as (scale, shift).
         slope: of the activation below zero.
-        shuffled: whether PixelShuffle(2) comes next.
-        reflect: rows and columns to mirror on each side.
     """
 
     values: Tensor
     norm: tuple[Tensor, Tensor] | None = None
     slope: Tensor | float | None = None
-    shuffled: bool = False
-    reflect: int = 0
 
     def norm_activate(self, added: Tensor | None = None) -> Tensor:
         """Norm and activation applied, `added` added."""
@@ -81,69 +78,74 @@ def run_fused(layers: Iterable[nn.Module], images: Tensor, dtype: torch.dtype) -
     Returns:
         float32 (N, 1, h, w).
     """
-    return widened(advance(layers, Pending(images), dtype).norm_activate())
-
-
-def advance(layers: Iterable[nn.Module], pending: Pending, dtype: torch.dtype) -> Pending:
-    """Take a map through layers, of which each convolution does what stands before it."""
-    sequence = list(layers)
-    for layer, following in zip(sequence, [*sequence[1:], None], strict=True):
-        if isinstance(layer, nn.ReflectionPad2d):
-            pending = replace(pending, reflect=layer.padding[0])
-        elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            eps = following.eps if isinstance(following, nn.InstanceNorm2d) else None
-            pending = convolve(pending, layer, dtype, eps)
-        elif isinstance(layer, ResidualBlock):
+    pending = Pending(images)
+    for stage in read_stages(layers):
+        if isinstance(stage, Stage):
+            pending = run_stage(stage, pending, dtype)
+        else:
             block_input = pending.norm_activate()
-            inner = advance(layer.conv_block, Pending(block_input), dtype)
+            inner = Pending(block_input)
+            for half in stage:
+                inner = run_stage(half, inner, dtype)
             pending = Pending(inner.norm_activate(block_input))
-        elif isinstance(layer, nn.PixelShuffle):
-            pending = replace(pending, shuffled=True)
-        elif isinstance(layer, nn.PReLU):
-            pending = replace(pending, slope=layer.weight)
-        elif isinstance(layer, nn.LeakyReLU):
-            pending = replace(pending, slope=float(layer.negative_slope))
-        elif isinstance(layer, nn.ReLU):
-            pending = replace(pending, slope=0.0)
-        elif isinstance(layer, nn.Tanh):
-            pending = Pending(torch.tanh(widened(pending.norm_activate())))
-        elif not isinstance(layer, nn.InstanceNorm2d | nn.Identity):
-            raise ValueError(f"expected a layer of this project's networks, got {layer}")
-    return pending
+    return widened(pending.norm_activate())
+
+
+def run_stage(stage: Stage, pending: Pending, dtype: torch.dtype) -> Pending:
+    """Apply a stage's convolution to what is pending before it; its norm and activation stay so."""
+    if isinstance(stage.norm, nn.BatchNorm2d):
+        raise ValueError(f"expected instance norm or none, got {stage.norm}")
+    eps = None if stage.norm is None else stage.norm.eps
+    if stage.shuffled and stage.reflect:
+        result = run_output_layer(stage, pending, dtype)
+    else:
+        layer = stage.convolution
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        settings = ConvolutionSettings(
+            layer.stride[0],
+            int(layer.padding[0]),
+            stage.reflect,
+            stage.shuffled,
+            transposed=transposed,
+            output_padding=int(layer.output_padding[0]) if transposed else 0,
+        )
+        result = convolve(pending, layer.weight, stage.bias, settings, dtype, eps)
+    result = replace(result, slope=stage.slope)
+    return Pending(torch.tanh(widened(result.norm_activate()))) if stage.tanh else result
+
+
+def run_output_layer(stage: Stage, pending: Pending, dtype: torch.dtype) -> Pending:
+    """SRGenerator's last convolution, taken on the map before its shuffle.
+
+    With S the pixel shuffle by 2, the layer is W * pad(S(x)), a 7x7 kernel W on twice the rows and
+    columns. S only moves values, so the same sum is S4(K * pad'(x)): K has the 49 weights of W in
+    each of 16 channels, shifted by their pixel of a 4 x 4 block, and S4 lays the 16 results side by
+    side (models/fused/output_layer.py has K and pad'). K is gathered from W here, so that its
+    gradient goes back to W: weight t of W, counted from 1, stands wherever `taps` says t, and 0
+    where it says 0.
+    """
+    weight = stage.convolution.weight
+    kernel = torch.cat([weight.new_zeros(1), weight.flatten()])[taps(weight.shape[1])]
+    settings = ConvolutionSettings(stride=2, unshuffled=True)
+    bias = stage.bias.repeat(BLOCK * BLOCK)
+    blocks = convolve(pending, kernel, bias, settings, dtype, None).values
+    height, width = pending.values.shape[2:]
+    return Pending(F.pixel_shuffle(blocks, BLOCK)[:, :, : 2 * height, : 2 * width])
 
 
 def convolve(
     pending: Pending,
-    layer: nn.Conv2d | nn.ConvTranspose2d,
+    weight: Tensor,
+    bias: Tensor,
+    settings: ConvolutionSettings,
     dtype: torch.dtype,
     eps: float | None,
 ) -> Pending:
-    """Apply one convolution to what is pending before it; `eps` of the norm behind it or None."""
-    weight, bias = layer.weight, layer.bias
-    if bias is None:
-        raise ValueError(f"expected a convolution with bias, got {layer}")
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    is_output = pending.shuffled and pending.reflect > 0
-    if is_output:
-        weight = torch.cat([weight.new_zeros(1), weight.flatten()])[taps(weight.shape[1])]
-        bias = bias.repeat(BLOCK * BLOCK)
-        geometry = ConvolutionSettings(stride=2, unshuffled=True)
-    else:
-        geometry = ConvolutionSettings(
-            layer.stride[0],
-            int(layer.padding[0]),
-            pending.reflect,
-            pending.shuffled,
-            transposed=transposed,
-            output_padding=int(layer.output_padding[0]) if transposed else 0,
-        )
+    """One convolution together with what is pending before it; `eps` of the norm behind it."""
     scale, shift = pending.norm or (None, None)
     values, own_scale, own_shift = FusedConvolution.apply(
-        pending.values, scale, shift, pending.slope, weight, bias, geometry, dtype, eps
+        pending.values, scale, shift, pending.slope, weight, bias, settings, dtype, eps
     )
-    if is_output:
-        height, width = pending.values.shape[2:]
-        return Pending(F.pixel_shuffle(values, BLOCK)[:, :, : 2 * height, : 2 * width])
     return Pending(values, None if eps is None else (own_scale, own_shift))
 
 

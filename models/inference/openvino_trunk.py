@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.fused.statistics import SMALLEST_COUNT
 from models.inference.norm_scope import PixelWeights
-from models.networks import ResidualBlock, SRGenerator
+from models.networks import SRGenerator
 from util.errors import UserError
 
 TRACED_EDGE = 16
@@ -72,9 +72,7 @@ class OpenVinoTrunk:
     def __init__(
         self, generator: SRGenerator, precision: str = "fp32", cache_dir: Path | None = None
     ) -> None:
-        blocks = sum(isinstance(layer, ResidualBlock) for layer in generator.model)
-        # Stem (4 layers), residual blocks, and the 3x3 convolution behind them (4 layers).
-        self._layers = copy.deepcopy(generator.model[: 4 + blocks + 4]).eval()
+        self._layers = copy.deepcopy(generator.trunk).eval()
         self._hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         self._cache_dir = cache_dir
         # One graph for statistics of all pixels, one for those of weighted pixels: the first has

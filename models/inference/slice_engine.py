@@ -35,7 +35,7 @@ from models.inference.levels import (
     norm_activate_rows,
 )
 from models.inference.norm_scope import PixelWeights
-from models.inference.stages import Stage, read_stages
+from models.inference.stages import PreparedStage, prepare_stages
 from models.networks import SRGenerator
 
 GPU_BAND_VALUES = 1 << 26  # values of a band's map: a GPU wants few, large launches
@@ -78,7 +78,7 @@ class SliceEngine:
         memory_format: torch.memory_format = torch.channels_last,
         compiled: bool = False,
     ) -> None:
-        self.stages = read_stages(generator, device, dtype, memory_format)
+        self.stages = prepare_stages(generator, device, dtype, memory_format)
         self.scale = generator.scale
         self.device = device
         self.dtype = dtype
@@ -181,7 +181,7 @@ class SliceEngine:
 
     def _store(
         self,
-        stage: Stage,
+        stage: PreparedStage,
         source: Level,
         norms: NormSource,
         buffer: str,
@@ -194,7 +194,7 @@ class SliceEngine:
         return StoredLevel(values, partial(self._norm_activate, stage, affine, added))
 
     def _recompute(
-        self, stage: Stage, source: Level, norms: NormSource, factor: int
+        self, stage: PreparedStage, source: Level, norms: NormSource, factor: int
     ) -> RecomputedLevel:
         """Gather a level's statistics only; its rows are convolved again when they are read."""
         affine = self._sweep(stage, source, norms, factor, None)
@@ -206,7 +206,7 @@ class SliceEngine:
 
     def _norm_activate(
         self,
-        stage: Stage,
+        stage: PreparedStage,
         affine: Affine | None,
         added: StoredLevel | None,
         raw: Tensor,
@@ -217,7 +217,12 @@ class SliceEngine:
         self._norm_activate_rows(raw, affine, stage.slope, block_input)
 
     def _sweep(
-        self, stage: Stage, source: Level, norms: NormSource, factor: int, values: Tensor | None
+        self,
+        stage: PreparedStage,
+        source: Level,
+        norms: NormSource,
+        factor: int,
+        values: Tensor | None,
     ) -> Affine | None:
         """Apply a stage's convolution to all bands; returns its norm as scale and shift."""
         given = None if norms.given is None or stage.eps is None else norms.given
@@ -288,7 +293,7 @@ class SliceEngine:
         return flat[:numel].view(shape)
 
 
-def _convolve(stage: Stage, source: Level, first: int, last: int) -> Tensor:
+def _convolve(stage: PreparedStage, source: Level, first: int, last: int) -> Tensor:
     return convolve_rows(
         source, first, last, stage.weight, stage.bias, stage.padding, stage.reflect
     )

@@ -1,9 +1,4 @@
-"""The SR generator read as a list of stages: one convolution each, with what follows it.
-
-`SRGenerator.model` is one flat `nn.Sequential`, since its indices are the state-dict contract.
-The inference engine works band by band and needs the same layers grouped: padding, convolution,
-norm, activation. Only layers of `SRGenerator` are understood; nothing is guessed.
-"""
+"""The SR generator's stages with their weights as the inference engine computes with them."""
 
 from __future__ import annotations
 
@@ -14,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from models.fused.output_layer import OutputConvolution
-from models.networks import ResidualBlock, SRGenerator
+from models.networks import SRGenerator
+from models.stages import Residual, Stage, read_residual, read_stage, read_stages
 
 
 @dataclass(frozen=True)
-class Stage:
+class PreparedStage:
     """One convolution of the generator with its padding, norm and activation.
 
     Attributes:
@@ -47,7 +43,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Stages:
+class PreparedStages:
     """All stages of an SR generator, in their order.
 
     Attributes:
@@ -59,14 +55,14 @@ class Stages:
         skip: whether the cubic enlargement of the input is added to the output.
     """
 
-    stem: Stage
-    blocks: list[tuple[Stage, Stage]]
-    merge: Stage
-    upsampling: list[Stage]
+    stem: PreparedStage
+    blocks: list[tuple[PreparedStage, PreparedStage]]
+    merge: PreparedStage
+    upsampling: list[PreparedStage]
     output: OutputConvolution
     skip: bool
 
-    def in_order(self) -> Iterator[Stage]:
+    def in_order(self) -> Iterator[PreparedStage]:
         """Every stage but the output, first to last."""
         yield self.stem
         for pair in self.blocks:
@@ -75,13 +71,13 @@ class Stages:
         yield from self.upsampling
 
 
-def read_stages(
+def prepare_stages(
     generator: SRGenerator,
     device: torch.device,
     dtype: torch.dtype,
     memory_format: torch.memory_format,
-) -> Stages:
-    """Group the layers of `generator` and copy its weights for computing.
+) -> PreparedStages:
+    """Copy the weights of `generator` for computing, stage by stage.
 
     Args:
         generator: in evaluation mode; not changed.
@@ -89,70 +85,44 @@ def read_stages(
         dtype: type of the convolutions; norms stay in float32.
         memory_format: of the weights.
     """
-    layers = list(generator.model)
-    times = int(generator.architecture["sampling_times"])
 
-    def convolution(part: nn.Module) -> tuple[Tensor, Tensor]:
-        if not isinstance(part, nn.Conv2d) or part.bias is None:
-            raise ValueError(f"expected a convolution with bias, got {part}")
-        weight = part.weight.detach().to(device, dtype).contiguous(memory_format=memory_format)
-        return weight, part.bias.detach().to(device, dtype)
+    def convolution(stage: Stage) -> tuple[Tensor, Tensor]:
+        weight = stage.convolution.weight.detach().to(device, dtype)
+        return weight.contiguous(memory_format=memory_format), stage.bias.detach().to(device, dtype)
 
-    def stage(
-        conv: nn.Module,
-        norm: nn.Module,
-        activation: nn.Module | None,
-        reflect: bool = True,
-        shuffled: bool = False,
-    ) -> Stage:
-        weight, bias = convolution(conv)
-        return Stage(
+    def prepared(stage: Stage | Residual) -> PreparedStage:
+        if not isinstance(stage, Stage):
+            raise ValueError("expected a convolution, got a residual block")
+        weight, bias = convolution(stage)
+        slope = stage.slope
+        return PreparedStage(
             weight,
             bias,
             padding=int(weight.shape[2]) // 2,
-            reflect=reflect,
-            shuffled=shuffled,
-            eps=norm.eps if isinstance(norm, nn.InstanceNorm2d) else None,
-            fixed=_fixed_norm(norm, device),
-            slope=_slope(activation),
+            reflect=stage.reflect > 0,
+            shuffled=stage.shuffled,
+            eps=stage.norm.eps if isinstance(stage.norm, nn.InstanceNorm2d) else None,
+            fixed=_fixed_norm(stage.norm, device),
+            slope=float(slope.detach()) if isinstance(slope, Tensor) else slope,
         )
 
-    blocks = [layer.conv_block for layer in layers if isinstance(layer, ResidualBlock)]
-    merge = 4 + len(blocks)  # index of the reflection pad behind the blocks
-    first_up = merge + 4
-    upsampling = []
-    for step in range(times):
-        conv, norm, _shuffle, activation = layers[first_up + 4 * step : first_up + 4 * step + 4]
-        upsampling.append(stage(conv, norm, activation, reflect=False, shuffled=step > 0))
-    return Stages(
-        stem=stage(layers[1], layers[2], layers[3]),
-        blocks=[(stage(b[1], b[2], b[3]), stage(b[5], b[6], None)) for b in blocks],
-        merge=stage(layers[merge + 1], layers[merge + 2], layers[merge + 3]),
-        upsampling=upsampling,
-        output=OutputConvolution(
-            *convolution(layers[-2]), memory_format, tanh=isinstance(layers[-1], nn.Tanh)
-        ),
+    pairs = [read_residual(block) for block in generator.blocks]
+    output = read_stage(generator.output)
+    return PreparedStages(
+        stem=prepared(read_stage(generator.stem)),
+        blocks=[(prepared(first), prepared(second)) for first, second in pairs],
+        merge=prepared(read_stage(generator.merge)),
+        upsampling=[prepared(stage) for stage in read_stages(generator.upsampling)],
+        output=OutputConvolution(*convolution(output), memory_format, tanh=output.tanh),
         skip=generator.has_skip,
     )
 
 
-def _slope(activation: nn.Module | None) -> float | None:
-    if activation is None:
+def _fixed_norm(norm: nn.Module | None, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    if not isinstance(norm, nn.BatchNorm2d):
         return None
-    if isinstance(activation, nn.PReLU) and activation.weight.numel() == 1:
-        return float(activation.weight.detach())
-    if isinstance(activation, nn.ReLU):
-        return 0.0
-    raise ValueError(f"expected ReLU or PReLU with one parameter, got {activation}")
-
-
-def _fixed_norm(norm: nn.Module, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    if isinstance(norm, nn.InstanceNorm2d | nn.Identity):
-        return None
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
-        raise ValueError(f"expected instance, batch or no norm, got {norm}")
-    if norm.running_var is None:
-        raise ValueError(f"{norm} keeps no running variance")
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(f"expected a batch norm with running statistics, got {norm}")
     scale = norm.weight.detach().double() * torch.rsqrt(norm.running_var.double() + norm.eps)
     shift = norm.bias.detach().double() - norm.running_mean.double() * scale
     scale, shift = (part.float().to(device).view(1, -1, 1, 1) for part in (scale, shift))
