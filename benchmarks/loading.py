@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader
 from benchmarks.machine import machine_line
 from data.formats.readers import read_volume
 from data.opening import slice_digests
+from data.patches import PatchSettings
 from data.sampling import EpochSampler
-from data.training_data import all_axes
+from data.training_data import TrainingData, all_axes
 from data.unpaired_dataset import UnpairedDataset
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy, sampled_range
@@ -81,15 +82,23 @@ def measure(micro: list[Volume], workers: int, items: int) -> tuple[float, int]:
     """(items a second, largest memory of a worker)."""
     voxels = np.random.default_rng(SEED).integers(-1000, 500, (8, 256, 256)).astype(np.int16)
     clinical = Volume(voxels, np.diag([0.7, 0.7, 1.0, 1.0]), "clinical")
-    dataset = UnpairedDataset(
-        [(clinical, None)],
-        micro,
-        WindowPolicy("window", CLINICAL_WINDOW, IntensityWindow(0, 1 << 12)),
-        patch_size=PATCH,
+    windows = WindowPolicy("window", CLINICAL_WINDOW, IntensityWindow(0, 1 << 12))
+    settings = PatchSettings(
+        clinical_patch_size=PATCH,
+        micro_patch_size=PATCH * SCALE,
         scale=SCALE,
         patches_per_volume=items,
         seed=SEED,
+        micro_mix=0.25,
+        degradation="area",
+        flip=True,
+        serial=False,
+        fresh=True,
+        max_size=None,
+        sampling="by_volume",
+        match_spacing=False,
     )
+    dataset = UnpairedDataset(TrainingData([(clinical, None)], micro, windows, []), settings)
     sampler = EpochSampler(len(dataset), SEED)
     loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=workers)
     batches: Any = iter(loader)

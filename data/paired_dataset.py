@@ -5,13 +5,10 @@ Real clinical and micro-CT are never registered; the phantom's are (`python -m d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from data.patches import Choice, Item, PatchDataset, PatchSource, Sampling, epoch_length, to_tensor
+from data.patches import Choice, Item, PatchDataset, PatchSettings, PatchSource, to_tensor
+from data.training_data import TrainingData
 from data.volumes.volume import Volume
-from data.windows import IntensityWindow, WindowPolicy
+from data.windows import IntensityWindow
 from util.errors import UserError
 
 
@@ -21,63 +18,41 @@ class PairedDataset(PatchDataset):
     Items are {"clinical": (1, p, p), "micro": (1, p*k, p*k)}, float32 in [-1, 1], flipped alike.
 
     Args:
-        clinical: CT volumes, each with its lung mask (z, y, x) or None for everywhere. Patch
-            centres lie inside the mask.
-        truths: for each of them the same slices on a grid k times as fine in plane, in this order.
-        windows: gives each volume its intensity window.
-        patch_size: p, side of a clinical patch in pixels.
-        scale: k = 2^n.
-        patches_per_volume: items an epoch for each clinical volume.
-        seed: 0 to 2^64 - 1.
-        flip: mirror each pair at random, left-right and up-down.
-        fresh: False repeats the items of epoch 0 in every epoch.
-        max_size: upper limit for the items an epoch.
-        sampling: how often each volume is taken, see `data.patches.Choice`.
+        data: CT volumes with their lung masks (None for everywhere), inside which patch centres
+            lie; as micro-CT, for each of them the same slices on a grid k times as fine in plane,
+            in this order.
+        settings: how patches are drawn.
 
     Raises:
         UserError: no truth for a volume, or one of another size; no item, or no room for a patch.
     """
 
-    def __init__(
-        self,
-        clinical: Sequence[tuple[Volume, np.ndarray | None]],
-        truths: Sequence[Volume],
-        windows: WindowPolicy,
-        patch_size: int,
-        scale: int,
-        patches_per_volume: int,
-        seed: int,
-        flip: bool = True,
-        fresh: bool = True,
-        max_size: int | None = None,
-        sampling: Sampling = "by_volume",
-    ) -> None:
-        super().__init__(epoch_length(clinical, patches_per_volume, max_size), seed, fresh, flip)
-        if len(clinical) != len(truths):
+    def __init__(self, data: TrainingData, settings: PatchSettings) -> None:
+        super().__init__(data, settings)
+        if len(data.clinical) != len(data.micro):
             raise UserError(
-                f"paired training got {len(clinical)} clinical and {len(truths)} micro volumes: "
-                "give one truth for each clinical volume, in the same order"
+                f"paired training got {len(data.clinical)} clinical and {len(data.micro)} micro "
+                "volumes: give one truth for each clinical volume, in the same order"
             )
-        for (volume, _), truth in zip(clinical, truths, strict=True):
-            refuse_other_grid(volume, truth, scale)
+        for (volume, _), truth in zip(data.clinical, data.micro, strict=True):
+            refuse_other_grid(volume, truth, settings.scale)
+        windows, size = data.windows, settings.clinical_patch_size
         sources = [
-            PatchSource(volume, windows.window_for(volume, "clinical"), patch_size, mask, "centre")
-            for volume, mask in clinical
+            PatchSource(volume, windows.window_for(volume, "clinical"), size, mask, "centre")
+            for volume, mask in data.clinical
         ]
-        self._clinical = Choice(sources, sampling)
+        self._clinical = Choice(sources, settings.sampling)
         self._truths: dict[int, tuple[Volume, IntensityWindow]] = {
             number: (truth, windows.window_for(truth, "micro"))
-            for number, truth in enumerate(truths)
+            for number, truth in enumerate(data.micro)
         }
-        self._patch_size = patch_size
-        self._scale = scale
 
     def make_item(self, epoch: int, index: int) -> Item:
         generator = self.generator(epoch, index, 0)
         source = self._clinical.of_item(index, generator)
         section, row, column = source.positions.draw(generator)
         truth, window = self._truths[self._clinical.sources.index(source)]
-        edge, scale = self._patch_size, self._scale
+        edge, scale = self.settings.clinical_patch_size, self.settings.scale
         low = source.window.to_unit(source.volume.read_patch(section, row, column, edge, edge))
         place = (section, row * scale, column * scale, edge * scale, edge * scale)
         high = window.to_unit(truth.read_patch(*place))

@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch.utils.data import Dataset
 
 from data.sampling import PatchPositions, Rule, item_generator
+from data.training_data import TrainingData
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from util.errors import UserError
@@ -59,6 +60,40 @@ Item = dict[str, torch.Tensor]
 Sampling = Literal["by_volume", "by_size"]
 
 
+@dataclass(frozen=True)
+class PatchSettings:
+    """How patches are drawn.
+
+    Attributes:
+        clinical_patch_size, micro_patch_size: edges in pixels.
+        scale: 2^n.
+        patches_per_volume: patches an epoch for each clinical volume.
+        seed: of every draw.
+        micro_mix: share of shrunk micro patches among the clinical inputs.
+        degradation: how they are shrunk.
+        flip: mirror patches at random.
+        serial: pair by index, as published.
+        fresh: new patches in every epoch.
+        max_size: items an epoch at the most; None for no limit.
+        sampling: how often each volume is taken.
+        match_spacing: resample micro-CT to the clinical voxel size / scale.
+    """
+
+    clinical_patch_size: int
+    micro_patch_size: int
+    scale: int
+    patches_per_volume: int
+    seed: int
+    micro_mix: float
+    degradation: Degradation
+    flip: bool
+    serial: bool
+    fresh: bool
+    max_size: int | None
+    sampling: Sampling
+    match_spacing: bool
+
+
 class PatchSource:
     """Square patches of one volume, in network intensities.
 
@@ -99,22 +134,24 @@ class PatchDataset(Dataset[Item]):
     only: not on the number of workers, on what was drawn before, or on where a run was resumed.
 
     Args:
-        length: items an epoch.
-        seed: 0 to 2^64 - 1.
-        fresh: False restores the published behaviour: every epoch repeats the items of epoch 0.
-        flip: mirror each patch at random, left-right and up-down.
+        data: what patches are drawn from; `patches_per_volume` for each clinical volume make an
+            epoch, at most `max_size`.
+        settings: how they are drawn. Without `fresh`, as published, every epoch repeats the items
+            of epoch 0.
+
+    Raises:
+        UserError: an epoch without items.
     """
 
-    def __init__(self, length: int, seed: int, fresh: bool, flip: bool) -> None:
-        if length < 1:
+    def __init__(self, data: TrainingData, settings: PatchSettings) -> None:
+        length = len(data.clinical) * settings.patches_per_volume
+        self._length = length if settings.max_size is None else min(length, settings.max_size)
+        if self._length < 1:
             raise UserError(
-                f"an epoch of {length} items cannot be trained on: give at least one clinical "
-                "volume and one patch per volume"
+                f"an epoch of {self._length} items cannot be trained on: give at least one "
+                "clinical volume and one patch per volume"
             )
-        self._length = length
-        self._seed = seed
-        self._fresh = fresh
-        self._flip = flip
+        self.settings = settings
 
     def __len__(self) -> int:
         return self._length
@@ -123,7 +160,7 @@ class PatchDataset(Dataset[Item]):
         if key < 0:
             raise IndexError(f"item key {key} is negative")
         epoch, index = divmod(int(key), self._length)
-        return self.make_item(epoch if self._fresh else 0, index)
+        return self.make_item(epoch if self.settings.fresh else 0, index)
 
     def __iter__(self) -> Iterator[Item]:
         """Items of epoch 0. Keys have no end, so Python's own iteration would never stop."""
@@ -139,20 +176,14 @@ class PatchDataset(Dataset[Item]):
 
     def generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
         """One of an item's independent random streams, so that domains do not share draws."""
-        return item_generator(self._seed, epoch, index, stream)
+        return item_generator(self.settings.seed, epoch, index, stream)
 
     def flipped(self, patch: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Mirror a patch left-right and up-down, each with probability 1/2, where asked to."""
-        if not self._flip:
+        if not self.settings.flip:
             return patch
         left_right, up_down = (-1 if chance < 0.5 else 1 for chance in generator.random(2))
         return patch[::up_down, ::left_right]
-
-
-def epoch_length(volumes: Sequence[object], patches_per_volume: int, max_size: int | None) -> int:
-    """Items an epoch: `patches_per_volume` for each clinical volume, at most `max_size`."""
-    length = len(volumes) * patches_per_volume
-    return length if max_size is None else min(length, max_size)
 
 
 class Choice:
@@ -234,37 +265,3 @@ def pixels_of(volume: Volume, edge: int, spacing: float) -> int:
             "--match_spacing: resample it first, or leave it out"
         )
     return max(1, round(edge * spacing / x))
-
-
-@dataclass(frozen=True)
-class PatchSettings:
-    """How patches are drawn; see `UnpairedDataset` and `PublicDataset` for each value.
-
-    Attributes:
-        clinical_patch_size, micro_patch_size: edges in pixels.
-        scale: 2^n.
-        patches_per_volume: patches an epoch for each clinical volume.
-        seed: of every draw.
-        micro_mix: share of shrunk micro patches among the clinical inputs.
-        degradation: how they are shrunk.
-        flip: mirror patches at random.
-        serial: pair by index, as published.
-        fresh: new patches in every epoch.
-        max_size: items an epoch at the most; None for no limit.
-        sampling: how often each volume is taken.
-        match_spacing: resample micro-CT to the clinical voxel size / scale.
-    """
-
-    clinical_patch_size: int
-    micro_patch_size: int
-    scale: int
-    patches_per_volume: int
-    seed: int
-    micro_mix: float
-    degradation: Degradation
-    flip: bool
-    serial: bool
-    fresh: bool
-    max_size: int | None
-    sampling: Sampling
-    match_spacing: bool

@@ -2,89 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from data.patches import (
     Choice,
-    Degradation,
     Item,
     PatchDataset,
+    PatchSettings,
     PatchSource,
-    Sampling,
-    epoch_length,
     low_resolution,
     noise_if_constant,
     to_tensor,
 )
-from data.volumes.volume import Volume
-from data.windows import WindowPolicy
+from data.training_data import TrainingData
 from util.errors import UserError
 
 _LOW, _HIGH = 0, 1  # random streams of an item
+NOISE_PROBABILITY = 0.1  # of a low-resolution patch, as published
+NOISE_SIGMA = 0.05  # on the networks' scale of [-1, 1]
 
 
 class PublicDataset(PatchDataset):
     """High-resolution CT patches, and unpaired with them, shrunk ones as low resolution.
 
-    Items are {"clinical": low resolution (1, hr_size/k, hr_size/k), "micro": high resolution
-    (1, hr_size, hr_size)}, float32 in [-1, 1]. The low-resolution patch is made from another,
+    Items are {"clinical": low resolution (1, p/k, p/k), "micro": high resolution
+    (1, p, p)}, float32 in [-1, 1]. The low-resolution patch is made from another,
     independently drawn high-resolution patch, so the two do not show the same place.
 
     Args:
-        clinical: CT volumes, each with its lung mask (z, y, x) or None for everywhere. Patch
-            centres lie inside the mask: a patch of 192 pixels seldom lies wholly inside. The
-            low-resolution patches go through the volumes in turn; the others are drawn from any.
-        windows: gives each volume its window (published: HU -1000 to 500).
-        hr_size: side of a high-resolution patch in pixels, a multiple of `scale` (published: 192).
-        scale: k = 2^n (published: 4).
-        patches_per_volume: items an epoch for each volume.
-        seed: 0 to 2^64 - 1.
-        degradation: how patches are shrunk (`data.patches.shrink`).
-        flip: mirror each patch at random, left-right and up-down.
-        fresh: False repeats the items of epoch 0 in every epoch.
-        noise_probability: how often Gaussian noise is added to the low-resolution patch.
-        noise_sigma: its standard deviation, on the networks' scale of [-1, 1].
-        max_size: upper limit for the items an epoch.
-        sampling: how often each volume is taken, see `data.patches.Choice`.
+        data: CT volumes with their lung masks (None for everywhere). Patch centres lie inside the
+            mask: a patch of 192 pixels seldom lies wholly inside. The low-resolution patches go
+            through the volumes in turn; the others are drawn from any.
+        settings: how patches are drawn; published are 192 pixels and 4x.
 
     Raises:
-        UserError: hr_size is not a multiple of scale, no item, a volume or mask that no patch fits
-            in, or a constant volume under "minmax".
+        UserError: the micro patch size is not a multiple of the scale, no item, a volume or mask
+            that no patch fits in, or a constant volume under "minmax".
     """
 
-    def __init__(
-        self,
-        clinical: Sequence[tuple[Volume, np.ndarray | None]],
-        windows: WindowPolicy,
-        hr_size: int,
-        scale: int,
-        patches_per_volume: int,
-        seed: int,
-        degradation: Degradation = "area",
-        flip: bool = True,
-        fresh: bool = True,
-        noise_probability: float = 0.1,
-        noise_sigma: float = 0.05,
-        max_size: int | None = None,
-        sampling: Sampling = "by_volume",
-    ) -> None:
-        super().__init__(epoch_length(clinical, patches_per_volume, max_size), seed, fresh, flip)
-        if hr_size % scale:
+    def __init__(self, data: TrainingData, settings: PatchSettings) -> None:
+        super().__init__(data, settings)
+        size, scale = settings.micro_patch_size, settings.scale
+        if size % scale:
             raise UserError(
-                f"high-resolution patches of {hr_size} pixels cannot be shrunk {scale} times: "
+                f"high-resolution patches of {size} pixels cannot be shrunk {scale} times: "
                 f"give a size that is a multiple of {scale}"
             )
         sources = [
-            PatchSource(volume, windows.window_for(volume, "clinical"), hr_size, mask, "centre")
-            for volume, mask in clinical
+            PatchSource(volume, data.windows.window_for(volume, "clinical"), size, mask, "centre")
+            for volume, mask in data.clinical
         ]
-        self._volumes = Choice(sources, sampling)
-        self._scale = scale
-        self._degradation: Degradation = degradation
-        self._noise_probability = noise_probability
-        self._noise_sigma = noise_sigma
+        self._volumes = Choice(sources, settings.sampling)
 
     def make_item(self, epoch: int, index: int) -> Item:
         generator = self.generator(epoch, index, _LOW)
@@ -102,8 +70,10 @@ class PublicDataset(PatchDataset):
 
     def _low_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:
         large = self._volumes.of_item(index, generator).draw(generator)
-        patch = self.flipped(low_resolution(large, self._scale, self._degradation), generator)
-        if generator.random() < self._noise_probability:
+        patch = self.flipped(
+            low_resolution(large, self.settings.scale, self.settings.degradation), generator
+        )
+        if generator.random() < NOISE_PROBABILITY:
             noise = generator.standard_normal(patch.shape, dtype=np.float32)
-            patch = (patch + np.float32(self._noise_sigma) * noise).clip(-1.0, 1.0)
+            patch = (patch + np.float32(NOISE_SIGMA) * noise).clip(-1.0, 1.0)
         return patch

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from data.patches import (
     Choice,
-    Degradation,
     Item,
     PatchDataset,
+    PatchSettings,
     PatchSource,
-    Sampling,
-    epoch_length,
     low_resolution,
     noise_if_constant,
     pixels_of,
     to_tensor,
 )
-from data.volumes.volume import Volume
-from data.windows import WindowPolicy
+from data.training_data import TrainingData
 from util.errors import UserError
 
 _CLINICAL, _MICRO = 0, 1  # random streams of an item
@@ -32,73 +27,42 @@ class UnpairedDataset(PatchDataset):
     Items are {"clinical": (1, p, p), "micro": (1, p*k, p*k)}, float32 in [-1, 1].
 
     Args:
-        clinical: CT volumes, each with its lung mask (z, y, x) or None for everywhere. Clinical
-            patches lie wholly inside the mask. Items go through the volumes in turn.
-        micro: micro-CT volumes.
-        windows: gives each volume its intensity window.
-        patch_size: p, side of a clinical patch in pixels.
-        scale: k = 2^n.
-        patches_per_volume: items an epoch for each clinical volume.
-        seed: 0 to 2^64 - 1.
-        micro_mix: probability that the clinical patch is replaced by a micro patch, other than
-            the partner, shrunk k times (published: a quarter).
-        degradation: how that micro patch is shrunk (`data.patches.shrink`).
-        flip: mirror each patch at random, left-right and up-down.
-        serial: True restores the published index pairing: item n takes its micro patch from
-            volume n modulo the number of micro volumes; with fresh=False too, the n-th clinical
-            patch always meets the n-th micro patch. False draws the partner's volume as well.
-        fresh: False restores the published behaviour of the same items in every epoch.
-        max_size: upper limit for the items an epoch.
-        sampling: how often each volume is taken, see `data.patches.Choice`.
-        micro_spacing: in-plane voxel size in mm that micro patches are resampled to; None takes
-            their pixels as they are.
+        data: CT volumes with their lung masks (None for everywhere), inside which clinical patches
+            lie wholly; items go through these volumes in turn. Micro-CT, drawn for each item, and
+            the windows of both.
+        settings: how patches are drawn. With `micro_mix`, the published quarter, a clinical patch
+            is now and then replaced by a shrunk micro patch, other than the partner. `serial`
+            restores the published index pairing: item n takes its micro patch from volume n modulo
+            the number of micro volumes; without `fresh` too, the n-th clinical patch always meets
+            the n-th micro patch.
 
     Raises:
-        UserError: no micro volume, no item, a volume or mask that no patch fits in, or a
-            constant volume under "minmax".
+        UserError: no micro volume, no item, a volume or mask that no patch fits in, a constant
+            volume under "minmax", or voxel sizes that `match_spacing` cannot match.
     """
 
-    def __init__(
-        self,
-        clinical: Sequence[tuple[Volume, np.ndarray | None]],
-        micro: Sequence[Volume],
-        windows: WindowPolicy,
-        patch_size: int,
-        scale: int,
-        patches_per_volume: int,
-        seed: int,
-        micro_mix: float = 0.25,
-        degradation: Degradation = "area",
-        flip: bool = True,
-        serial: bool = False,
-        fresh: bool = True,
-        max_size: int | None = None,
-        sampling: Sampling = "by_volume",
-        micro_spacing: float | None = None,
-    ) -> None:
-        super().__init__(epoch_length(clinical, patches_per_volume, max_size), seed, fresh, flip)
-        if not micro:
+    def __init__(self, data: TrainingData, settings: PatchSettings) -> None:
+        super().__init__(data, settings)
+        if not data.micro:
             raise UserError("unpaired training needs micro-CT: give at least one micro volume")
-        edge = patch_size * scale
+        windows, size = data.windows, settings.clinical_patch_size
         sources = [
-            PatchSource(volume, windows.window_for(volume, "clinical"), patch_size, mask)
-            for volume, mask in clinical
+            PatchSource(volume, windows.window_for(volume, "clinical"), size, mask)
+            for volume, mask in data.clinical
         ]
-        self._clinical = Choice(sources, sampling)
+        self._clinical = Choice(sources, settings.sampling)
+        edge = size * settings.scale
+        spacing = data.clinical_spacing / settings.scale if settings.match_spacing else None
         sources = [
             PatchSource(
                 volume,
                 windows.window_for(volume, "micro"),
                 edge,
-                pixels=None if micro_spacing is None else pixels_of(volume, edge, micro_spacing),
+                pixels=None if spacing is None else pixels_of(volume, edge, spacing),
             )
-            for volume in micro
+            for volume in data.micro
         ]
-        self._micro = Choice(sources, sampling)
-        self._scale = scale
-        self._micro_mix = micro_mix
-        self._degradation: Degradation = degradation
-        self._serial = serial
+        self._micro = Choice(sources, settings.sampling)
 
     def make_item(self, epoch: int, index: int) -> Item:
         generator = self.generator(epoch, index, _CLINICAL)
@@ -113,15 +77,15 @@ class UnpairedDataset(PatchDataset):
         return [source.positions.count for source in sources]
 
     def _clinical_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:
-        if generator.random() < self._micro_mix:
+        if generator.random() < self.settings.micro_mix:
             large = self._micro.draw(generator).draw(generator)
-            patch = low_resolution(large, self._scale, self._degradation)
+            patch = low_resolution(large, self.settings.scale, self.settings.degradation)
         else:
             patch = self._clinical.of_item(index, generator).draw(generator)
         return self.flipped(patch, generator)
 
     def _micro_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:
-        if self._serial:
+        if self.settings.serial:
             source = self._micro.of_item(index, generator)
         else:
             source = self._micro.draw(generator)

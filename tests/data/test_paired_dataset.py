@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_helpers import dataset_of
 
 from data.paired_dataset import PairedDataset
 from data.volumes.volume import Volume
@@ -29,16 +30,10 @@ def pair(seed: int) -> tuple[Volume, Volume]:
 
 def make_dataset(**changes: Any) -> PairedDataset:
     pairs = [pair(0), pair(1)]
-    arguments: dict[str, Any] = {
-        "clinical": [(clinical, None) for clinical, _ in pairs],
-        "truths": [truth for _, truth in pairs],
-        "windows": POLICY,
-        "patch_size": 6,
-        "scale": 4,
-        "patches_per_volume": 20,
-        "seed": 3,
-    }
-    return PairedDataset(**{**arguments, **changes})
+    clinical = changes.pop("clinical", [(clinical, None) for clinical, _ in pairs])
+    truths = changes.pop("truths", [truth for _, truth in pairs])
+    settings = {"clinical_patch_size": 6, "patches_per_volume": 20, **changes}
+    return dataset_of(PairedDataset, clinical, truths, POLICY, **settings)
 
 
 def test_items_show_the_same_place_in_both_flipped_alike() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_helpers import dataset_of
 
 from data.public_dataset import PublicDataset
 from data.volumes.volume import Volume
@@ -27,15 +28,10 @@ def noise_volume(seed: int = 0) -> Volume:
 
 
 def make_dataset(**changes: Any) -> PublicDataset:
-    arguments: dict[str, Any] = {
-        "clinical": [(noise_volume(0), None), (noise_volume(1), None)],
-        "windows": POLICY,
-        "hr_size": 16,
-        "scale": 4,
-        "patches_per_volume": 10,
-        "seed": 7,
-    }
-    return PublicDataset(**{**arguments, **changes})
+    clinical = changes.pop("clinical", [(noise_volume(0), None), (noise_volume(1), None)])
+    settings = {"micro_patch_size": 16, **changes}
+    windows = settings.pop("windows", POLICY)
+    return dataset_of(PublicDataset, clinical, [], windows, **settings)
 
 
 def test_items_have_the_promised_shape_type_and_range() -> None:
@@ -60,11 +56,14 @@ def test_low_resolution_shows_another_place_than_high_resolution() -> None:
     assert abs(np.corrcoef(places.T)[0, 1]) < 0.15
 
 
-def test_low_resolution_is_a_shrunk_patch_of_the_same_volume() -> None:
+def test_low_resolution_is_a_shrunk_patch_of_the_same_volume(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows, columns = np.indices((64, 64))
     # Blocks of 4 x 4 whose means are all different: any 16 x 16 patch is told by them.
     array = (rows * 7 + columns * 3 - 300).astype(np.int16)[None]
-    dataset = make_dataset(clinical=[(make_volume(array), None)], flip=False, noise_probability=0.0)
+    monkeypatch.setattr("data.public_dataset.NOISE_PROBABILITY", 0.0)
+    dataset = make_dataset(clinical=[(make_volume(array), None)], flip=False)
     unit = CLINICAL_WINDOW.to_unit(array[0])
     for item in dataset:
         low = item["clinical"][0].numpy()
@@ -94,9 +93,10 @@ def test_noise_falls_on_a_tenth_of_the_low_resolution_patches_only() -> None:
     assert torch.cat(noisy).std() == pytest.approx(0.05, rel=0.1)
 
 
-def test_noise_stays_in_range() -> None:
+def test_noise_stays_in_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.public_dataset.NOISE_PROBABILITY", 1.0)
     array = np.full((1, 40, 50), 500, np.int16)
-    dataset = make_dataset(clinical=[(make_volume(array), None)], noise_probability=1.0)
+    dataset = make_dataset(clinical=[(make_volume(array), None)])
     assert max(float(item["clinical"].max()) for item in dataset) == 1
     assert min(float(item["clinical"].min()) for item in dataset) < 0.95
 
@@ -112,15 +112,15 @@ def test_items_are_reproducible_and_fresh_each_epoch() -> None:
 
 def test_published_size_on_a_slice_as_scanned() -> None:
     array = np.zeros((2, 512, 512), np.int16)
-    item = make_dataset(clinical=[(make_volume(array), None)], hr_size=192)[0]
+    item = make_dataset(clinical=[(make_volume(array), None)], micro_patch_size=192)[0]
     assert item["clinical"].shape == (1, 48, 48)
     assert item["micro"].shape == (1, 192, 192)
 
 
 def test_what_cannot_be_trained_on_is_refused() -> None:
     with pytest.raises(UserError, match="30 pixels cannot be shrunk 4 times"):
-        make_dataset(hr_size=30)
+        make_dataset(micro_patch_size=30)
     with pytest.raises(UserError, match=r"192x192 patch does not fit in ct\.nii\.gz.*at most 40"):
-        make_dataset(hr_size=192)
+        make_dataset(micro_patch_size=192)
     with pytest.raises(UserError, match="at least one clinical volume"):
         make_dataset(clinical=[])

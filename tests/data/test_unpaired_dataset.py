@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_helpers import dataset_of
 from torch.utils.data import DataLoader
 
 from data.patches import shrink
@@ -37,17 +38,18 @@ def micro_volume(seed: int = 0) -> Volume:
     return make_volume(voxels, f"micro{seed}.tif")
 
 
+# Half its voxel size is 0.05 mm.
+FINE = [(replace(clinical_volume(), affine=np.diag([0.1, 0.1, 1.0, 1.0])), None)]
+
+
 def make_dataset(**changes: Any) -> UnpairedDataset:
-    arguments: dict[str, Any] = {
+    volumes: dict[str, Any] = {
         "clinical": [(clinical_volume(0), None), (clinical_volume(1), None)],
         "micro": [micro_volume(0), micro_volume(1), micro_volume(2)],
         "windows": POLICY,
-        "patch_size": 8,
-        "scale": 4,
-        "patches_per_volume": 10,
-        "seed": 7,
     }
-    return UnpairedDataset(**{**arguments, **changes})
+    volumes |= {name: changes.pop(name) for name in volumes if name in changes}
+    return dataset_of(UnpairedDataset, **volumes, **changes)
 
 
 def is_patch_of(patch: np.ndarray, unit: np.ndarray) -> bool:
@@ -276,10 +278,12 @@ def test_what_cannot_be_trained_on_is_refused_by_name() -> None:
 def test_micro_patches_are_resampled_to_the_wanted_voxel_size() -> None:
     """Pixels of 0.02 mm to 0.05: patches of 8 pixels cover 20."""
     volume = replace(micro_volume(), affine=np.diag([0.02, 0.02, 0.02, 1.0]))
-    dataset = make_dataset(micro=[volume], patch_size=4, scale=2, micro_spacing=0.05)
+    dataset = make_dataset(
+        micro=[volume], clinical=FINE, clinical_patch_size=4, scale=2, match_spacing=True
+    )
     assert dataset.patch_counts()[-1] == 3 * (70 - 19) * (60 - 19)
     assert dataset[0]["micro"].shape == (1, 8, 8)
-    plain = make_dataset(micro=[volume], patch_size=4, scale=2)
+    plain = make_dataset(micro=[volume], clinical_patch_size=4, scale=2)
     assert plain.patch_counts()[-1] == 3 * (70 - 7) * (60 - 7)
 
 
@@ -296,4 +300,10 @@ def test_a_voxel_size_that_cannot_be_matched_is_refused(
 ) -> None:
     volume = replace(micro_volume(), affine=np.diag([0.02, 0.02, 0.02, 1.0]))
     with pytest.raises(UserError, match=message):
-        make_dataset(micro=[replace(volume, **changes)], patch_size=4, scale=2, micro_spacing=0.05)
+        make_dataset(
+            micro=[replace(volume, **changes)],
+            clinical=FINE,
+            clinical_patch_size=4,
+            scale=2,
+            match_spacing=True,
+        )
