@@ -18,6 +18,12 @@ SCRIPTS = ("train.py", "medicaltest.py")
 LONGEST_FILE = 350  # lines
 MOST_MODULES = 14  # of a folder
 
+# The scripts stand above the layers; train.py reaches data and models through training alone.
+SCRIPTS_MAY_IMPORT = {
+    "train.py": {"training", "options", "util"},
+    "medicaltest.py": {"methods", "options", "util"},
+}
+
 # Layer -> layers of the project that it may import, besides itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "options": set(),
@@ -56,6 +62,12 @@ def test_layers_import_only_what_they_may(layer: str) -> None:
     ]
     assert files(layer)
     assert found == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_import_only_what_they_may(script: str) -> None:
+    found = {module for _, module in imports(ROOT / script)} - sys.stdlib_module_names
+    assert found == SCRIPTS_MAY_IMPORT[script]
 
 
 def test_options_import_the_standard_library_alone() -> None:

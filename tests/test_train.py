@@ -15,6 +15,7 @@ from training_helpers import TINY_RUN, TINY_STEPS, loss_rows, write_training_dat
 
 import train
 import training.saver
+import training.setup
 from data.formats.readers import read_volume
 from models.base_model import NETWORKS
 from models.checkpoints.checkpoint import load_checkpoint, load_generator
@@ -355,7 +356,7 @@ def test_one_domain_alone_is_refused(
 
 def test_the_preset_line_names_the_other() -> None:
     options = train.TrainOptions().parse(["--preset", "paper"], lambda: 0)[0]
-    line = train.preset_line(options, "cuda")
+    line = training.setup.preset_line(options, "cuda")
     assert line == (
         "preset paper on cuda; --preset demo: small networks and few steps, minutes on a CPU"
     )

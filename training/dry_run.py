@@ -18,6 +18,7 @@ from models.losses import GANLoss
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
+from training.setup import data_words
 from util.devices import choose_devices
 from util.progress import format_bytes, format_seconds
 
@@ -138,16 +139,6 @@ def dry_run(options: Namespace) -> int:
         f"{format_seconds(seconds * steps * epochs)}"
     )
     return 0
-
-
-def data_words(options: Namespace) -> dict[str, list[str]]:
-    """Words of the command line that name volumes, by domain."""
-    return {
-        "clinical": [
-            *filter(None, [options.clinical_folder]), *(options.all_clinical_paths or []),
-        ],
-        "micro": [*filter(None, [options.micro_folder]), *(options.all_micro_paths or [])],
-    }  # fmt: skip
 
 
 def experiment_state(folder: Path, options: Namespace) -> str:

@@ -1,40 +1,224 @@
-"""From the parsed options to the volumes and patches of a run."""
+"""From the parsed options to everything that the training loop works with."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.patches import PatchSettings
+import torch
+from torch.utils.data import DataLoader
+
+from data.datasets import DATASETS
+from data.patches import Item, PatchDataset, PatchSettings
+from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
+from models.medical_cycle_gan import LOGGED, MODELS, MedicalCycleGANModel
+from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
-from util.processes import Processes
+from training.monitor.training_monitor import TrainingMonitor
+from training.saver import RunSaver
+from training.state import Position, start_or_resume
+from training.validation import (
+    SCORES,
+    Validator,
+    describe,
+    has_held_back,
+    is_better,
+    make_samples,
+    open_held_back,
+)
+from util.devices import choose_devices, warn_of_emulated_bf16
+from util.errors import UserError
+from util.interrupt import ignore_interrupts
+from util.processes import Processes, join_processes, own_device
+from util.seeds import seed_everything
+
+
+@dataclass
+class Run:
+    """A training run, ready for its first step.
+
+    Attributes:
+        options: parsed.
+        folder: of the experiment.
+        processes: that train together.
+        model: networks, losses and the step.
+        dataset, sampler, loader: patches, their order, and batches of them.
+        position: where the run stands; the loop moves it on.
+        last_epoch: niter + niter_decay.
+        validator: scores held-back slices, in the first process; None elsewhere and without any.
+        monitor: shows losses and pictures.
+        saver: writes checkpoints and run.json.
+    """
+
+    options: Namespace
+    folder: Path
+    processes: Processes
+    model: MedicalCycleGANModel
+    dataset: PatchDataset
+    sampler: EpochSampler
+    loader: DataLoader[Item]
+    position: Position
+    last_epoch: int
+    validator: Validator | None
+    monitor: TrainingMonitor
+    saver: RunSaver
+
+    @property
+    def validates(self) -> bool:
+        """Whether anything is held back; the same in all processes."""
+        return has_held_back(self.options)
+
+    def save(self, *names: str) -> None:
+        """Write checkpoints once the losses so far are known to be finite and written."""
+        self.monitor.flush()
+        self.saver.save(*names)
+
+    def validate(self) -> bool:
+        """Score the held-back slices; returns whether they never were better."""
+        position, metric = self.position, self.options.val_metric
+        mine = None if self.validator is None else self.validator.score(self.model)
+        scores: Mapping[str, float] = self.processes.from_first(mine)
+        self.monitor.validated(position.epoch, position.step, scores)
+        self.processes.say(f"epoch {position.epoch}: {describe(scores)}")
+        if not is_better(metric, scores[metric], position.best):
+            return False
+        position.best, position.best_epoch = scores[metric], position.epoch
+        return True
+
+
+def open_run(options: Namespace) -> Run:
+    """Open devices, data and model, and find the place to start or to go on from.
+
+    Raises:
+        UserError: whatever of it cannot be used.
+    """
+    folder = Path(options.checkpoints_dir) / options.name
+    devices = own_device(choose_devices(options.gpu_ids))
+    processes = join_processes(devices[0])
+    if options.precision == "bf16" and processes.is_first:
+        warn_of_emulated_bf16(devices[0])
+    processes.say(preset_line(options, devices[0].type))
+    # Equal weights in all processes, and then chances of their own.
+    seed_everything(options.seed)
+    model = MODELS[options.model](options, devices, processes)
+    if not processes.is_first:
+        seed_everything(options.seed + processes.rank)
+    start = start_or_resume(folder, options, model, processes.say)
+    position = start.position
+    last_epoch = options.niter + options.niter_decay
+    if position.epoch > last_epoch:
+        raise UserError(
+            f"{folder} is trained to its last epoch {last_epoch} (niter + niter_decay): give a "
+            "larger --niter to go on"
+        )
+    data = open_data(options, start.windows, processes)
+    digests = sorted(start.digests.union(data.digests))
+    dataset = DATASETS[options.dataset_mode](data, patch_settings(options))
+    refuse_epoch(folder, len(dataset), position, processes)
+    sampler = EpochSampler(
+        len(dataset),
+        options.seed,
+        shuffle=not options.serial_batches,
+        rank=processes.rank,
+        processes=processes.count,
+    )
+    loader = DataLoader(
+        dataset,
+        batch_size=options.batch_size,
+        sampler=sampler,
+        num_workers=options.num_threads,
+        worker_init_fn=ignore_interrupts,
+        persistent_workers=options.num_threads > 0,
+        pin_memory=devices[0].type == "cuda",
+        # A generator of its own, so that starting an epoch's workers draws no global number.
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+    steps = -(-(len(dataset) // processes.count) // options.batch_size)
+    shared = f"; {processes.count} processes" if processes.count > 1 else ""
+    if processes.is_first:
+        print(data.describe(dataset.patch_counts()))
+    processes.say(
+        ", ".join(f"{name} {count_parameters(net):,}" for name, net in model.networks.items())
+        + f" parameters; {len(dataset)} patches and {steps} steps an "
+        f"epoch, {last_epoch} epochs{shared}"
+    )
+    validator = None
+    if processes.is_first and has_held_back(options):  # the others only wait for what it finds
+        held_back = open_held_back(options, data, digests)
+        validator = Validator(make_samples(held_back, data, options), model.scale)
+        count = len(validator.samples)
+        processes.say(
+            f"{count} squares of held-back slices are scored every {options.val_freq} epochs"
+        )
+    monitor = TrainingMonitor(
+        folder, LOGGED, options, position.step, position.epoch - 1, SCORES, processes.is_first
+    )
+    if position.best_metric != options.val_metric:
+        position.best, position.best_metric = None, options.val_metric
+    saver = RunSaver(folder, options, model, position, data, digests)
+    return Run(
+        options,
+        folder,
+        processes,
+        model,
+        dataset,
+        sampler,
+        loader,
+        position,
+        last_epoch,
+        validator,
+        monitor,
+        saver,
+    )
+
+
+def preset_line(options: Namespace, device: str) -> str:
+    """Which preset is used, on what, and how to get the other."""
+    other = "paper" if options.preset == "demo" else "demo"
+    purpose = {
+        "paper": "the paper's sizes and schedule, meant for a GPU",
+        "demo": "small networks and few steps, minutes on a CPU",
+    }[other]
+    return f"preset {options.preset} on {device}; --preset {other}: {purpose}"
+
+
+def refuse_epoch(folder: Path, length: int, position: Position, processes: Processes) -> None:
+    """Refuse an epoch that is shorter than what was done of it, or than there are processes.
+
+    Raises:
+        UserError: says which.
+    """
+    if position.offset > length:
+        raise UserError(
+            f"{folder} goes on after {position.offset} patches of its epoch, but an epoch now has "
+            f"{length}: leave out what shortened it (--batch_num, --max_dataset_size)"
+        )
+    if length < processes.count:
+        raise UserError(
+            f"an epoch of {length} patches cannot be shared among {processes.count} "
+            "processes: give a larger --batch_num, or start fewer processes"
+        )
 
 
 def open_data(
-    options: Namespace,
-    stored_windows: Mapping[str, Any] | None,
-    processes: Processes,
-    say: Callable[[str], None],
+    options: Namespace, stored_windows: Mapping[str, Any] | None, processes: Processes
 ) -> TrainingData:
     """Open the volumes that the options name, or the phantom.
 
     The first process opens them before the others do, so that one alone unpacks volumes, computes
     lung masks and generates the phantom; the others find its files.
     """
-    scale = 2**options.sampling_times
-    folders = {"clinical": options.clinical_folder, "micro": options.micro_folder}
+    scale, words = 2**options.sampling_times, data_words(options)
 
     def opened() -> TrainingData:
         return open_training_data(
             dataset_mode=options.dataset_mode,
-            clinical_words=[
-                *filter(None, [folders["clinical"]]),
-                *(options.all_clinical_paths or []),
-            ],
-            micro_words=[*filter(None, [folders["micro"]]), *(options.all_micro_paths or [])],
+            clinical_words=words["clinical"],
+            micro_words=words["micro"],
             phantom_folder=Path(PHANTOM_FOLDER) / f"x{scale}",
             scale=scale,
             cache_dir=Path(options.cache_dir) if options.cache_dir else None,
@@ -45,7 +229,7 @@ def open_data(
             window_words=options.windows,
             stored_windows=stored_windows,
             micro_axes=options.micro_axes,
-            say=say,
+            say=processes.say,
         )
 
     if not processes.is_first:
@@ -54,6 +238,16 @@ def open_data(
     data = opened()
     processes.wait()
     return data
+
+
+def data_words(options: Namespace) -> dict[str, list[str]]:
+    """Words of the command line that name volumes, by domain."""
+    return {
+        "clinical": [
+            *filter(None, [options.clinical_folder]), *(options.all_clinical_paths or []),
+        ],
+        "micro": [*filter(None, [options.micro_folder]), *(options.all_micro_paths or [])],
+    }  # fmt: skip
 
 
 def patch_settings(options: Namespace) -> PatchSettings:

@@ -34,6 +34,11 @@ class Processes:
         """Whether this process writes and prints."""
         return self.rank == 0
 
+    def say(self, line: str) -> None:
+        """Print a line, in the first process."""
+        if self.is_first:
+            print(line)
+
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of one device by their mean over all processes, in one message.
 
