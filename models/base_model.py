@@ -23,6 +23,7 @@ from models.networks import (
 from models.optimisation import WeightAverage, make_scheduler, resume_rate, step_scheduler
 from util.processes import Processes
 
+NETWORKS = ("G_A", "G_B", "D_A", "D_B")
 ADAM_BETA2 = 0.999
 
 
@@ -74,7 +75,7 @@ def make_optimizers(
     }
 
 
-class TrainedNetworks:
+class BaseModel:
     """The four networks with all that training keeps of them.
 
     Args:
@@ -173,6 +174,3 @@ class TrainedNetworks:
             network.load_state_dict(weights[name])
         if self.average is not None:
             self.average.network.load_state_dict(weights["G_A"])
-
-
-NETWORKS = ("G_A", "G_B", "D_A", "D_B")

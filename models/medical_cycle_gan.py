@@ -15,47 +15,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base_model import TrainedNetworks
+from models.base_model import BaseModel
 from models.fused.network import FusedNetwork
 from models.losses import (
     GANLoss,
-    clinical_consistency,
     enlarge_identity,
+    enlarge_nearest,
     gradient_penalty,
-    micro_consistency,
     noise_where_constant,
     pool,
     random_crop,
+    ssim,
 )
 from models.optimisation import guarded_step
 from models.scanner_model import ScannerModel
 from util.processes import ALONE, Processes
 
+IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
+
+# Names of the numbers that a step leaves.
 MULTI_MODALITY = ("downsample", "upsample", "clinical_ssim", "micro_ssim")
 BEYOND = ("pair", "supervised")  # not of the paper, see docs/method.md
-GENERATOR_LOSSES = (
-    "G_A",
-    "G_B",
-    "cycle_A",
-    "cycle_B",
-    "idt_A",
-    "idt_B",
-    *MULTI_MODALITY,
-    *BEYOND,
-)
-LOSSES = (
+CYCLE_GAN = ("D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B")
+LOSSES = (*CYCLE_GAN, *MULTI_MODALITY, *BEYOND, "G")
+CRITIC = (
     "D_A",
-    "G_A",
-    "cycle_A",
-    "idt_A",
     "D_B",
-    "G_B",
-    "cycle_B",
-    "idt_B",
-    *MULTI_MODALITY,
-    *BEYOND,
-    "G",
+    "D_A_right",  # share of D_A's scores on the right side, over real and generated images
+    "D_B_right",
 )
+# Equal in all processes that train together anyway, or no means.
+OWN = (
+    "norm_G",  # of the gradients, before clipping
+    "norm_D",
+    "learning_rate",
+    "skipped",  # 1 where a step was left out, see models.optimisation.guarded_step
+)
+LOGGED = ("D_A_right", "D_B_right", *OWN, *LOSSES)
+
 # Generated image -> the weights of the losses that look at it.
 LOOKED_AT_BY = {
     "fake_B": (
@@ -69,29 +66,12 @@ LOOKED_AT_BY = {
     "fake_A": ("lambda_G_B", "lambda_B", "lambda_upsample_loss", "lambda_micro_ssim"),
     "rec_B": ("lambda_B",),
 }
-DISCRIMINATOR_LOSSES = (
-    "D_A",
-    "D_B",
-    "D_A_right",  # share of D_A's scores on the right side, over real and generated images
-    "D_B_right",
-)
-HEALTH = (
-    "D_A_right",
-    "D_B_right",
-    "norm_G",  # of the gradients, before clipping
-    "norm_D",
-    "learning_rate",
-    "skipped",  # 1 where a step was left out, see models.optimisation
-)
-# Numbers of a process that are equal in all of them anyway, or that are no means.
-OWN = ("norm_G", "norm_D", "learning_rate", "skipped")
-LOGGED = (*HEALTH, *LOSSES)
+
+Loss = tuple[float, Callable[[], Tensor]]
+"""A weight, and what computes the loss that it belongs to; called where the weight is above 0."""
 
 
-IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
-
-
-class MedicalCycleGANModel(TrainedNetworks):
+class MedicalCycleGANModel(BaseModel):
     """The losses and one step of training.
 
     Args:
@@ -149,87 +129,100 @@ class MedicalCycleGANModel(TrainedNetworks):
     @property
     def fake_B(self) -> Tensor:
         """G_A(real_A)."""
-        return self._generated("fake_B", self.G_A, lambda: self.real_A)
+        return self._once("fake_B", lambda: self.run(self.G_A, self.real_A))
 
     @property
     def rec_A(self) -> Tensor:
         """G_B(fake_B)."""
-        return self._generated("rec_A", self.G_B, lambda: noise_where_constant(self.fake_B))
+        return self._once("rec_A", lambda: self.run(self.G_B, noise_where_constant(self.fake_B)))
 
     @property
     def fake_A(self) -> Tensor:
         """G_B(real_B)."""
-        return self._generated("fake_A", self.G_B, lambda: self.real_B)
+        return self._once("fake_A", lambda: self.run(self.G_B, self.real_B))
 
     @property
     def rec_B(self) -> Tensor:
         """G_A(fake_A)."""
-        return self._generated("rec_B", self.G_A, lambda: noise_where_constant(self.fake_A))
+        return self._once("rec_B", lambda: self.run(self.G_A, noise_where_constant(self.fake_A)))
 
-    def _generated(self, name: str, network: nn.Module, source: Callable[[], Tensor]) -> Tensor:
-        """An image of this batch, computed once."""
+    @property
+    def pooled_B(self) -> Tensor:
+        """P(fake_B), as large as real_A."""
+        return self._once("pooled_B", lambda: pool(self.fake_B, self.scale))
+
+    @property
+    def enlarged_A(self) -> Tensor:
+        """N(fake_A), as large as real_B."""
+        return self._once("enlarged_A", lambda: enlarge_nearest(self.fake_A, self.scale))
+
+    def _once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """An image of this batch, computed when it is first looked at."""
         if name not in self._images:
-            self._images[name] = self.run(network, source())
+            self._images[name] = compute()
         return self._images[name]
 
-    def generator_loss(self) -> Tensor:
-        """Sum of all generator losses by their weights (docs/method.md); keeps each in `losses`.
-
-        What has weight 0 is not computed.
-        """
+    def generator_losses(self) -> dict[str, Loss]:
+        """The losses of both generators by name (docs/method.md has each formula)."""
         o = self.options
-        total = self.real_A.new_zeros(())
-        losses = dict.fromkeys(GENERATOR_LOSSES, total)
-        if o.lambda_G_A > 0:
-            scores = self.run(self.D_A, self.fake_B)
-            losses["G_A"] = self.gan_loss(scores, real=True) * o.lambda_G_A
-        if o.lambda_G_B > 0:
-            scores = self.run(self.D_B, self.fake_A)
-            losses["G_B"] = self.gan_loss(scores, real=True) * o.lambda_G_B
-        if o.lambda_A > 0:
-            losses["cycle_A"] = F.l1_loss(self.rec_A, self.real_A) * o.lambda_A
-        if o.lambda_B > 0:
-            losses["cycle_B"] = F.l1_loss(self.rec_B, self.real_B) * o.lambda_B
-        if o.lambda_identity > 0 and self.steps % o.identity_every == 0:
-            self._add_identity(losses)
-        self._add_consistency(losses)
-        if o.lambda_pair > 0:
-            restored = self.run(self.G_A, self.scanner(self.real_B))
-            losses["pair"] = F.l1_loss(restored, self.real_B) * o.lambda_pair
-        if o.lambda_supervised > 0:
-            losses["supervised"] = F.l1_loss(self.fake_B, self.real_B) * o.lambda_supervised
-        for loss in losses.values():
-            total = total + loss
-        losses["G"] = total
-        self.losses.update({name: loss.detach() for name, loss in losses.items()})
-        return total
-
-    def _add_identity(self, losses: dict[str, Tensor]) -> None:
-        """idt_A and idt_B; G_A on a micro patch is the dearest pass of all."""
-        o = self.options
-        weight = o.lambda_identity * o.identity_every
-        sample = random_crop(self.real_B, o.identity_crop) if o.identity_crop else self.real_B
-        same_B = pool(self.run(self.G_A, sample), self.scale)
-        same_A = enlarge_identity(self.run(self.G_B, self.real_A), self.scale, self.identity_mode)
-        losses["idt_A"] = F.l1_loss(same_B, sample) * o.lambda_B * weight
-        losses["idt_B"] = F.l1_loss(same_A, self.real_A) * o.lambda_A * weight * IDT_B_SHARE
-
-    def _add_consistency(self, losses: dict[str, Tensor]) -> None:
-        """The four-part multi-modality loss."""
-        o = self.options
-        parts: dict[str, Tensor] = {}
-        if o.lambda_downsample_loss > 0 or o.lambda_clinical_ssim > 0:
-            parts |= clinical_consistency(self.real_A, self.fake_B, self.scale, o.ssim_data_range)
-        if o.lambda_upsample_loss > 0 or o.lambda_micro_ssim > 0:
-            parts |= micro_consistency(self.real_B, self.fake_A, self.scale, o.ssim_data_range)
-        weights = {
-            "downsample": o.lambda_downsample_loss,
-            "upsample": o.lambda_upsample_loss,
-            "clinical_ssim": o.lambda_clinical_ssim,
-            "micro_ssim": o.lambda_micro_ssim,
+        # The identity losses stand for the steps without them, too.
+        identity = o.lambda_identity * o.identity_every * (self.steps % o.identity_every == 0)
+        return {
+            # Adversarial: the discriminators shall take generated images for real ones.
+            "G_A": (o.lambda_G_A, lambda: self.adversarial(self.D_A, self.fake_B)),
+            "G_B": (o.lambda_G_B, lambda: self.adversarial(self.D_B, self.fake_A)),
+            # Cycle consistency: there and back again is the same image.
+            "cycle_A": (o.lambda_A, lambda: F.l1_loss(self.rec_A, self.real_A)),
+            "cycle_B": (o.lambda_B, lambda: F.l1_loss(self.rec_B, self.real_B)),
+            # Identity: an image of the other domain already stays what it is.
+            "idt_A": (identity, lambda: self.identity_of_G_A() * o.lambda_B),
+            "idt_B": (identity, lambda: self.identity_of_G_B() * o.lambda_A * IDT_B_SHARE),
+            # The four-part multi-modality loss: the image stays the same image across domains.
+            "downsample": (
+                o.lambda_downsample_loss,
+                lambda: F.l1_loss(self.pooled_B, self.real_A),
+            ),
+            "upsample": (o.lambda_upsample_loss, lambda: F.l1_loss(self.enlarged_A, self.real_B)),
+            "clinical_ssim": (
+                o.lambda_clinical_ssim,
+                lambda: 1 - ssim(self.pooled_B, self.real_A, o.ssim_data_range),
+            ),
+            "micro_ssim": (
+                o.lambda_micro_ssim,
+                lambda: 1 - ssim(self.enlarged_A, self.real_B, o.ssim_data_range),
+            ),
+            # Beyond the paper: pseudo-pairs of a scanner model, and registered pairs.
+            "pair": (
+                o.lambda_pair,
+                lambda: F.l1_loss(self.run(self.G_A, self.scanner(self.real_B)), self.real_B),
+            ),
+            "supervised": (o.lambda_supervised, lambda: F.l1_loss(self.fake_B, self.real_B)),
         }
-        for name, loss in parts.items():
-            losses[name] = loss * weights[name]
+
+    def adversarial(self, discriminator: nn.Module, fake: Tensor) -> Tensor:
+        """How far `discriminator` is from taking generated images for real ones."""
+        return self.gan_loss(self.run(discriminator, fake), real=True)
+
+    def identity_of_G_A(self) -> Tensor:
+        """L1(P(G_A(B)), B). G_A on a micro patch is the dearest pass of all, so a crop may do."""
+        edge = self.options.identity_crop
+        micro = random_crop(self.real_B, edge) if edge else self.real_B
+        return F.l1_loss(pool(self.run(self.G_A, micro), self.scale), micro)
+
+    def identity_of_G_B(self) -> Tensor:
+        """L1(U(G_B(A)), A)."""
+        shrunk = self.run(self.G_B, self.real_A)
+        return F.l1_loss(enlarge_identity(shrunk, self.scale, self.identity_mode), self.real_A)
+
+    def generator_loss(self) -> Tensor:
+        """Sum of all generator losses by their weights; keeps each in `losses`."""
+        total = nothing = self.real_A.new_zeros(())
+        for name, (weight, compute) in self.generator_losses().items():
+            loss = compute() * weight if weight > 0 else nothing
+            self.losses[name] = loss.detach()
+            total = total + loss
+        self.losses["G"] = total.detach()
+        return total
 
     def discriminator_loss(self, name: str, real: Tensor, fake: Tensor) -> Tensor:
         """Half the sum of the losses on real images and on pooled, detached generated ones."""
@@ -263,7 +256,7 @@ class MedicalCycleGANModel(TrainedNetworks):
     def _train_discriminators(self) -> Tensor:
         """A step of those that G's loss listens to; returns 1 where it was left out, else 0."""
         zero = self.real_A.new_zeros(())
-        self.losses.update(dict.fromkeys((*DISCRIMINATOR_LOSSES, "norm_D"), zero))
+        self.losses.update(dict.fromkeys((*CRITIC, "norm_D"), zero))
         listened_to = self.options.lambda_G_A > 0 or self.options.lambda_G_B > 0
         self.optimizers["D"].zero_grad(set_to_none=True)
         # Never an image that is not finite: it would come back later, out of the pool.

@@ -229,5 +229,5 @@ def test_a_wrong_pool_factor_misses_the_first_step(
         return F.avg_pool2d(micro, scale - 1, stride=scale)
 
     model = golden.model()
-    monkeypatch.setattr("models.losses.pool", pool)
+    monkeypatch.setattr("models.medical_cycle_gan.pool", pool)
     assert len(missed_by_generators(golden, model, "downsample")) == 1

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from training_helpers import tiny_batch, tiny_model, tiny_options
 
 from data.patches import noise_if_constant
 from data.sampling import item_generator
 from models.base_model import residual_blocks
-from models.medical_cycle_gan import LOGGED, LOSSES, MODELS
+from models.losses import enlarge_nearest
+from models.medical_cycle_gan import LOGGED, LOSSES, MODELS, MULTI_MODALITY, MedicalCycleGANModel
 from util.processes import Processes
 
 
@@ -44,6 +45,24 @@ def test_generator_step_leaves_no_gradient_in_the_discriminators() -> None:
     model.generator_loss().backward()
     assert all(p.grad is None for p in model.D_A.parameters())
     assert any(p.grad is not None for p in model.G_A.parameters())
+
+
+def multi_modality(model: MedicalCycleGANModel, fake_B: Tensor, fake_A: Tensor) -> list[float]:
+    """downsample, upsample, clinical_ssim, micro_ssim of these generated images."""
+    model._images = {"fake_B": fake_B, "fake_A": fake_A}
+    losses = model.generator_losses()
+    return [float(losses[name][1]()) for name in MULTI_MODALITY]
+
+
+def test_multi_modality_losses_vanish_where_nothing_changed() -> None:
+    model = tiny_model()
+    clinical = torch.rand(2, 1, 16, 16) * 2 - 1
+    micro = enlarge_nearest(clinical, model.scale)
+    model.set_input({"clinical": clinical, "micro": micro})
+    assert multi_modality(model, micro, clinical) == pytest.approx([0] * 4, abs=1e-5)
+    shifted = multi_modality(model, micro + 0.25, clinical - 0.5)
+    assert shifted[:2] == pytest.approx([0.25, 0.5], abs=1e-5)
+    assert min(shifted[2:]) > 0.005
 
 
 def test_every_weight_flag_scales_its_loss() -> None:
