@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-
-from util.errors import UserError
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 
 Job = Callable[[], str]
 
@@ -23,64 +23,36 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[str]:
             one, on an error and on Ctrl-C.
 
     Raises:
-        UserError: that of the first job that failed.
+        Exception: that of the first job that failed.
         RuntimeError: a process ended without an answer (killed, out of memory).
     """
-    if processes <= 1:
+    if processes <= 1 or len(jobs) < 2:
         for job in jobs:
             yield job()
         return
-    waiting = list(jobs)[::-1]
-    workers: dict[Connection, SpawnProcess] = {}
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _end_with_the_first_process)
     try:
-        for _ in range(min(processes, len(waiting))):
-            connection, process = _start()
-            workers[connection] = process
-            connection.send(waiting.pop())
-        busy = list(workers)
-        while busy:
-            ready = wait(busy)
-            for connection in [one for one in busy if one in ready]:
-                answer = _answer(connection, workers[connection])
-                if waiting:
-                    connection.send(waiting.pop())
-                else:
-                    busy.remove(connection)
-                yield answer
+        for answer in as_completed([pool.submit(job) for job in jobs]):
+            yield answer.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("a process ended without an answer: killed, or out of memory") from error
     finally:
-        for connection, process in workers.items():
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
             process.join()
-            connection.close()
 
 
-def _start() -> tuple[Connection, SpawnProcess]:
-    context = multiprocessing.get_context("spawn")
-    connection, far_end = context.Pipe()
-    process = context.Process(target=_work, args=(far_end,), daemon=True)
-    process.start()
-    # This process's own copy: while it is open, a dead worker would not be noticed.
-    far_end.close()
-    return connection, process
-
-
-def _answer(connection: Connection, process: SpawnProcess) -> str:
-    try:
-        failed, text = connection.recv()
-    except (EOFError, ConnectionError):
-        process.join()
-        raise RuntimeError(f"a process ended with exit code {process.exitcode}") from None
-    if failed:
-        raise UserError(text)
-    return str(text)
-
-
-def _work(connection: Connection) -> None:
+def _end_with_the_first_process() -> None:
     # Ctrl-C reaches every process of the terminal; the first one ends the others in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        job = connection.recv()
-        try:
-            connection.send((False, job()))
-        except UserError as error:
-            connection.send((True, str(error)))
+    first = multiprocessing.parent_process()
+    if first is not None:
+
+        def watch() -> None:
+            first.join()
+            os._exit(1)
+
+        Thread(target=watch, daemon=True).start()

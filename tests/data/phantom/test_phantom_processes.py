@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from data.phantom.processes import run_jobs
 from util.errors import UserError
+
+PATIENCE = 120  # seconds, on a machine as busy as can be
 
 
 def name_of(number: int) -> str:
@@ -36,8 +42,51 @@ def test_a_user_error_keeps_its_words(processes: int) -> None:
 
 
 def test_a_dead_process_is_told() -> None:
-    with pytest.raises(RuntimeError, match="exit code 3"):
+    with pytest.raises(RuntimeError, match="a process ended without an answer"):
         list(run_jobs([die, partial(name_of, 1)], 2))
+
+
+def test_processes_end_with_the_first_one(tmp_path: Path) -> None:
+    """Killed outright, it cannot end them."""
+    code = (
+        "from functools import partial\nfrom pathlib import Path\n"
+        "from test_phantom_processes import linger\n"
+        "from data.phantom.processes import run_jobs\n"
+        "if __name__ == '__main__':\n"
+        f"    list(run_jobs([partial(linger, Path({str(tmp_path)!r}), n) for n in (1, 2)], 2))\n"
+    )
+    script = tmp_path / "first.py"
+    script.write_text(code, encoding="utf-8")
+    here = Path(__file__).resolve()
+    places = os.pathsep.join([str(here.parents[3]), str(here.parent)])
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": places}
+    )
+    end = time.monotonic() + PATIENCE
+    while len(list(tmp_path.glob("*.pid"))) < 2:
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def linger(folder: Path, number: int) -> str:
+    (folder / f"{os.getpid()}.pid").touch()
+    time.sleep(10 * PATIENCE)
+    return str(number)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def test_no_jobs() -> None:
