@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,53 @@ from data.opening import open_with_lung_mask
 from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.names import case_name
 from data.volumes.volume import Volume, parse_slices
-from data.windows import (
-    IntensityWindow,
-)
+from data.windows import Domain, IntensityWindow
+from methods.cohort import own_share, run_cases
+from methods.loading import LoadedModel, load_model
+from methods.pages.result_page import write_overview
 from options.base_options import PHANTOM_FOLDER
 from util.errors import UserError
 
 SAMPLED_SLICES = 16
 MOSTLY_OUTSIDE = 0.95
+
+
+def run_method(
+    options: Namespace,
+    domain: Domain,
+    names: Sequence[str],
+    work: Callable[[Path, Path, LoadedModel, Namespace], None],
+    first: str = "",
+    check: Callable[[Path], None] = lambda folder: None,
+) -> int:
+    """Load the model, find the inputs, refuse what is in the way, and work through the cases.
+
+    Args:
+        options: of the run.
+        domain: of the phantom's volume that is taken without --input.
+        names: of the files that a case leaves.
+        work: does a case: (input, results folder, model, options).
+        first: word before the names of a case's picture and record.
+        check: refuses what else is in the way in a results folder.
+
+    Returns:
+        Exit code, see `methods.cohort.run_cases`.
+    """
+    model = load_model(options)
+    paths = input_paths(options, model.scale, domain)
+    folders = result_folders(paths, options.results_dir)
+    cases = list(zip(paths, folders, strict=True))
+    outputs = [folder / name for folder in folders for name in names]
+    refuse_own_inputs(outputs, paths, options.input, options.results_dir)
+    # Only this job's share: another job of the cohort may have finished some of its own.
+    own = own_share(cases, options.num_parts, options.part_id)
+    if not options.resume:
+        refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
+    for _, folder in own:
+        check(folder)
+    code = run_cases(options, cases, lambda path, folder: work(path, folder, model, options))
+    write_overview(options, folders, first)
+    return code
 
 
 def input_paths(options: Namespace, scale: int, domain: str) -> list[Path]:

@@ -17,19 +17,11 @@ from data.volumes.geometry import shrunk_affine
 from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
 from data.writing.nifti_writer import NiftiSliceWriter
-from methods.cohort import own_share, run_cases
-from methods.inputs import (
-    input_paths,
-    open_case,
-    refuse_existing,
-    refuse_own_inputs,
-    result_folders,
-    warn_if_outside,
-)
-from methods.loading import LoadedModel, load_model
+from methods.inputs import open_case, run_method, warn_if_outside
+from methods.loading import LoadedModel
 from methods.pages.case_view import case_viewer
 from methods.pages.result_images import CONSISTENT, restored_images
-from methods.pages.result_page import Section, make_page, write_overview
+from methods.pages.result_page import Section, make_page
 from methods.restoration.scores import (
     DATA_RANGE,
     Score,
@@ -73,22 +65,11 @@ def clinical_restoration(options: Namespace) -> int:
 
 def restore_and_score(options: Namespace, domain: Domain) -> int:
     """Run the evaluation on every input volume; returns the exit code."""
-    model = load_model(options)
-    paths = input_paths(options, model.scale, domain)
-    folders = result_folders(paths, options.results_dir)
-    names = output_names(domain)
-    cases = list(zip(paths, folders, strict=True))
-    outputs = [folder / name for folder in folders for name in names]
-    refuse_own_inputs(outputs, paths, options.input, options.results_dir)
-    own = own_share(cases, options.num_parts, options.part_id)
-    refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
 
-    def work(path: Path, folder: Path) -> None:
+    def work(path: Path, folder: Path, model: LoadedModel, options: Namespace) -> None:
         score_case(path, folder, model, options, domain)
 
-    code = run_cases(options, cases, work)
-    write_overview(options, folders, f"{domain}_")
-    return code
+    return run_method(options, domain, output_names(domain), work, f"{domain}_")
 
 
 def score_case(

@@ -14,18 +14,9 @@ import numpy as np
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writing.exports import remove_exports
-from data.writing.partial_file import begun_with
-from methods.cohort import own_share, run_cases
-from methods.inputs import (
-    input_paths,
-    open_case,
-    refuse_existing,
-    refuse_own_inputs,
-    result_folders,
-    warn_if_outside,
-)
-from methods.loading import LoadedModel, load_model
-from methods.pages.result_page import PAGE, write_overview
+from methods.inputs import open_case, run_method, warn_if_outside
+from methods.loading import LoadedModel
+from methods.pages.result_page import PAGE
 from methods.super_resolution.companions import (
     check_exports,
     complete_exports,
@@ -34,15 +25,7 @@ from methods.super_resolution.companions import (
     volume_ending,
     write_exports,
 )
-from methods.super_resolution.resuming import (
-    UpscaleSettings,
-    forget_journals,
-    is_finished,
-    plan_as_before,
-    recorded,
-    refuse_without_memory,
-    rounding_facts,
-)
+from methods.super_resolution.resuming import forget_journals, plan_case, recorded
 from methods.super_resolution.volume_upscaling import Upscaled, upscale_volume
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import enlarge
@@ -60,26 +43,12 @@ def super_resolution(options: Namespace) -> int:
     Returns:
         Exit code, see `methods.cohort.run_cases`.
     """
-    model = load_model(options)
-    paths = input_paths(options, model.scale, "clinical")
-    folders = result_folders(paths, options.results_dir)
-    cases = list(zip(paths, folders, strict=True))
-    names = [*output_names(options), *export_names(options)]
-    outputs = [folder / name for folder in folders for name in names]
-    refuse_own_inputs(outputs, paths, options.input, options.results_dir)
-    # Only this job's share: another job of the cohort may have finished some of its own.
-    own = own_share(cases, options.num_parts, options.part_id)
-    if not options.resume:
-        refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
-    for _, folder in own:
+
+    def check(folder: Path) -> None:
         check_exports(options, folder)
 
-    def work(path: Path, folder: Path) -> None:
-        super_resolve_case(path, folder, model, options)
-
-    code = run_cases(options, cases, work)
-    write_overview(options, folders)
-    return code
+    names = [*output_names(options), *export_names(options)]
+    return run_method(options, "clinical", names, super_resolve_case, check=check)
 
 
 def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Namespace) -> None:
@@ -89,29 +58,19 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
     volume, mask = open_case(path, options)
     window = model.windows.window_for(volume, "clinical")
     warn_if_outside(volume, window)
-    if options.max_memory is None:
-        model.resolver.max_memory = model.resolver.free_budget()
-        if options.resume:
-            plan_as_before(model.resolver, folder, names[0])
-    settings = upscale_settings(model, options)
-    key = settings.key(volume, mask, window)
-    if options.resume and is_finished(folder, names, key):
-        forget_journals(folder, names)
-        print(f"{folder / names[0]} is finished: nothing to resume")
+    plan = plan_case(volume, mask, window, folder, names, model, options)
+    if plan.is_finished:
         complete_exports(options, folder, path)
         if not (folder / PAGE).is_file():
             show_result(options, folder, recorded(folder / "run.json"), volume, mask, window)
         return
-    if options.resume and options.max_memory is None:
-        columns, rows, _ = volume.size
-        refuse_without_memory(model.resolver, rows, columns, folder / names[0])
-    if not options.resume and begun_with(folder / names[0]) is not None:
-        print(f"{folder / names[0]}.partial of an interrupted run is replaced: --resume keeps it")
     picture = folder / "preview.png"
     # Not as an exception from anywhere: a lock or a finaliser in Python's own code may lose it.
     with StopRequest() as stop:
         try:
-            made = upscale_volume(volume, mask, model.resolver, window, folder, settings, key, stop)
+            made = upscale_volume(
+                volume, mask, model.resolver, window, folder, plan.settings, plan.key, stop
+            )
         except KeyboardInterrupt:
             print(
                 f"stopped: {folder / names[0]}.partial holds the slices so far; the same command "
@@ -123,7 +82,7 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
         # Only now, so that a broken run leaves no picture that looks like a result.
         draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
         record = record_case(
-            folder, options, model, volume, window, time.monotonic() - started, made, key
+            folder, options, model, volume, window, time.monotonic() - started, made, plan.key
         )
         forget_journals(folder, names)
         print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
@@ -139,28 +98,6 @@ def output_names(options: Namespace) -> list[str]:
     ending = volume_ending(options)
     spread = [f"uncertainty{ending}"] if options.uncertainty else []
     return [options.output_name, f"clinical{ending}", *spread, "preview.png"]
-
-
-def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
-    """How the options want a volume to be super-resolved."""
-    # Everything that the voxels depend on besides the input goes into the key of the partial file.
-    determined_by = {
-        "weights": model.loaded.digest,
-        "compile": options.compile,
-        **rounding_facts(model.resolver),
-    }
-    return UpscaleSettings(
-        lung_statistics=model.lung_statistics,
-        volume_statistics=model.norm_scope == "volume",
-        consistency=options.consistency,
-        self_ensemble=options.self_ensemble,
-        uncertainty=options.uncertainty,
-        # A result that --resume finds without its run.json is of a run that was cut off.
-        overwrite=options.overwrite or options.resume,
-        resume=options.resume,
-        output_name=options.output_name,
-        determined_by=determined_by,
-    )
 
 
 def draw_preview(

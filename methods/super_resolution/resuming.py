@@ -4,6 +4,7 @@ settings."""
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -18,6 +19,7 @@ from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writing.journal import differences
 from data.writing.partial_file import begun_with, forget_journal, partial_files
+from methods.loading import LoadedModel
 from models.inference.super_resolver import SuperResolver
 from util.devices import arithmetic_name
 from util.errors import UserError
@@ -60,6 +62,88 @@ class UpscaleSettings:
             **window.as_dict(),
             **{name: getattr(self, name) for name in names},
         }
+
+
+def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
+    """How the options want a volume to be super-resolved."""
+    # Everything that the voxels depend on besides the input goes into the key of the partial file.
+    determined_by = {
+        "weights": model.loaded.digest,
+        "compile": options.compile,
+        **rounding_facts(model.resolver),
+    }
+    return UpscaleSettings(
+        lung_statistics=model.lung_statistics,
+        volume_statistics=model.norm_scope == "volume",
+        consistency=options.consistency,
+        self_ensemble=options.self_ensemble,
+        uncertainty=options.uncertainty,
+        # A result that --resume finds without its run.json is of a run that was cut off.
+        overwrite=options.overwrite or options.resume,
+        resume=options.resume,
+        output_name=options.output_name,
+        determined_by=determined_by,
+    )
+
+
+@dataclass(frozen=True)
+class CasePlan:
+    """How a case is worked on.
+
+    Attributes:
+        settings: how it is super-resolved.
+        key: what its voxels depend on.
+        is_finished: an earlier run has left all of it, so nothing is to be computed.
+    """
+
+    settings: UpscaleSettings
+    key: dict[str, Any]
+    is_finished: bool = False
+
+
+def plan_case(
+    volume: Volume,
+    mask: np.ndarray | None,
+    window: IntensityWindow,
+    folder: Path,
+    names: list[str],
+    model: LoadedModel,
+    options: Namespace,
+) -> CasePlan:
+    """Decide whether a case begins anew, goes on where an earlier run stopped, or is finished.
+
+    Without --max_memory the memory of a slice is what is free now, or, resumed, what the earlier
+    run had.
+
+    Args:
+        volume, mask, window: of the case.
+        folder: of its results.
+        names: of its files besides run.json; the result first.
+        model: its resolver gets the plan's memory.
+        options: of the run.
+
+    Raises:
+        UserError: the earlier run was of another kind, or had more memory than is free.
+    """
+    resolver, result = model.resolver, folder / names[0]
+    if options.max_memory is None:
+        resolver.max_memory = resolver.free_budget()
+        if options.resume:
+            plan_as_before(resolver, folder, names[0])
+    settings = upscale_settings(model, options)
+    key = settings.key(volume, mask, window)
+    if not options.resume:
+        if begun_with(result) is not None:
+            print(f"{result}.partial of an interrupted run is replaced: --resume keeps it")
+        return CasePlan(settings, key)
+    if is_finished(folder, names, key):
+        forget_journals(folder, names)
+        print(f"{result} is finished: nothing to resume")
+        return CasePlan(settings, key, is_finished=True)
+    if options.max_memory is None:
+        columns, rows, _ = volume.size
+        refuse_without_memory(resolver, rows, columns, result)
+    return CasePlan(settings, key)
 
 
 def content_digest(volume: Volume, mask: np.ndarray | None) -> str:

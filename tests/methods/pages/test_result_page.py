@@ -19,6 +19,7 @@ from method_helpers import (
 )
 from option_helpers import evaluation_options
 
+import methods.inputs
 import methods.super_resolution.method
 from methods.super_resolution.method import super_resolution
 from util.pages.viewer_page import _packed_niivue, niivue_module
@@ -38,9 +39,7 @@ def make(
     """Super-resolve a small case with the stand-in; returns the results folder."""
     size = (SIZE[0], SIZE[1], slices)
     resolver = IdentityResolver(SCALE, shift=0.1)
-    monkeypatch.setattr(
-        methods.super_resolution.method, "load_model", lambda o: stub_model(resolver, o)
-    )
+    monkeypatch.setattr(methods.inputs, "load_model", lambda o: stub_model(resolver, o))
     mask = np.zeros(size[::-1], np.int16)
     mask[2:-2, 6:-6, 6:-6] = 1
     path = write_ct(folder / "ct.nii.gz", lung_like(size), affine, mask)
@@ -253,9 +252,7 @@ def test_several_cases_have_an_overview(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Page
 ) -> None:
     resolver = IdentityResolver(SCALE)
-    monkeypatch.setattr(
-        methods.super_resolution.method, "load_model", lambda o: stub_model(resolver, o)
-    )
+    monkeypatch.setattr(methods.inputs, "load_model", lambda o: stub_model(resolver, o))
     for name in ("left", "right"):
         write_ct(tmp_path / "input" / f"{name}.nii.gz", lung_like((24, 20, 2)), affines()["lps"])
     out = tmp_path / "results"

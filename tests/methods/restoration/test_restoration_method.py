@@ -28,6 +28,7 @@ from method_helpers import (
 from option_helpers import evaluation_options
 from writer_helpers import write_each_slice_at_once
 
+import methods.inputs
 import methods.restoration.method
 import methods.restoration.scores
 from data.formats.readers import read_volume
@@ -69,9 +70,7 @@ def use(
     stub: IdentityResolver, monkeypatch: pytest.MonkeyPatch, seen: frozenset[str] = frozenset()
 ) -> None:
     """Let `stub` stand in for a model that was trained on the slices `seen`."""
-    monkeypatch.setattr(
-        methods.restoration.method, "load_model", lambda o: stub_model(stub, o, seen)
-    )
+    monkeypatch.setattr(methods.inputs, "load_model", lambda o: stub_model(stub, o, seen))
     # Drawing takes longer than all else; one test below draws.
     monkeypatch.setattr(methods.restoration.method, "comparison_picture", quick_picture)
 
@@ -415,7 +414,7 @@ def test_uint16_micro_ct_keeps_its_values(tmp_path: Path, monkeypatch: pytest.Mo
     model = stub_model(stub, evaluation_options("--region", "all"))
     policy = WindowPolicy("window", CLINICAL_WINDOW, replace(MICRO_WINDOW, high=65535.0))
     monkeypatch.setattr(
-        methods.restoration.method, "load_model", lambda options: replace(model, windows=policy)
+        methods.inputs, "load_model", lambda options: replace(model, windows=policy)
     )
     monkeypatch.setattr(methods.restoration.method, "comparison_picture", quick_picture)
     folder = run(tmp_path, "--input", str(path))

@@ -24,6 +24,7 @@ from method_helpers import (
 from option_helpers import evaluation_options
 from writer_helpers import write_each_slice_at_once
 
+import methods.inputs
 import methods.super_resolution.method
 from data.lung_mask import preview_slice
 from data.volumes.volume import Volume
@@ -48,9 +49,7 @@ OUTPUTS = [*output_names(evaluation_options()), *export_names(evaluation_options
 def resolver(monkeypatch: pytest.MonkeyPatch) -> IdentityResolver:
     """The stand-in that every run of this test uses in place of a trained network."""
     stub = IdentityResolver()
-    monkeypatch.setattr(
-        methods.super_resolution.method, "load_model", lambda o: stub_model(stub, o)
-    )
+    monkeypatch.setattr(methods.inputs, "load_model", lambda o: stub_model(stub, o))
     # Drawing takes longer than all else; one test below draws.
     monkeypatch.setattr(methods.super_resolution.method, "comparison_picture", quick_picture)
     return stub
@@ -188,7 +187,7 @@ def test_minmax_takes_each_volumes_own_range(
     model = stub_model(stub, evaluation_options())
     policy = replace(model.windows, normalization="minmax")
     monkeypatch.setattr(
-        methods.super_resolution.method,
+        methods.inputs,
         "load_model",
         lambda options: replace(model, windows=policy),
     )
