@@ -1,9 +1,22 @@
 #!/usr/bin/env bash
-# Lint, type-check and test. Every argument goes to pytest.
+# Lint, type-check and test.
+#
+#   bash check.sh         the tests that find most faults, within five minutes on two cores
+#   bash check.sh --all   every test, and whether they reach enough of the code
+#
+# Other arguments go to pytest. With --all they choose a part of all tests, without the coverage.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/env.sh requirements.txt requirements-dev.txt
+chosen=(-m "not slow")
+if [ "${1:-}" = --all ]; then
+    shift
+    chosen=()
+    if [ $# = 0 ]; then
+        chosen=(--cov --cov-report=term:skip-covered --cov-fail-under=85)
+    fi
+fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-exec "$PYTHON" -m pytest "$@"
+exec "$PYTHON" -m pytest --numprocesses logical --maxprocesses 4 ${chosen[@]+"${chosen[@]}"} "$@"

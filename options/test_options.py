@@ -13,6 +13,7 @@ from options.base_options import (
     positive_int,
     whole_number,
 )
+from options.presets import METHODS
 
 OUTPUT_FORMATS = ("nifti", "nrrd", "mha", "dicom")
 BACKENDS = ("auto", "torch", "openvino")
@@ -99,7 +100,6 @@ def add_cohort_options(parser: argparse.ArgumentParser) -> None:
 
 PUBLISHED_TILE = 32  # the clinical patch of training
 COMPANIONS = ("clinical", "uncertainty")  # files that stand beside the result
-METHODS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest", "phantomtest")
 
 
 class TestOptions(BaseOptions):
@@ -121,7 +121,9 @@ class TestOptions(BaseOptions):
     def add(self, parser: argparse.ArgumentParser) -> None:
         """Add the testing options."""
         group = parser.add_argument_group("test")
-        group.add_argument("--method", choices=METHODS, default="smallpatchtest", help="what to do")
+        group.add_argument(
+            "--method", choices=list(METHODS), default="smallpatchtest", help="what to do"
+        )
         group.add_argument(
             "--input",
             nargs="+",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-PINNED = ("torch==2.14.1", "torchvision==0.29.1")
+PINNED = ("torch==2.14.1",)
 PINNED_BY_TORCH = ("nvidia-", "cuda-", "triton")
 VISDOM = (
     'visdom==0.2.4 ; python_version < "3.12"',

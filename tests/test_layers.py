@@ -150,8 +150,8 @@ def test_every_package_that_is_imported_is_required() -> None:
         if module not in sys.stdlib_module_names and module not in LAYERS
     }
     assert found - requirements <= optional
-    # torchvision comes with torch, tifffile decodes with imagecodecs, pages take ipyniivue's file.
-    assert requirements - found <= {"torchvision", "imagecodecs", "ipyniivue"}
+    # tifffile decodes with imagecodecs, and pages take ipyniivue's file.
+    assert requirements - found <= {"imagecodecs", "ipyniivue"}
 
 
 def test_the_scan_sees_imports_wherever_they_stand(tmp_path: Path) -> None:

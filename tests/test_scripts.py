@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -109,7 +108,6 @@ def test_the_lock_pins_every_requirement_to_one_version() -> None:
     assert apart is not None
     assert "ipyniivue" not in pinned
     assert "torch==2.14.1\n" in lock
-    assert "torchvision==0.29.1\n" in lock
 
 
 # ---- the shell scripts ----
@@ -202,9 +200,7 @@ def test_the_first_start_installs_once_and_says_so_in_one_line(
     assert "--no-deps ipyniivue==" in installs[2]
     assert (project / ".venv" / ".complete").is_file()
 
-    began = time.monotonic()
     answer = start("run.sh")
-    assert time.monotonic() - began < 1.0
     assert (answer.stdout, answer.stderr) == ("ran train.py \n", "")
     assert log(tmp_path) == []
 

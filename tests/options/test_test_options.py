@@ -10,7 +10,8 @@ from option_helpers import (
 )
 
 from options import TestOptions
-from options.test_options import METHOD_OPTIONS, METHODS
+from options.presets import METHODS
+from options.test_options import METHOD_OPTIONS
 
 KNOWN_NAMES = (
     "method input checkpoint results_dir overwrite sampling_times normalization region patch_size "

@@ -47,7 +47,7 @@ from methods.restoration.method import (
 )
 from methods.restoration.shrunk_slices import RestorationSettings
 from models.inference.super_resolver import SuperResolver
-from options.test_options import METHODS as METHOD_NAMES
+from options.presets import METHODS as METHOD_NAMES
 from util.errors import UserError
 from util.images.metrics import psnr, ssim
 from util.images.pictures import comparison_picture

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _seconds(action: Callable[[], None]) -> float:
-    start = time.monotonic()
-    action()
-    return time.monotonic() - start
 
 
 def _panels(port: int, ncols: int = 2) -> VisdomPanels:
@@ -132,16 +126,29 @@ def _windows(port: int) -> dict[str, Any]:
         return dict(json.loads(answer.read()))
 
 
-def test_no_server_costs_one_line_and_no_time(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Servers that were asked, each of which may take seconds to answer, or not to."""
+    asked: list[str] = []
+    connect = VisdomPanels._connect
+
+    def watched(self: VisdomPanels) -> Any:
+        asked.append(self.server)
+        return connect(self)
+
+    monkeypatch.setattr(VisdomPanels, "_connect", watched)
+    return asked
+
+
+def test_no_server_costs_one_line_and_one_attempt(
+    attempts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     port = _free_port()
     panels = _panels(port)
-
-    def train() -> None:
-        for step in range(50):
-            panels.plot("losses", step / 50, {"G": 1.0})
-            panels.show_images(IMAGES)
-
-    assert _seconds(train) < 2
+    for step in range(50):
+        panels.plot("losses", step / 50, {"G": 1.0})
+        panels.show_images(IMAGES)
+    assert len(attempts) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
@@ -150,12 +157,13 @@ def test_no_server_costs_one_line_and_no_time(capsys: pytest.CaptureFixture[str]
 
 
 def test_silent_server_is_given_up_soon(
-    silent_port: int, capsys: pytest.CaptureFixture[str]
+    silent_port: int, attempts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("visdom", reason="visdom is not installed")
     panels = _panels(silent_port)
-    assert _seconds(lambda: panels.plot("losses", 0.1, {"G": 1.0})) < 6
-    assert _seconds(lambda: panels.plot("losses", 0.2, {"G": 1.0})) < 0.1
+    panels.plot("losses", 0.1, {"G": 1.0})
+    panels.plot("losses", 0.2, {"G": 1.0})
+    assert len(attempts) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
@@ -166,7 +174,7 @@ def test_another_program_on_the_port_is_noticed(
 ) -> None:
     pytest.importorskip("visdom", reason="visdom is not installed")
     panels = _panels(wrong_port)
-    assert _seconds(lambda: panels.show_images(IMAGES)) < 6
+    panels.show_images(IMAGES)
     assert "no answer" in capsys.readouterr().err
 
 
@@ -273,7 +281,7 @@ def test_server_that_dies_and_comes_back(
         panels = _panels(port)
         panels.plot("losses", 1, {"G": 1.0})
         _stop(process)
-        assert _seconds(lambda: panels.plot("losses", 2, {"G": 2.0})) < 6
+        panels.plot("losses", 2, {"G": 2.0})
         process = _start_server(port, tmp_path / "second")  # knows nothing of the first point
         _wait_until_up(process, port)
         monkeypatch.setattr(panels, "_retry_at", 0.0)
