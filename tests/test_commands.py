@@ -41,6 +41,7 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.commands
 def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     commands = readme_commands()

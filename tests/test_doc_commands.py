@@ -109,6 +109,7 @@ def test_the_scripts_take_the_flags(words: list[str], tmp_path: Path) -> None:
         assert words[0] in ("python", "-", "bash"), words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", RUN_HERE)
 def test_a_quick_command_runs(start: str) -> None:
     (content,) = {c for _, _, c in BLOCKS if start in c}

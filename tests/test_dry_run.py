@@ -68,6 +68,7 @@ def model(tmp_path: Path) -> str:
     return str(write_checkpoint(tmp_path / "models", "run"))
 
 
+@pytest.mark.slow
 def test_testing_tells_sizes_and_what_is_in_the_way(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_testing_tells_sizes_and_what_is_in_the_way(
     assert "SR.mha" in more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "size"), [("uint8", "1.8 kB"), ("float32", "7.2 kB")])
 def test_an_evaluation_is_told_in_the_type_that_it_writes(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str], dtype: str, size: str
@@ -105,6 +107,7 @@ def test_an_evaluation_is_told_in_the_type_that_it_writes(
     assert "index.html" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_method_can_be_asked(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str], method: str

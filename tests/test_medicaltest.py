@@ -116,6 +116,7 @@ def test_before_any_training_the_projects_weights_super_resolve(
     assert json.loads(Path("results/run.json").read_text())["scale"] == 8
 
 
+@pytest.mark.slow
 def test_bare_weights_of_the_original_code_work_with_a_note(
     ct: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +192,7 @@ def test_wrong_inputs_are_refused_in_one_line(
     assert not Path("results").exists()
 
 
+@pytest.mark.slow
 def test_an_existing_result_is_kept_unless_told(
     trained: Path, ct: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +207,7 @@ def test_an_existing_result_is_kept_unless_told(
 # ---- what comes out ----
 
 
+@pytest.mark.slow
 def test_slices_region_and_patch_size(trained: Path, ct: str) -> None:
     run("--input", ct)
     whole = enlarged()
@@ -240,6 +243,7 @@ def test_the_networks_output_is_what_is_written(trained: Path, ct: str, tmp_path
     assert corner_distance(sr_image, clinical_image) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "domain"),
     [("microCTsmallpatchtest", "micro"), ("wholevolumetest", "clinical")],

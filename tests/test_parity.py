@@ -181,6 +181,7 @@ def in_float64(model: MedicalCycleGANModel) -> MedicalCycleGANModel:
     return model
 
 
+@pytest.mark.slow
 def test_losses_and_weights_over_the_steps(golden: Golden) -> None:
     model = in_float64(golden.model())
     for step in range(1, golden.steps + 1):

@@ -138,7 +138,14 @@ def project(tmp_path: Path) -> Path:
     """A copy of the scripts, without any environment."""
     folder = tmp_path / "project with space"
     (folder / "scripts").mkdir(parents=True)
-    files = ["run.sh", "test.sh", "requirements.txt", "requirements-dev.txt", "requirements.lock"]
+    files = [
+        "run.sh",
+        "test.sh",
+        "check.sh",
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements.lock",
+    ]
     for name in (*files, "scripts/env.sh", "scripts/check_requirements.py"):
         shutil.copy(ROOT / name, folder / name)
     return folder
@@ -330,3 +337,25 @@ def test_the_exit_code_of_the_program_is_passed_on(
     text = python.read_text(encoding="utf-8").replace('*) echo "ran', '*) exit 7; echo "ran')
     python.write_text(text, encoding="utf-8")
     assert start("run.sh", VIRTUAL_ENV=folder).returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "-m not slow"),
+        (["-k", "windows"], "-m not slow -k windows"),
+        (["--all"], "--cov --cov-report=term:skip-covered --cov-fail-under=85"),
+        (["--all", "-k", "windows"], "-k windows"),
+    ],
+)
+def test_the_tiers_of_the_tests(start: Start, tmp_path: Path, words: list[str], told: str) -> None:
+    """The floor of the coverage holds for all tests, which a part of them could not reach."""
+    answer = start("check.sh", *words, VIRTUAL_ENV=active(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    lint, form, types, tests = answer.stdout.splitlines()
+    assert (lint, form, types) == (
+        "ran -m ruff check .",
+        "ran -m ruff format --check .",
+        "ran -m mypy",
+    )
+    assert tests == f"ran -m pytest --numprocesses logical --maxprocesses 4 {told}"

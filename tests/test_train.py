@@ -118,6 +118,7 @@ def test_training_moves_every_network_and_a_seed_repeats_it(data: tuple[str, ...
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_decays(data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     step = MedicalCycleGANModel.optimize_parameters
@@ -135,6 +136,7 @@ def test_the_learning_rate_decays(data: tuple[str, ...], monkeypatch: pytest.Mon
     assert rates == [1e-3, 1e-3, 1e-3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "left"), [("2", [3, 4]), ("0", [1, 2, 3, 4])])
 def test_checkpoints_are_pruned(data: tuple[str, ...], keep: str, left: list[int]) -> None:
     words = ("--niter", "3", "--save_epoch_freq", "1", "--max_dataset_size", "2", "--keep", keep)
@@ -145,6 +147,7 @@ def test_checkpoints_are_pruned(data: tuple[str, ...], keep: str, left: list[int
         assert found == left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("minutes", "expected"), [("1e-9", [1, 2, 3, 4, 4]), ("60", [2, 4, 4])])
 def test_an_old_checkpoint_is_written_again(
     data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, minutes: str, expected: list[int]
@@ -179,6 +182,7 @@ def test_a_model_is_not_replaced_without_a_word(data: tuple[str, ...]) -> None:
     assert (folder / "latest.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_overwrite_leaves_nothing_of_the_earlier_run(data: tuple[str, ...]) -> None:
     folder = run(data, "--niter", "3", "--save_epoch_freq", "1", "--save_by_iter",
                  "--save_latest_freq", "2", "--keep", "0", "--update_html_freq", "1")  # fmt: skip
@@ -191,6 +195,7 @@ def test_overwrite_leaves_nothing_of_the_earlier_run(data: tuple[str, ...]) -> N
     assert [row["iterations"] for row in rows] == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -362,6 +367,7 @@ def test_the_preset_line_names_the_other() -> None:
     )
 
 
+@pytest.mark.slow
 def test_every_step_sees_its_own_patches(
     data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

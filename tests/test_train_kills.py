@@ -23,6 +23,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE = 240.0  # seconds; only a test that fails waits so long
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_many_kills_leave_the_losses_and_weights_of_an_unbroken_run(tmp_path: Path) -> None:
     """Loader processes, a full pool, random penalties, a moving average: all that has a state."""

@@ -50,6 +50,7 @@ def train(count: int, *words: str, code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_average_the_gradient_of_the_doubled_batch(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_two_processes_average_the_gradient_of_the_doubled_batch(
     assert record["processes"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_run_goes_on_exactly_with_as_many_and_on_with_another_number(
     words: tuple[str, ...], tmp_path: Path
@@ -101,6 +103,7 @@ def test_a_run_goes_on_exactly_with_as_many_and_on_with_another_number(
     assert len(loss_rows(tmp_path / "parts")) == 2 * 2 + 4  # two processes take half the steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("receivers", ["torchrun", "one worker", "all"])
 def test_a_signal_stops_all_at_the_same_step(
     words: tuple[str, ...], tmp_path: Path, receivers: str
@@ -125,6 +128,7 @@ def test_a_signal_stops_all_at_the_same_step(
     assert len(loss_rows(tmp_path / "run")) == step
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_all_and_its_error_is_shown(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -146,6 +150,7 @@ def test_a_process_that_dies_ends_all_and_its_error_is_shown(
             os.kill(worker, 0)
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_is_told_in_its_line(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -177,6 +182,7 @@ def until_trained(folder: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_an_epoch_that_is_too_small_to_share_is_refused(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, ...], Pa
     return words, folder / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "threads"), [(1, 0), (3, 0), (4, 0), (9, 0), (4, 2)])
 def test_a_stopped_run_goes_on_exactly(
     whole: tuple[tuple[str, ...], Path],
@@ -96,6 +97,7 @@ def test_a_stopped_run_goes_on_exactly(
     assert len(loss_rows(folder)) == TINY_STEPS
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(data: tuple[str, ...]) -> None:
     words = (*TINY_RUN, *data, "--no_html", "--niter", "1", "--niter_decay", "1")
     assert command(*words, "--name", "none") == 0
@@ -120,6 +122,7 @@ def test_a_run_stopped_several_times_goes_on_exactly(
     assert [row["iterations"] for row in rows] == [3, 9]
 
 
+@pytest.mark.slow
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(
     data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(
     assert_same_run(Path("checkpoints/whole"), folder)
 
 
+@pytest.mark.slow
 def test_any_kept_checkpoint_can_be_gone_on_from(data: tuple[str, ...]) -> None:
     words = (*TINY_RUN, *data, "--no_html", "--save_latest_freq", "4", "--save_by_iter")
     assert command(*words, "--name", "run", "--save_epoch_freq", "1") == 0
@@ -146,6 +150,7 @@ def test_any_kept_checkpoint_can_be_gone_on_from(data: tuple[str, ...]) -> None:
         assert (folder / "loss_log.csv").read_bytes() == log
 
 
+@pytest.mark.slow
 def test_a_finished_run_takes_more_epochs(
     data: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +165,7 @@ def test_a_finished_run_takes_more_epochs(
     assert_same_run(Path("checkpoints/whole"), Path("checkpoints/parts"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
@@ -191,6 +197,7 @@ def test_a_resumed_run_takes_another_learning_rate(
     assert tuple(state["param_groups"][0]["betas"]) == (0.9, 0.999)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -231,6 +238,7 @@ def test_the_resume_command_names_another_checkpoint_folder(
     )
 
 
+@pytest.mark.slow
 def test_weights_of_the_original_code_are_trained_further(
     data: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ def test_scores_are_logged_and_the_best_epoch_is_kept(
     assert again["best"] >= kept["position"]["best"]  # what it began from is not lost
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_of_an_abandoned_branch_goes(data: tuple[str, ...]) -> None:
     words = ("--niter", "3", "--niter_decay", "0", "--save_epoch_freq", "1", "--lr", "0")
     command(*TINY_RUN, *data, *words, "--val_slices", "-2:", "--name", "a")
@@ -66,6 +67,7 @@ def test_a_best_checkpoint_of_an_abandoned_branch_goes(data: tuple[str, ...]) ->
     assert load_checkpoint(Path("checkpoints/a/best.pt"))["position"]["best_epoch"] == 2
 
 
+@pytest.mark.slow
 def test_another_score_begins_anew_and_patience_waits_for_one(data: tuple[str, ...]) -> None:
     schedule = ("--lr_policy", "constant", "--niter_decay", "0")
     command(*TINY_RUN, *data, *schedule, "--niter", "2", "--slices", ":-2", "--name", "a")
@@ -79,6 +81,7 @@ def test_another_score_begins_anew_and_patience_waits_for_one(data: tuple[str, .
     assert position["best_epoch"] == 6
 
 
+@pytest.mark.slow
 def test_slices_that_the_run_was_trained_on_before_are_refused(
     data: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +92,7 @@ def test_slices_that_the_run_was_trained_on_before_are_refused(
     command("--continue_train", "--name", "a", "--niter", "3")  # the options are as before
 
 
+@pytest.mark.slow
 def test_validation_changes_nothing_of_the_training(data: tuple[str, ...]) -> None:
     words = (*TINY_RUN, *data, "--slices", ":-2", "--windows", "micro=0:9000")
     command(*words, "--name", "without")
@@ -114,6 +118,7 @@ def test_patience_ends_a_run_that_gets_no_better_and_a_stop_is_exact(
     )
 
 
+@pytest.mark.slow
 def test_a_run_with_validation_goes_on_exactly(data: tuple[str, ...]) -> None:
     words = (
         *TINY_RUN,

@@ -167,6 +167,7 @@ def test_a_part_without_a_case_has_nothing_to_do(cohort: Cohort) -> None:
     assert not cohort.out.exists()
 
 
+@pytest.mark.slow
 def test_torchruns_processes_share_a_cohort_and_wait_for_each_other(cohort: Cohort) -> None:
     """One process fails a case at once; the other's are done all the same."""
     cohort.add("a", "c", "d")

@@ -353,6 +353,7 @@ def test_accuracy_of_the_discriminators_is_told() -> None:
         assert 0 <= float(model.losses[name]) <= 1
 
 
+@pytest.mark.slow
 def test_compiled_networks_are_used_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """By Dynamo alone, which needs no compiler: the graphs that it finds are run as they are."""
     compile_ = torch.compile

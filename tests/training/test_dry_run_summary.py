@@ -28,6 +28,7 @@ def test_arithmetic_is_that_of_a_real_step() -> None:
     assert forward + backward == counter.get_total_flops()
 
 
+@pytest.mark.slow
 def test_a_batch_twice_as_large_needs_twice_as_much() -> None:
     single, double = measured("--batch_size", "1"), measured("--batch_size", "2")
     assert double[0] == 2 * single[0]
@@ -35,6 +36,7 @@ def test_a_batch_twice_as_large_needs_twice_as_much() -> None:
     assert 1.9 < double[2] / single[2] <= 2
 
 
+@pytest.mark.slow
 def test_the_fused_engine_and_bf16_keep_less() -> None:
     eager, fused = measured("--engine", "eager"), measured()
     assert fused[2] < 0.6 * eager[2]
@@ -60,6 +62,7 @@ def test_what_is_kept_is_what_torch_keeps() -> None:
     assert measured("--engine", "eager")[2] == pytest.approx(found, rel=0.05)
 
 
+@pytest.mark.slow
 def test_train_prints_the_summary_and_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

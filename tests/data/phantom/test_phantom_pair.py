@@ -30,6 +30,7 @@ def read(folder: Path, name: str) -> np.ndarray:
     return np.asarray(nib.Nifti1Image.from_filename(folder / name).dataobj).T
 
 
+@pytest.mark.slow
 def test_all_volumes_show_the_same_field_on_the_promised_grids(pair: Path) -> None:
     assert sorted(path.name for path in pair.iterdir()) == sorted([*FILES, "phantom.json"])
     clinical = nib.Nifti1Image.from_filename(pair / "clinical.nii")
@@ -79,6 +80,7 @@ def test_the_same_plan_is_not_made_twice_and_another_is_refused(pair: Path) -> N
         write_pair(pair, PairPlan(4))
 
 
+@pytest.mark.slow
 def test_what_a_stop_left_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = PairPlan(3, size=(6, 5, 1), clinical=QUIET)
     whole = write_pair(tmp_path / "whole", plan)

@@ -33,6 +33,7 @@ def lung() -> np.ndarray:
     return render_lung_mask(21, WHOLE).array.astype(bool)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_other_lung() -> None:
     size = (24, 24, 3)
     for render in (render_micro, render_clinical):
@@ -94,6 +95,7 @@ def test_lung_is_as_dense_as_inflated_lung(chest: Volume, lung: np.ndarray) -> N
     assert chest.array[lung & (chest.array < -700)].std() > 20
 
 
+@pytest.mark.slow
 def test_another_lung_is_as_dense() -> None:
     # A coarse look suffices for a mean.
     scanner = ClinicalScanner(pixel=2.0, slice_thickness=2.0, kernel="none", noise=0)
@@ -117,6 +119,7 @@ def test_a_patch_of_16_mm_fits_in_the_lung_at_many_places(lung: np.ndarray) -> N
     assert np.count_nonzero(inside == 32 * 32) > 5000
 
 
+@pytest.mark.slow
 def test_chest_wall_heart_ribs_and_outside(chest: Volume, lung: np.ndarray) -> None:
     centre = clinical_centre(Anatomy(21))
 

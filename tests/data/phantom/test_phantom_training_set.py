@@ -60,6 +60,7 @@ def copy_of(written: PhantomPaths, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_folder_holds_what_is_promised(written: PhantomPaths) -> None:
     assert files_in(written.folder) == sorted([*NAMES, "complete.json"])
     assert written.clinical == written.folder / "clinical"
@@ -125,6 +126,7 @@ def test_a_complete_folder_that_lost_a_file_is_completed(
     assert (folder / NAMES[8]).read_bytes() == (written.folder / NAMES[8]).read_bytes()
 
 
+@pytest.mark.slow
 def test_stopping_leaves_whole_files_only(
     written: PhantomPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +143,7 @@ def test_stopping_leaves_whole_files_only(
         assert (tmp_path / name).read_bytes() == (written.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(written: PhantomPaths, tmp_path: Path) -> None:
     calls: list[int] = []
     write_phantom(tmp_path, SMALL, lambda done, of, name: calls.append(done), processes=2)
@@ -205,6 +208,7 @@ def test_wrong_scale_or_seed_is_a_user_error(tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,6 +166,7 @@ with NiftiSliceWriter(
 """
 
 
+@pytest.mark.slow
 def test_killed_runs(output: Path) -> None:
     """SIGKILL at any moment, several times, then a run to the end: the bytes of an unbroken one."""
     slices, moments = 100, random.Random(0)

@@ -60,6 +60,7 @@ def rows(browser: Page) -> list[list[str]]:
     )
 
 
+@pytest.mark.slow
 def test_two_results_stand_side_by_side(results: Path, tmp_path: Path, browser: Page) -> None:
     assert run(tmp_path, f"ours={results / 'a'}", str(results / "b")) == 0
     browser.open(tmp_path / PAGE)

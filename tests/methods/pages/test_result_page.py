@@ -87,6 +87,7 @@ def point_at(browser: Page, share: float) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lps", "swapped", "mirrored"])
 def test_values_under_the_cursor_are_those_of_the_volumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Page, name: str
@@ -114,6 +115,7 @@ def test_values_under_the_cursor_are_those_of_the_volumes(
     assert browser.errors() == []
 
 
+@pytest.mark.slow
 def test_every_control_acts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Page) -> None:
     folder = make(tmp_path, monkeypatch, affines()["lps"], "--uncertainty", "--self_ensemble")
     browser.open(folder / "index.html")
@@ -203,6 +205,7 @@ def test_large_case_is_shown_as_overview_and_detail(
     assert browser.errors() == []
 
 
+@pytest.mark.slow
 def test_detail_may_have_fewer_slices_than_the_overview(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Page
 ) -> None:

@@ -59,6 +59,7 @@ def run(folder: Path, out: Path, *words: str) -> int:
     return run_command_line(main, command)
 
 
+@pytest.mark.slow
 def test_several_models_stand_in_one_table(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

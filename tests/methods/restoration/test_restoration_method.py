@@ -348,6 +348,7 @@ def test_training_slices_are_known_in_any_format(
 # ---- results that are there, broken runs, several inputs ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", output_names("micro"))
 def test_an_existing_result_is_refused_before_any_work(
     tmp_path: Path, resolver: IdentityResolver, name: str
@@ -425,6 +426,7 @@ def test_uint16_micro_ct_keeps_its_values(tmp_path: Path, monkeypatch: pytest.Mo
     assert restored.max() > 40000
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,7 @@ def test_the_record_says_how_it_ran(checkpoint: Path, ct: Path, tmp_path: Path) 
 # ---- file types and scopes ----
 
 
+@pytest.mark.slow
 def test_an_unpacked_result_holds_the_same_voxels(
     checkpoint: Path, ct: Path, tmp_path: Path
 ) -> None:
@@ -183,6 +184,7 @@ def test_volume_statistics_differ_from_each_slices_own(
 # ---- runs that are cut off ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edge", "more"),
     [
@@ -212,6 +214,7 @@ def test_killed_runs_end_with_the_bytes_of_an_unbroken_one(
     assert record["slices_resumed"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_in_order_and_says_how_to_go_on(
     checkpoint: Path, ct: Path, tmp_path: Path, number: signal.Signals
@@ -235,6 +238,7 @@ def test_a_signal_leaves_in_order_and_says_how_to_go_on(
     assert not list(folder.glob("*.partial*"))
 
 
+@pytest.mark.slow
 def test_another_option_is_refused_and_a_finished_case_is_left_alone(
     checkpoint: Path, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +259,7 @@ def test_another_option_is_refused_and_a_finished_case_is_left_alone(
     assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_result_of_other_options_is_not_taken_for_finished(
     checkpoint: Path, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,6 +275,7 @@ def test_a_result_of_other_options_is_not_taken_for_finished(
         assert "run.json does not say which (an older version wrote it, or it is damaged)" in err
 
 
+@pytest.mark.slow
 def test_a_replacement_that_was_cut_off_is_not_taken_for_finished(
     checkpoint: Path, ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +294,7 @@ def test_a_replacement_that_was_cut_off_is_not_taken_for_finished(
     assert volumes(folder)["SR.nii.gz"] != before["SR.nii.gz"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slices", [1, 4, 6])
 @pytest.mark.parametrize("more", [(), ("--uncertainty", "--norm_scope", "volume")])
 def test_slices_that_shared_a_call_share_it_again(
@@ -312,6 +319,7 @@ def test_slices_that_shared_a_call_share_it_again(
     assert record["slices_resumed"] in {0, slices - slices % 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("named", "replacing"), [(0, False), (1, True), (2, False), (3, False), (3, True)]
 )
@@ -368,6 +376,7 @@ def test_cut_off_after_the_record(
     assert not list(folder.glob("*.journal"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["run.json", "preview.png", "clinical.nii.gz"])
 def test_what_is_missing_beside_a_result_is_made(
     checkpoint: Path, ct: Path, tmp_path: Path, missing: str
@@ -380,6 +389,7 @@ def test_what_is_missing_beside_a_result_is_made(
     assert volumes(folder) == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(
     checkpoint: Path, ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

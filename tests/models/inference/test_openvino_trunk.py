@@ -101,6 +101,7 @@ def test_openvino_equals_torch_with_and_without_scope(norm: str) -> None:
             np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_openvino_takes_the_statistics_of_the_masked_pixels(generator: SRGenerator) -> None:
     values, mask = image(48, 60), np.zeros((48, 60), dtype=bool)
     mask[4:40, 8:50] = True
@@ -141,6 +142,7 @@ def from_cache(trunk: OpenVinoTrunk) -> bool:
     return found
 
 
+@pytest.mark.slow
 def test_compiled_models_are_kept_on_disk(tmp_path: Path) -> None:
     generator = small_generator()
     values = images(1, 16, 16)
@@ -166,6 +168,7 @@ def test_compiled_models_are_kept_on_disk(tmp_path: Path) -> None:
     torch.testing.assert_close(found, forward(generator.model[:9], values), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_compiling_says_nothing() -> None:
     trunk = OpenVinoTrunk(small_generator())
     with warnings.catch_warnings():

@@ -404,6 +404,7 @@ def test_half_precision_is_near_full_precision() -> None:
         assert 0 < float((rough - exact).abs().mean()) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (g++)")
 def test_compiled_equals_plain() -> None:
     """Slices of several sizes, each layer with its own slope, with and without scope."""

@@ -270,6 +270,7 @@ def test_one_window_a_picture_and_a_single_curve(server: int) -> None:
     assert windows["1"]["content"]["data"][0]["y"] == [3.0]
 
 
+@pytest.mark.slow
 def test_server_that_dies_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,7 @@ def test_input_pixels_stay_squares_and_small_pixels_are_averaged(tmp_path: Path)
     assert np.abs(fine_panel.astype(int) - 128).max() < 30
 
 
+@pytest.mark.slow
 def test_detail_of_eight_fold_enlargement_is_drawn_pixel_by_pixel(tmp_path: Path) -> None:
     # Lines one pixel wide of a 4096 image, in an inset of 256 pixels.
     image = np.zeros((4096, 4096), dtype=np.float32)

@@ -75,6 +75,7 @@ def told(browser: Page) -> str:
     return str(browser.run("return document.getElementById('cursor').textContent"))
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_while_it_loads_comes_after(place: Path, browser: Page) -> None:
     browser.open(place)
     # A second viewer, which is asked when it has panes and no volumes.
@@ -93,6 +94,7 @@ def test_what_is_asked_for_while_it_loads_comes_after(place: Path, browser: Page
     assert browser.errors() == []
 
 
+@pytest.mark.slow
 def test_gestures_of_niivue_leave_the_panes_alike(place: Path, browser: Page) -> None:
     browser.open(place)
     canvas = browser.run("return viewer.panes[0].canvas")

@@ -70,6 +70,7 @@ def test_parenchyma_between_vessels_is_mostly_air() -> None:
     assert np.mean(values > -100) < 0.1
 
 
+@pytest.mark.slow
 def test_airways_have_air_inside_and_wall_around() -> None:
     anatomy = patient(1)
     radii = anatomy.vessels.airway_radii
@@ -120,6 +121,7 @@ def test_small_branches_do_not_cross_the_fissure() -> None:
     assert np.mean((before * after < 0) & (np.minimum(abs(before), abs(after)) > 0.6)) == 0
 
 
+@pytest.mark.slow
 def test_region_and_its_parts_agree() -> None:
     anatomy = patient(1)
     axis = np.arange(0, 4, 0.125)
@@ -131,6 +133,7 @@ def test_region_and_its_parts_agree() -> None:
     np.testing.assert_allclose(part, whole[8:16, 4:20, 16:], atol=3)
 
 
+@pytest.mark.slow
 def test_fissure_is_a_thin_bright_sheet() -> None:
     anatomy = patient(1)
     y = np.linspace(-40, 40, 16001)
@@ -178,6 +181,7 @@ def test_labels_say_what_the_values_show() -> None:
     assert values[labels == LABELS["parenchyma"]].mean() < -800
 
 
+@pytest.mark.slow
 def test_murrays_law_spans_from_4_mm_to_a_tenth() -> None:
     """Diameters of airways and vessels, and the law itself at every fork of the main trees."""
     anatomy = patient(1)

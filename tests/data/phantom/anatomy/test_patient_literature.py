@@ -124,6 +124,7 @@ def phantom_slope() -> float:
     return float(np.mean(slopes(volume, lung, 0.7)))
 
 
+@pytest.mark.slow
 def test_power_falls_with_about_the_square_of_the_frequency(phantom_slope: float) -> None:
     assert -2.5 < phantom_slope < -1.6
 
