@@ -43,7 +43,9 @@ def beside_cubic(band: Tensor, clinical: Tensor, scale: int, top: int) -> Tensor
     return band + cubic.narrow(2, top - first * scale, band.shape[2])
 
 
+# Kept for training too, whoever asks first: a tensor made in inference mode could not be.
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _phases(scale: int) -> Tensor:
     """Weights of the output pixels that lie in one input pixel: (scale^2, 1, 5, 5) float64."""
     offsets = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5

@@ -94,6 +94,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Te
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # training may be the next to ask
 def _gaussian(device: torch.device) -> Tensor:
     """One-dimensional SSIM window, (11,), summing to 1."""
     position = torch.arange(SSIM_WINDOW, dtype=torch.float32) - SSIM_WINDOW // 2

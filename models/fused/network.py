@@ -150,6 +150,7 @@ def convolve(
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # training may be the next to ask
 def taps(channels: int) -> Tensor:
     """Which weight stands where in the output layer's unshuffled kernel.
 

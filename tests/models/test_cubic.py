@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.cubic import beside_cubic, enlarge_cubic
+from models.cubic import _phases, beside_cubic, enlarge_cubic
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8, 16])
@@ -54,3 +54,12 @@ def test_autocast_does_not_coarsen_the_image() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = enlarge_cubic(image, 2)
     assert torch.equal(found, enlarge_cubic(image, 2))
+
+
+def test_what_inference_asked_for_first_serves_training() -> None:
+    _phases.cache_clear()
+    with torch.inference_mode():
+        enlarge_cubic(torch.zeros(1, 1, 8, 8, dtype=torch.float64), 4)
+    image = torch.zeros(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    enlarge_cubic(image, 4).sum().backward()
+    assert image.grad is not None
