@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
+from data.volumes.names import file_start, looks_like_dicom
 from util.errors import UserError
 
 # ITK's and GDCM's warnings would land in a progress bar; what matters is raised as UserError.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-START_BYTES = 1024
-# First element (group 8, little endian) of files that lack the 128-byte preamble.
-BARE_STARTS = tuple(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16))
 # Storage classes that carry no slices: DICOMDIR, waveforms, presentation states, raw data and
 # segmentations, structured reports, encapsulated documents, radiotherapy objects.
 NO_SLICES = (
@@ -49,16 +46,6 @@ class SliceHeader:
     axes: np.ndarray
     spacing: tuple[float, float] | None
     thickness: float | None
-
-
-def looks_like_dicom(path: Path) -> bool:
-    """Whether a file is a DICOM slice by its ending or first bytes; a DICOMDIR is not."""
-    if path.name.upper() == "DICOMDIR" or path.name.startswith("."):
-        return False
-    if path.suffix.lower() in DICOM_SUFFIXES:
-        return True
-    start = _start(path)
-    return start[128:132] == b"DICM" or start[:4] in BARE_STARTS
 
 
 def read_slice_headers(folder: Path) -> list[SliceHeader]:
@@ -155,17 +142,12 @@ def _numbers(
 
 def _storage_class(path: Path) -> str:
     """MediaStorageSOPClassUID from the file's meta header, or ""."""
-    start = _start(path)
+    start = file_start(path)
     tag = start.find(b"\x02\x00\x02\x00UI")
     if tag < 0:
         return ""
     length = int.from_bytes(start[tag + 6 : tag + 8], "little")
     return start[tag + 8 : tag + 8 + length].decode("ascii", "replace").strip("\0 ")
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(START_BYTES)
 
 
 def _last_line(error: RuntimeError) -> str:

@@ -6,8 +6,6 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.formats.dicom import single_slice_error
-from data.formats.dicom_headers import looks_like_dicom
 from data.formats.tiff import count_slices, tiff_files
 from data.formats.zarr_store import is_address, is_zarr
 from data.volumes.names import (
@@ -17,6 +15,7 @@ from data.volumes.names import (
     case_name,
     ending_of,
     is_mask_name,
+    looks_like_dicom,
     natural_key,
 )
 from util.errors import UserError
@@ -98,6 +97,8 @@ def _named_file(path: Path) -> list[Path]:
     if ending_of(path):
         return [path]
     if looks_like_dicom(path):
+        from data.formats.dicom import single_slice_error  # it loads SimpleITK
+
         raise single_slice_error(path)
     raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
 

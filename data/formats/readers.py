@@ -1,17 +1,24 @@
-"""One entrance for all volume formats."""
+"""One entrance for all volume formats.
+
+Those of SimpleITK (DICOM, NRRD, MetaImage) are imported where a file needs them: loading it takes a
+while, and most volumes do without it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from data.formats.dicom import read_dicom_folder, single_slice_error
-from data.formats.dicom_headers import looks_like_dicom
-from data.formats.itk import read_itk
 from data.formats.nifti import read_nifti
 from data.formats.tiff import check_tiff_spacing, read_tiff, read_tiff_folder, tiff_files
 from data.formats.zarr_store import is_zarr, read_zarr
 from data.volumes.cache import default_cache_dir
-from data.volumes.names import ITK_ENDINGS, KNOWN_FORMATS, NIFTI_ENDINGS, ending_of
+from data.volumes.names import (
+    ITK_ENDINGS,
+    KNOWN_FORMATS,
+    NIFTI_ENDINGS,
+    ending_of,
+    looks_like_dicom,
+)
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -52,10 +59,14 @@ def read_volume(
         if ending in NIFTI_ENDINGS:
             return read_nifti(path, cache)
         if ending in ITK_ENDINGS:
+            from data.formats.itk import read_itk
+
             return read_itk(path, cache)
         if ending:
             return read_tiff(path, cache, spacing)
         if looks_like_dicom(path):
+            from data.formats.dicom import single_slice_error
+
             raise single_slice_error(path)
     except OSError as error:
         raise UserError(
@@ -81,4 +92,6 @@ def _read_folder(
             f"folder {folder} holds {len(volumes)} volume files, not one series of slices: "
             f"give one of them, for example {volumes[0]}"
         )
+    from data.formats.dicom import read_dicom_folder
+
     return read_dicom_folder(folder, cache_dir)

@@ -1,4 +1,5 @@
-"""Names of the volume formats: which endings are known, and the case name without them."""
+"""Names of the volume formats: which endings are known, and the case name without them; what is
+DICOM, which needs no ending."""
 
 from __future__ import annotations
 
@@ -12,6 +13,11 @@ TIFF_ENDINGS = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
 ZARR_ENDINGS = (".zarr", ".ome.zarr")
 ENDINGS = NIFTI_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 """Known file endings, in the order of preference when one case lies there in several formats."""
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+START_BYTES = 1024
+# First element (group 8, little endian) of files that lack the 128-byte preamble.
+BARE_STARTS = tuple(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16))
 
 KNOWN_FORMATS = (
     "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), TIFF (.tif, .tiff), "
@@ -43,3 +49,18 @@ def natural_key(path: str | Path) -> list[tuple[int, int, str]]:
     """Sort key that puts `slice10` behind `slice9`: runs of digits compare as numbers."""
     parts = re.split(r"([0-9]+)", str(path).lower())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file is a DICOM slice by its ending or first bytes; a DICOMDIR is not."""
+    if path.name.upper() == "DICOMDIR" or path.name.startswith("."):
+        return False
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    start = file_start(path)
+    return start[128:132] == b"DICM" or start[:4] in BARE_STARTS
+
+
+def file_start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(START_BYTES)

@@ -11,7 +11,6 @@ from typing import BinaryIO
 import numpy as np
 
 from data.formats.nifti import NiftiLayout, nifti_slices, read_layout
-from data.writing.dicom_writer import write_series
 from util.errors import UserError
 from util.files import PARTIAL_ENDING, atomic_path
 from util.progress import progress
@@ -181,6 +180,8 @@ def _append(stream: BinaryIO | gzip.GzipFile, result: Path, layout: NiftiLayout)
 
 
 def _write_dicom(folder: Path, result: Path, layout: NiftiLayout, source: Path) -> None:
+    from data.writing.dicom_writer import write_series  # it loads SimpleITK
+
     lps = RAS_TO_LPS @ layout.affine
     slices = _slices(result, layout)
     write_series(folder, slices, lps, layout.shape[0], source, DERIVED, DESCRIPTION)

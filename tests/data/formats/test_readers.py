@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 MEASURE = """
 import sys
 from pathlib import Path
+import data.formats.itk  # loads SimpleITK, which only NRRD and MetaImage would do later
 from data.formats.readers import read_volume
 
 def peak():
