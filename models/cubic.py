@@ -30,7 +30,7 @@ def enlarge_cubic(clinical: Tensor, scale: int, rows: tuple[int, int] | None = N
     low, high = max(0, first - REACH), min(clinical.shape[2], last + REACH)
     above, below = REACH - (first - low), REACH - (high - last)
     padded = F.pad(clinical[:, :, low:high], (REACH, REACH, above, below), mode="replicate")
-    kernel = _phases(scale).to(clinical.device, clinical.dtype)
+    kernel = _phases(scale, clinical.device, clinical.dtype)
     # Outside of autocast: in bf16 the whole image would lose its last bits.
     with torch.autocast(clinical.device.type, enabled=False):
         return F.pixel_shuffle(F.conv2d(padded, kernel), scale)
@@ -43,15 +43,17 @@ def beside_cubic(band: Tensor, clinical: Tensor, scale: int, top: int) -> Tensor
     return band + cubic.narrow(2, top - first * scale, band.shape[2])
 
 
-# Kept for training too, whoever asks first: a tensor made in inference mode could not be.
+# Kept on the device, which a copy at each call would make wait, and for training too, whoever asks
+# first: a tensor made in inference mode could not be.
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def _phases(scale: int) -> Tensor:
-    """Weights of the output pixels that lie in one input pixel: (scale^2, 1, 5, 5) float64."""
+def _phases(scale: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Weights of the output pixels that lie in one input pixel: (scale^2, 1, 5, 5)."""
     offsets = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
     taps = torch.arange(-REACH, REACH + 1, dtype=torch.float64)
     line = _keys((taps[None, :] - offsets[:, None]).abs())  # (scale, 5)
-    return torch.einsum("iy,jx->ijyx", line, line).reshape(scale**2, 1, 5, 5)
+    weights = torch.einsum("iy,jx->ijyx", line, line).reshape(scale**2, 1, 5, 5)
+    return weights.to(device, dtype)
 
 
 def _keys(distance: Tensor) -> Tensor:

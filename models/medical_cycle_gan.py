@@ -237,6 +237,17 @@ class MedicalCycleGANModel(BaseModel):
 
     def optimize_parameters(self) -> None:
         """One step: both generators with frozen discriminators, then both discriminators."""
+        skipped = self.train_generators()
+        if self.average is not None:
+            self.average.update(self.G_A)
+        fakes = self.remembered_fakes()
+        self.losses["skipped"] = torch.maximum(skipped, self.train_discriminators(fakes))
+        rate = self.optimizers["G"].param_groups[0]["lr"]
+        self.losses["learning_rate"] = self.real_A.new_full((), rate)
+        self.steps += 1
+
+    def train_generators(self) -> Tensor:
+        """The first half of a step; returns 1 where it was left out, else 0."""
         self.forward()
         self._freeze_discriminators(True)
         self.optimizers["G"].zero_grad(set_to_none=True)
@@ -244,30 +255,33 @@ class MedicalCycleGANModel(BaseModel):
         self.losses["norm_G"], skipped = guarded_step(
             self.optimizers["G"], self.processes, self.options.clip_gradient
         )
-        if self.average is not None:
-            self.average.update(self.G_A)
+        return skipped
 
+    def remembered_fakes(self) -> dict[str, Tensor]:
+        """What the pools hand back for fake_B and fake_A; of those that G's loss listens to."""
+        # Never an image that is not finite: it would come back later, out of the pool.
+        fakes = {}
+        if self.options.lambda_G_A > 0:
+            fakes["D_A"] = self.pool_B.query(torch.nan_to_num(self.fake_B.detach(), nan=0.0))
+        if self.options.lambda_G_B > 0:
+            fakes["D_B"] = self.pool_A.query(torch.nan_to_num(self.fake_A.detach(), nan=0.0))
+        return fakes
+
+    def train_discriminators(self, fakes: Mapping[str, Tensor]) -> Tensor:
+        """The second half of a step; returns 1 where it was left out, else 0.
+
+        Args:
+            fakes: discriminator's name -> generated images that it shall learn to tell.
+        """
         self._freeze_discriminators(False)
-        self.losses["skipped"] = torch.maximum(skipped, self._train_discriminators())
-        rate = self.optimizers["G"].param_groups[0]["lr"]
-        self.losses["learning_rate"] = self.real_A.new_full((), rate)
-        self.steps += 1
-
-    def _train_discriminators(self) -> Tensor:
-        """A step of those that G's loss listens to; returns 1 where it was left out, else 0."""
         zero = self.real_A.new_zeros(())
         self.losses.update(dict.fromkeys((*CRITIC, "norm_D"), zero))
-        listened_to = self.options.lambda_G_A > 0 or self.options.lambda_G_B > 0
         self.optimizers["D"].zero_grad(set_to_none=True)
-        # Never an image that is not finite: it would come back later, out of the pool.
-        if self.options.lambda_G_A > 0:
-            fake_B = self.pool_B.query(torch.nan_to_num(self.fake_B.detach(), nan=0.0))
-            self.discriminator_loss("D_A", self.real_B, fake_B).backward()
-        if self.options.lambda_G_B > 0:
-            fake_A = self.pool_A.query(torch.nan_to_num(self.fake_A.detach(), nan=0.0))
-            self.discriminator_loss("D_B", self.real_A, fake_A).backward()
+        for name, fake in fakes.items():
+            real = self.real_B if name == "D_A" else self.real_A
+            self.discriminator_loss(name, real, fake).backward()
         mine = [loss for name, loss in self.losses.items() if name not in OWN]
-        if not listened_to:
+        if not fakes:
             self.processes.average(mine)
             return zero
         self.losses["norm_D"], skipped = guarded_step(

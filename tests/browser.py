@@ -6,12 +6,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 # No GPU: WebGL2 is drawn by software. No background network: the machine may have none.
 FLAGS = (
@@ -72,6 +72,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     driver_program = shutil.which("chromedriver")
     if chromium is None or driver_program is None:
         pytest.skip("no Chromium with chromedriver (Debian: chromium, chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
     options = Options()
     options.binary_location = chromium
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):

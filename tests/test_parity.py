@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from engine_helpers import CPU
 from torch import Tensor, nn
 
 from models.base_model import NETWORKS
@@ -54,11 +55,12 @@ class Golden:
             self.stored = {name: stored[name] for name in stored.files}
         self.steps = sum(name.startswith("loss/") and name.endswith("/G") for name in self.stored)
 
-    def model(self, *changes: str) -> MedicalCycleGANModel:
+    def model(self, *changes: str, device: torch.device = CPU) -> MedicalCycleGANModel:
         """The published model with this file's weights, options and batch.
 
         Args:
             changes: command-line words that win over the published ones.
+            device: where to compute.
         """
         weights = self._tree("weights")
         architecture = recognise_generator(weights["G_A"])
@@ -74,7 +76,7 @@ class Golden:
                 number = int(value) if option == "pool_size" else float(value)
                 words += [f"--{option}", str(number)]
         options, _ = TrainOptions().parse([*words, *changes], lambda: 0)
-        model = MODELS[options.model](options, [torch.device("cpu")])
+        model = MODELS[options.model](options, [device])
         model.load_networks(weights)
         model.set_input({name: torch.from_numpy(self.stored[f"input/{name}"]) for name in BATCH})
         return model

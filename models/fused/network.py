@@ -125,7 +125,9 @@ def run_output_layer(stage: Stage, pending: Pending, dtype: torch.dtype) -> Pend
     where it says 0.
     """
     weight = stage.convolution.weight
-    kernel = torch.cat([weight.new_zeros(1), weight.flatten()])[taps(weight.shape[1])]
+    kernel = torch.cat([weight.new_zeros(1), weight.flatten()])[
+        taps(weight.shape[1], weight.device)
+    ]
     settings = ConvolutionSettings(stride=2, unshuffled=True)
     bias = stage.bias.repeat(BLOCK * BLOCK)
     blocks = convolve(pending, kernel, bias, settings, dtype, None).values
@@ -151,11 +153,13 @@ def convolve(
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # training may be the next to ask
-def taps(channels: int) -> Tensor:
+def taps(channels: int, device: torch.device) -> Tensor:
     """Which weight stands where in the output layer's unshuffled kernel.
+
+    Kept on the device: an index that comes from the host would make a GPU wait.
 
     Returns:
         int64 (16, 4 * channels, 6, 6): 0 for no weight, else 1 + its index in (1, channels, 7, 7).
     """
-    numbers = torch.arange(1, 1 + channels * OUTPUT_KERNEL**2)
+    numbers = torch.arange(1, 1 + channels * OUTPUT_KERNEL**2, device=device)
     return unshuffled_kernel(numbers.view(1, channels, OUTPUT_KERNEL, OUTPUT_KERNEL))

@@ -375,7 +375,7 @@ def test_compiled_networks_are_used_and_change_nothing(monkeypatch: pytest.Monke
     assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_no_step_waits_for_the_gpu() -> None:
     options = tiny_options("--ema", "0.9", "--clip_gradient", "1", "--identity_crop", "16")
     model = MODELS[options.model](options, [torch.device("cuda", 0)])

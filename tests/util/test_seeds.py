@@ -48,7 +48,7 @@ def test_cuda_is_not_started_to_ask_for_its_state() -> None:
     assert not torch.cuda.is_initialized()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_cuda_states_go_on_where_they_were() -> None:
     seed_everything(7)
     torch.rand(3, device="cuda")

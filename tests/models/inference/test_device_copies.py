@@ -15,8 +15,7 @@ from models.inference.device_copies import (
     remembered,
 )
 
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -71,7 +70,7 @@ def test_a_choice_is_made_once_and_kept(tmp_path: Path) -> None:
     assert remembered(kept / "no_folder", choose) in FORMATS
 
 
-@NEEDS_GPU
+@pytest.mark.gpu
 def test_a_gpu_takes_one_of_both_formats() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         found = best_memory_format(torch.device("cuda"), dtype)

@@ -64,7 +64,7 @@ def test_recording_moves_nothing_and_flushing_moves_once(
     assert moves == [(5, 2)]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_recording_does_not_wait_for_cuda(tmp_path: Path) -> None:
     log = LossLog(tmp_path / "losses.csv", ["G_A", "D_A"])
     loss = torch.tensor(0.25, device="cuda")

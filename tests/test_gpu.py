@@ -1,0 +1,155 @@
+"""What a GPU must give: the CPU's numbers, in every engine, without waiting.
+
+`bash check.sh -m gpu` runs these and the other tests that need a CUDA device.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from engine_helpers import CPU, image, small_generator
+from test_parity import Golden, parity_files
+from training_helpers import tiny_batch, tiny_options
+
+from models.inference.slice_jobs import SliceJob
+from models.inference.super_resolver import SuperResolver
+from models.medical_cycle_gan import LOSSES, MODELS, MedicalCycleGANModel
+from util.images.intensity_window import IntensityWindow
+
+pytestmark = pytest.mark.gpu
+GPU = torch.device("cuda", 0)
+# Another order of additions than the CPU's.
+SR_TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module", params=list(parity_files()), ids=lambda path: path.stem)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(request.param)
+
+
+@pytest.mark.parametrize("engine", ["eager", "fused"])
+def test_golden_numbers_of_the_first_step(golden: Golden, engine: str) -> None:
+    model = golden.model("--engine", engine, device=GPU)
+    model.optimize_parameters()
+    assert golden.loss_misses(model, 1) == []
+
+
+def gpu_model(*words: str) -> MedicalCycleGANModel:
+    options = tiny_options("--ema", "0.9", "--clip_gradient", "1", *words)
+    torch.manual_seed(0)
+    return MODELS[options.model](options, [GPU])
+
+
+def losses_of_a_step(*words: str) -> dict[str, float]:
+    model = gpu_model(*words)
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    return {name: float(model.losses[name]) for name in LOSSES}
+
+
+@pytest.mark.parametrize(
+    "words", [("--engine", "fused"), ("--engine", "eager", "--compile")], ids=["fused", "compiled"]
+)
+def test_engines_agree(words: tuple[str, ...]) -> None:
+    expected = losses_of_a_step("--engine", "eager")
+    assert losses_of_a_step(*words) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["eager", "fused"])
+def test_bf16_is_near_fp32(engine: str) -> None:
+    expected = losses_of_a_step("--engine", engine)
+    found = losses_of_a_step("--engine", engine, "--precision", "bf16")
+    assert found == pytest.approx(expected, rel=0.1, abs=0.02)
+    assert found != expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--engine", "fused"),
+        ("--engine", "fused", "--precision", "bf16"),
+        ("--engine", "eager"),
+        ("--engine", "eager", "--precision", "bf16"),
+        ("--identity_crop", "16"),
+        ("--skip", "cubic", "--norm", "none", "--lambda_pair", "1"),
+        ("--lambda_pair", "1", "--pair_blur", "1.5", "--pair_noise", "0.03"),
+    ],
+    ids=" ".join,
+)
+def test_no_step_waits(words: tuple[str, ...]) -> None:
+    model = gpu_model(*words)
+    batches = [
+        {name: images.pin_memory() for name, images in tiny_batch(seed).items()}
+        for seed in range(3)
+    ]
+    for batch in batches[:2]:  # the first steps make what is kept
+        model.set_input(batch)
+        model.optimize_parameters()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model.set_input(batches[2])
+        model.optimize_parameters()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert float(model.losses["skipped"]) == 0
+
+
+def test_a_run_goes_on_where_it_was() -> None:
+    """Weights, moments, pools and averages; to the last bit where kernels are deterministic."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        straight = gpu_model()
+        for seed in range(4):
+            straight.set_input(tiny_batch(seed))
+            straight.optimize_parameters()
+        first = gpu_model()
+        for seed in range(2):
+            first.set_input(tiny_batch(seed))
+            first.optimize_parameters()
+        resumed = gpu_model()
+        resumed.load_state_dict(first.state_dict())
+        resumed.load_pools(first.pools_state())
+        for seed in range(2, 4):
+            resumed.set_input(tiny_batch(seed))
+            resumed.optimize_parameters()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for name, network in straight.networks.items():
+        for key, weight in network.state_dict().items():
+            assert torch.allclose(
+                weight, resumed.networks[name].state_dict()[key], rtol=1e-3, atol=1e-4
+            ), (name, key)
+
+
+@pytest.mark.parametrize("norm, skip", [("instance", "none"), ("none", "cubic"), ("batch", "none")])
+@pytest.mark.parametrize("max_memory", [None, 5_000_000], ids=["kept", "recomputed"])
+def test_slices_are_those_of_the_cpu(norm: str, skip: str, max_memory: int | None) -> None:
+    generator = small_generator(norm=norm, skip=skip)
+    values = image(70, 53)
+    expected = SuperResolver(generator, CPU).upscale_slice(values)
+    found = SuperResolver(generator, GPU, max_memory=max_memory).upscale_slice(values)
+    assert np.abs(found - expected).max() < SR_TOLERANCE
+    near = SuperResolver(generator, GPU, "bf16").upscale_slice(values)
+    assert np.abs(near - expected).mean() < 0.02
+
+
+def test_slices_under_way_do_not_disturb_each_other() -> None:
+    resolver = SuperResolver(small_generator(), GPU)
+    sources = [image(128, 128, seed) for seed in range(6)]
+    jobs = [SliceJob(source) for source in sources]
+    for source, found in zip(sources, resolver.upscale_slices(jobs), strict=True):
+        assert found is not None
+        assert np.array_equal(found, resolver.upscale_slice(source))
+
+
+def test_a_volume_is_that_of_the_cpu() -> None:
+    volume = np.stack([image(40, 44, seed) for seed in range(3)]) * 500 - 500
+    mask = np.zeros(volume.shape, dtype=bool)
+    mask[:2, 5:30, 6:40] = True
+    generator = small_generator()
+    found, expected = (
+        SuperResolver(generator, device).upscale(volume, mask, window=IntensityWindow(-1000.0, 0.0))
+        for device in (GPU, CPU)
+    )
+    assert np.abs(found - expected).max() < 0.05  # HU
