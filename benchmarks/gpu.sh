@@ -24,7 +24,7 @@ for stage in "$@"; do
     right)
         # By name, since other files import what the card's machine may lack.
         mapfile -t files < <(grep -rl "mark.gpu" tests --include=test_*.py)
-        timeout "${SECONDS_RIGHT:-100}" "$python" -m pytest -q -x --maxfail 8 -m gpu \
+        timeout "${SECONDS_RIGHT:-100}" "$python" -m pytest -v --tb=short -m gpu \
             -p no:cacheprovider "${files[@]}" 2>&1 | tail -60 || true
         ;;
     fast)
