@@ -26,12 +26,12 @@ from benchmarks.inference import giga_operations
 from benchmarks.machine import machine_line, published_generator, seconds
 from benchmarks.training import batch
 from models.checkpoints.checkpoint import load_generator
+from models.fused.network import fused_network
 from models.fused.output_layer import EDGE, OutputConvolution
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from models.medical_cycle_gan import LOSSES, MODELS, MedicalCycleGANModel
 from models.networks import SRGenerator
-from models.stages import Stage, read_stages
 from options import TrainOptions
 from training.dry_run import measure_step
 from util.devices import choose_devices
@@ -39,7 +39,6 @@ from util.devices import choose_devices
 SEED = 0
 SHIPPED = Path("weights/sr_x8.safetensors")
 LAST = torch.channels_last
-torch._dynamo.config.recompile_limit = 64  # `between` has a dozen kinds
 
 
 class Report:
@@ -108,172 +107,26 @@ def ceilings(report: Report, device: torch.device, tiny: bool) -> None:
     report.add("ceiling", "copy", moved)
 
 
-# A network whose parts between two convolutions are one compiled function each.
-
-
-def between(
-    values: Tensor,
-    added: Tensor | None,
-    slope: Tensor | float | None,
-    eps: float | None,
-    shuffled: bool,
-    reflect: int,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Norm, activation and residual sum in float32; the same shuffled and padded beside it."""
-    wide = values.float()
-    if eps is not None:
-        variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
-        wide = (wide - mean) * torch.rsqrt(variance + eps)
-    if slope is not None:
-        wide = torch.where(wide < 0, wide * slope, wide)
-    if added is not None:
-        wide = wide + added.float()
-    whole = wide.to(dtype)
-    read = F.pixel_shuffle(whole, 2) if shuffled else whole
-    if reflect:
-        read = F.pad(read, [reflect] * 4, mode="reflect")
-    return whole.contiguous(memory_format=LAST), read.contiguous(memory_format=LAST)
-
-
-class StagedNetwork:
-    """Runs a network stage by stage in channels last.
-
-    Args:
-        network: its weights are used in place.
-        dtype: of convolutions and of maps between them.
-        compiled: whether `between` is compiled, once for each of its kinds.
-        dynamic: whether one compiled kind serves all sizes.
-    """
-
-    def __init__(
-        self, network: nn.Module, dtype: torch.dtype, compiled: bool, dynamic: bool = True
-    ) -> None:
-        layers = network.model
-        if not isinstance(layers, nn.Sequential):
-            raise TypeError("expected one sequence of layers")
-        self.network, self.dtype, self.stages = network, dtype, read_stages(layers)
-        self.between = torch.compile(between, dynamic=dynamic) if compiled else between
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """float32 (N, 1, H, W) to float32."""
-        values: Tensor = images.to(self.dtype)
-        added: Tensor | None = None
-        last: Stage | None = None
-        for stage in self.stages:
-            if isinstance(stage, Stage):
-                _, read = self.meet(values, added, last, stage)
-                values, added, last = self.convolve(stage, read), None, stage
-            else:
-                first, second = stage
-                block_input, read = self.meet(values, added, last, first)
-                inner = self.convolve(first, read)
-                _, read = self.meet(inner, None, first, second)
-                values, added, last = self.convolve(second, read), block_input, second
-        output = values.float()
-        output = torch.tanh(output) if last is not None and last.tanh else output
-        if isinstance(self.network, SRGenerator):
-            return self.network.joined(output, images)
-        return output
-
-    def meet(
-        self, values: Tensor, added: Tensor | None, before: Stage | None, after: Stage
-    ) -> tuple[Tensor, Tensor]:
-        """What stands between two convolutions."""
-        if before is None:
-            padded = F.pad(values, [after.reflect] * 4, mode="reflect") if after.reflect else values
-            return values, padded
-        eps = None if before.norm is None else before.norm.eps
-        done = self.between(
-            values, added, before.slope, eps, after.shuffled, after.reflect, self.dtype
-        )
-        whole: Tensor = done[0]
-        return whole, done[1]
-
-    def convolve(self, stage: Stage, read: Tensor) -> Tensor:
-        """The stage's convolution alone."""
-        layer = stage.convolution
-        weight = layer.weight.to(self.dtype, memory_format=LAST)
-        bias = stage.bias.to(self.dtype)
-        if isinstance(layer, nn.ConvTranspose2d):
-            return F.conv_transpose2d(
-                read, weight, bias, layer.stride, (1, 1), layer.output_padding
-            )
-        padding = layer.padding if isinstance(layer.padding, str) else tuple(layer.padding)
-        return F.conv2d(read, weight, bias, layer.stride, padding)
-
-
 # The training step.
-
-
-class GraphedStep:
-    """Both halves of a step as CUDA graphs; the pools choose between them.
-
-    Args:
-        model: with its batch set; some steps are taken to warm up.
-    """
-
-    def __init__(self, model: MedicalCycleGANModel) -> None:
-        self.model = model
-        for optimizer in model.optimizers.values():
-            for group in optimizer.param_groups:
-                group["capturable"] = True
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                model.optimize_parameters()
-            self.fakes = {name: fake.clone() for name, fake in model.remembered_fakes().items()}
-        torch.cuda.current_stream().wait_stream(stream)
-        self.generators, self.discriminators = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.generators):
-            model.train_generators()
-        with torch.cuda.graph(self.discriminators, pool=self.generators.pool()):
-            model.train_discriminators(self.fakes)
-
-    def __call__(self) -> None:
-        """Take a step."""
-        self.generators.replay()
-        for name, fake in self.model.remembered_fakes().items():
-            self.fakes[name].copy_(fake)
-        self.discriminators.replay()
 
 
 BF16 = ["--precision", "bf16"]
 LAYERS = ["--engine", "eager"]
-# In the order of what is worth knowing first.
 WAYS: dict[str, tuple[list[str], str]] = {
     "layers, fp32 (published)": (LAYERS, ""),
-    "fused, bf16": (BF16, ""),
-    "fused, fp32": ([], ""),
+    "ours, bf16": (BF16, ""),
+    "ours, fp32": ([], ""),
+    "ours, bf16, no graphs": (BF16, "ungraphed"),
+    "ours, tf32": ([], "tf32"),
     "layers, bf16": ([*LAYERS, *BF16], ""),
-    "layers, bf16, channels last": ([*LAYERS, *BF16], "last"),
-    "staged compiled, bf16": (BF16, "staged compiled"),
-    "staged compiled, bf16, graph": (BF16, "staged compiled graph"),
-    "layers, bf16, graph": ([*LAYERS, *BF16], "graph"),
     "layers, tf32": (LAYERS, "tf32"),
-    "fused, bf16, graph": (BF16, "graph"),
-    "staged compiled, tf32, graph": ([], "staged compiled graph tf32"),
-    "compiled, bf16": ([*LAYERS, *BF16], "compile"),
-    "compiled, bf16, graph": ([*LAYERS, *BF16], "compile graph"),
+    "layers, bf16, channels last": ([*LAYERS, *BF16], "last"),
 }
-PROFILED = (
-    "layers, fp32 (published)",
-    "fused, bf16",
-    "staged compiled, bf16, graph",
-    "compiled, bf16",
-)
-BATCHED = (
-    "layers, fp32 (published)",
-    "fused, bf16, graph",
-    "layers, bf16, graph",
-    "staged compiled, bf16, graph",
-)
+BATCHED = ("layers, fp32 (published)", "ours, bf16", "ours, fp32")
+PROFILED = ("layers, fp32 (published)", "ours, bf16", "ours, fp32")
 
 
-def prepared_model(
-    way: str, size: int, device: torch.device, tiny: bool
-) -> tuple[MedicalCycleGANModel, set[str]]:
+def prepared_model(way: str, size: int, device: torch.device, tiny: bool) -> MedicalCycleGANModel:
     """A model with weights of the seed, its batch set, computing in one of `WAYS`."""
     words, how = WAYS[way]
     sizes = ["--ngf", "8", "--ndf", "8"] if tiny else []
@@ -289,13 +142,9 @@ def prepared_model(
     if "last" in chosen:
         for network in model.networks.values():
             network.to(memory_format=LAST)
-    if "compile" in chosen:
-        model.compiled = {n: torch.compile(n, dynamic=False) for n in model.networks.values()}
-    if "staged" in chosen:
-        dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-        staged = {n: StagedNetwork(n, dtype, "compiled" in chosen) for n in model.networks.values()}
-        model.run = lambda network, images: staged[network](images)  # type: ignore
-    return model, chosen
+    if "ungraphed" in chosen:
+        model.graphed = None
+    return model
 
 
 def step(way: str, size: int, device: torch.device, tiny: bool, profile: Path) -> dict[str, Any]:
@@ -303,13 +152,11 @@ def step(way: str, size: int, device: torch.device, tiny: bool, profile: Path) -
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    model, chosen = prepared_model(way, size, device, tiny)
+    model = prepared_model(way, size, device, tiny)
     model.optimize_parameters()
     losses = {name: float(model.losses[name]) for name in LOSSES}
     ready = time.perf_counter() - started
-    work: Callable[[], object] = model.optimize_parameters
-    if "graph" in chosen and device.type == "cuda":
-        work = GraphedStep(model)
+    work = model.optimize_parameters
     taken = median_ms(work, device, 3 if tiny else 10)
     figures: dict[str, Any] = {"ms": taken, "ms a patch": taken / size, "first": ready}
     if device.type == "cuda":
@@ -340,11 +187,9 @@ def steps(report: Report, device: torch.device, tiny: bool, folder: Path) -> Non
     forward, backward, _ = measure_step(shapes)
     print(f"arithmetic of a patch: {(forward + backward) / 1e12:.3f} TFLOP", flush=True)
     expected: dict[str, float] = {}
-    whole = [way for way in WAYS if way.startswith("compiled")]  # a minute of compiling each
-    first = [way for way in WAYS if way not in whole]
-    for size, ways in ((4, first), (1, BATCHED), (16, BATCHED), (4, whole)):
+    for size, ways in ((4, tuple(WAYS)), (1, BATCHED), (16, BATCHED)):
         for way in ways:
-            if tiny and ("compile" in way or size == 16):
+            if tiny and size == 16:
                 continue
 
             def row(way: str = way, size: int = size) -> dict[str, Any]:
@@ -431,30 +276,18 @@ def slices(report: Report, device: torch.device, tiny: bool) -> None:
     )
     report.add("slice", "ours, fp32", lambda: ours(generator, "fp32", True))
     report.add("slice", "ours, bf16", lambda: ours(generator, "bf16", True))
-    for compiled in (False, True):
-        if tiny and compiled:
-            continue
-        name = "staged compiled, bf16" if compiled else "staged, bf16"
-        staged = StagedNetwork(generator, torch.bfloat16, compiled, dynamic=False)
-        report.add("slice", name, lambda staged=staged: alone(staged, False, True))  # type: ignore
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        network = fused_network(generator, dtype, device)
+        if network is not None:
+            report.add(
+                "slice",
+                f"training's network, {precision}",
+                lambda network=network: alone(network, False, True),  # type: ignore[misc]
+            )
     if SHIPPED.exists() and not tiny:
         shipped = load_generator(SHIPPED).generator
         report.add("slice", "sr_x8, ours, fp32", lambda: ours(shipped, "fp32", False))
         report.add("slice", "sr_x8, ours, bf16", lambda: ours(shipped, "bf16", False))
-        moved = shipped.to(device)
-        staged = StagedNetwork(moved, torch.bfloat16, True, dynamic=False)
-        report.add("slice", "sr_x8, staged compiled, bf16", lambda: of_shipped(staged))
-    if not tiny:
-        report.add(
-            "slice", "ours, bf16, --compile", lambda: ours(generator, "bf16", True, compiled=True)
-        )
-
-    def of_shipped(staged: StagedNetwork) -> dict[str, Any]:
-        torch.backends.cudnn.benchmark = True
-        with torch.inference_mode():
-            taken = median_ms(lambda: staged(there), device, 10)
-        torch.backends.cudnn.benchmark = False
-        return of_slice(taken, None)
 
 
 def output_layers(report: Report, device: torch.device, tiny: bool) -> None:
@@ -503,9 +336,9 @@ def main() -> None:
     print(machine_line(device, SEED), flush=True)
     report = Report(arguments.out / "gpu.json", time.monotonic() + arguments.seconds)
     ceilings(report, device, arguments.tiny)
+    steps(report, device, arguments.tiny, arguments.out)
     slices(report, device, arguments.tiny)
     output_layers(report, device, arguments.tiny)
-    steps(report, device, arguments.tiny, arguments.out)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def giga_operations(generator: SRGenerator, edge: int) -> float:
 
     handles = [module.register_forward_hook(count) for module in generator.modules()]
     with torch.inference_mode():
-        generator(torch.zeros(1, 1, 32, 32))
+        generator(torch.zeros(1, 1, 32, 32, device=next(generator.parameters()).device))
     for handle in handles:
         handle.remove()
     return total * (edge / 32) ** 2 / 1e9

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_model import BaseModel
-from models.fused.network import FusedNetwork
+from models.fused.network import fused_network
+from models.graphed_step import GraphedStep
 from models.losses import (
     GANLoss,
     enlarge_identity,
@@ -96,25 +97,38 @@ class MedicalCycleGANModel(BaseModel):
         self.steps = 0
         self.compiled: dict[nn.Module, Any] = {}
         if options.compile:
-            self.compiled = {network: torch.compile(network) for network in self.networks.values()}
+            self.compiled = {
+                network: torch.compile(network, dynamic=False) for network in self.networks.values()
+            }
+        self.fused: dict[nn.Module, Any] = {}
+        # Batch norm gathers running statistics, which torch's own layer does.
+        if options.engine == "fused" and options.norm != "batch":
+            dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+            made = {n: fused_network(n, dtype, self.device) for n in self.networks.values()}
+            self.fused = {network: fused for network, fused in made.items() if fused is not None}
+        self.graphed: GraphedStep | None = None
+        if self.fused and self.device.type == "cuda" and self.is_recordable():
+            self.graphed = GraphedStep(self)
 
     def set_input(self, batch: Mapping[str, Tensor]) -> None:
         """Take a batch {"clinical": (N, 1, p, p), "micro": (N, 1, p * scale, p * scale)}."""
         self.real_A = batch["clinical"].to(self.device, non_blocking=True)
         self.real_B = batch["micro"].to(self.device, non_blocking=True)
+        if self.graphed is not None:
+            self.real_A, self.real_B = self.graphed.place(self.real_A, self.real_B)
         self._images = {}
 
     def run(self, network: nn.Module, images: Tensor) -> Tensor:
         """Apply `network` in the chosen precision, over all devices; the result is float32."""
         halved = self.options.precision == "bf16"
-        # Batch norm gathers running statistics, which torch's own layer does.
-        fused = self.options.engine == "fused" and self.options.norm != "batch"
-        if fused:
-            network = FusedNetwork(network, torch.bfloat16 if halved else torch.float32)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=halved and not fused):
-            if len(self.devices) > 1:
+        several = len(self.devices) > 1
+        if network in self.fused and not several:
+            output: Tensor = self.fused[network](images)
+            return output.float()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=halved):
+            if several:
                 indices = [device.index for device in self.devices]
-                output: Tensor = nn.parallel.data_parallel(network, images, indices)
+                output = nn.parallel.data_parallel(network, images, indices)
             else:
                 output = self.compiled.get(network, network)(images)
         return output.float()
@@ -237,11 +251,12 @@ class MedicalCycleGANModel(BaseModel):
 
     def optimize_parameters(self) -> None:
         """One step: both generators with frozen discriminators, then both discriminators."""
-        skipped = self.train_generators()
+        step = self.graphed if self.graphed is not None and self.graphed.fits() else self
+        skipped = step.train_generators()
         if self.average is not None:
             self.average.update(self.G_A)
         fakes = self.remembered_fakes()
-        self.losses["skipped"] = torch.maximum(skipped, self.train_discriminators(fakes))
+        self.losses["skipped"] = torch.maximum(skipped, step.train_discriminators(fakes))
         rate = self.optimizers["G"].param_groups[0]["lr"]
         self.losses["learning_rate"] = self.real_A.new_full((), rate)
         self.steps += 1
@@ -292,6 +307,16 @@ class MedicalCycleGANModel(BaseModel):
     def _freeze_discriminators(self, frozen: bool) -> None:
         for network in (self.D_A, self.D_B):
             network.requires_grad_(not frozen)
+
+    def is_recordable(self) -> bool:
+        """Whether every step does the same on the device, without a say of the host's."""
+        o = self.options
+        same = o.identity_every == 1 and o.identity_crop is None and o.gan_mode != "wgangp"
+        return same and len(self.devices) == 1 == self.processes.count
+
+    def results(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the last step left by name: losses, and images."""
+        return self.losses, self._images
 
     def pictures(self) -> dict[str, Tensor]:
         """First image of the last batch in every role: (H, W) in [-1, 1] on the CPU.

@@ -68,9 +68,7 @@ class ScannerModel:
         spectrum = torch.fft.rfft2(torch.randn_like(like)) * frequency.sqrt() * transfer
         noise = torch.fft.irfft2(spectrum, s=(height, width))
         # By its expectation, so that a patch may have more or less of it.
-        twice = torch.full_like(across, 2.0)
-        twice[0] = 1
-        if width % 2 == 0:
-            twice[-1] = 1
+        # Of a real image's spectrum only the lowest and the highest frequency across stand once.
+        twice = torch.where((across == 0) | (across == 0.5), 1.0, 2.0)
         power = (frequency * transfer**2 * twice).sum() / (height * width)
         return noise / power.sqrt()

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from training_helpers import tiny_batch, tiny_options
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from models.medical_cycle_gan import LOSSES, MODELS, MedicalCycleGANModel
+from util.devices import set_up_cudnn
 from util.images.intensity_window import IntensityWindow
 
 pytestmark = pytest.mark.gpu
@@ -26,6 +29,15 @@ SR_TOLERANCE = 2e-5
 @pytest.fixture(scope="module", params=list(parity_files()), ids=lambda path: path.stem)
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(request.param)
+
+
+@pytest.fixture(autouse=True)
+def exact_cudnn() -> Iterator[None]:
+    """As training and the tests of other devices have it."""
+    before = torch.backends.cudnn.allow_tf32
+    set_up_cudnn()
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before, False
 
 
 @pytest.mark.parametrize("engine", ["eager", "fused"])
@@ -83,9 +95,10 @@ def test_no_step_waits(words: tuple[str, ...]) -> None:
         {name: images.pin_memory() for name, images in tiny_batch(seed).items()}
         for seed in range(3)
     ]
-    for batch in batches[:2]:  # the first steps make what is kept
-        model.set_input(batch)
-        model.optimize_parameters()
+    for _ in range(3):  # the first steps make what is kept, and record what is replayed
+        for batch in batches[:2]:
+            model.set_input(batch)
+            model.optimize_parameters()
     torch.cuda.set_sync_debug_mode("error")
     try:
         model.set_input(batches[2])
@@ -93,6 +106,32 @@ def test_no_step_waits(words: tuple[str, ...]) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert float(model.losses["skipped"]) == 0
+
+
+def test_replayed_steps_are_those_that_were_recorded() -> None:
+    """Losses and weights of eight steps, an odd batch and a new learning rate among them."""
+    found = []
+    for recorded in (True, False):
+        model = gpu_model()
+        assert model.graphed is not None
+        if not recorded:
+            model.graphed = None
+        losses = []
+        for step in range(8):
+            if step == 6:
+                for optimizer in model.optimizers.values():
+                    optimizer.param_groups[0]["lr"] *= 10
+            batch = tiny_batch(step, count=1 if step == 5 else 2)
+            model.set_input(batch)
+            model.optimize_parameters()
+            losses.append([float(model.losses[name]) for name in LOSSES])
+            pictures = model.pictures()
+            assert torch.equal(pictures["real_A"], batch["clinical"][0, 0])
+        found.append((losses, model.G_A.state_dict(), pictures))
+    assert np.allclose(found[0][0], found[1][0], rtol=2e-3, atol=1e-5)
+    for key, weight in found[0][1].items():
+        assert torch.allclose(weight, found[1][1][key], rtol=1e-2, atol=1e-4), key
+    assert torch.allclose(found[0][2]["fake_B"], found[1][2]["fake_B"], atol=1e-2)
 
 
 def test_a_run_goes_on_where_it_was() -> None:
@@ -122,7 +161,9 @@ def test_a_run_goes_on_where_it_was() -> None:
             ), (name, key)
 
 
-@pytest.mark.parametrize("norm, skip", [("instance", "none"), ("none", "cubic"), ("batch", "none")])
+@pytest.mark.parametrize(
+    ("norm", "skip"), [("instance", "none"), ("none", "cubic"), ("batch", "none")]
+)
 @pytest.mark.parametrize("max_memory", [None, 5_000_000], ids=["kept", "recomputed"])
 def test_slices_are_those_of_the_cpu(norm: str, skip: str, max_memory: int | None) -> None:
     generator = small_generator(norm=norm, skip=skip)

@@ -19,7 +19,7 @@ from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
 from training.setup import data_words
-from util.devices import choose_devices
+from util.devices import choose_devices, set_up_cudnn
 from util.progress import format_bytes, format_seconds
 
 BYTES_A_WEIGHT = 4 * 4  # float32: the weight, its gradient and Adam's two moments
@@ -162,6 +162,7 @@ def total_size(path: Path) -> int:
 def seconds_per_step(options: Namespace) -> float:
     """Time of a training step on patches of noise; the first steps, which set up, do not count."""
     devices = choose_devices(options.gpu_ids)
+    set_up_cudnn()
     model = MODELS[options.model](options, devices[:1])
     shape = (options.batch_size, 1)
     batch = {

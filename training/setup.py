@@ -30,7 +30,7 @@ from training.validation import (
     make_samples,
     open_held_back,
 )
-from util.devices import choose_devices, warn_of_emulated_bf16
+from util.devices import choose_devices, set_up_cudnn, warn_of_emulated_bf16
 from util.errors import UserError
 from util.interrupt import ignore_interrupts
 from util.processes import Processes, join_processes, own_device
@@ -102,6 +102,7 @@ def open_run(options: Namespace) -> Run:
     if options.precision == "bf16" and processes.is_first:
         warn_of_emulated_bf16(devices[0])
     processes.say(preset_line(options, devices[0].type))
+    set_up_cudnn()
     # Equal weights in all processes, and then chances of their own.
     seed_everything(options.seed)
     model = MODELS[options.model](options, devices, processes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from models.fused.output_layer import BLOCK, unshuffled_kernel
 from models.fused.statistics import widened
 from models.networks import SRGenerator
 from models.stages import Stage, read_stages
+from util.devices import has_bf16
 
 OUTPUT_KERNEL = 7
 
@@ -41,6 +43,25 @@ class Pending:
         scale, shift = self.norm or (None, None)
         result: Tensor = NormActivate.apply(self.values, scale, shift, self.slope, added)
         return result
+
+
+def fused_network(
+    network: nn.Module, dtype: torch.dtype, device: torch.device
+) -> Callable[[Tensor], Tensor] | None:
+    """What runs a network on this device faster than its layers do; None where nothing does.
+
+    Args:
+        network: its weights are used in place.
+        dtype: of convolutions and of the maps between them.
+        device: on a GPU Triton is needed, and a card that it and bf16 serve (Ampere or later).
+    """
+    if device.type != "cuda":
+        return FusedNetwork(network, dtype)
+    if find_spec("triton") is None or not has_bf16(device):
+        return None
+    from models.fused.gpu_network import GpuNetwork
+
+    return GpuNetwork(network, dtype)
 
 
 class FusedNetwork(nn.Module):
