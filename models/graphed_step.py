@@ -8,27 +8,42 @@ pools hand back, the learning rate, the moving average) stays between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from models.medical_cycle_gan import MedicalCycleGANModel
-
 WARM_UP = 3  # steps before recording: kernels are compiled and chosen, memory is laid out
+
+
+class Recordable(Protocol):
+    """A model whose every step does the same on the device, without a say of the host's."""
+
+    device: torch.device
+    optimizers: dict[str, torch.optim.Adam]
+
+    def train_generators(self) -> Tensor:
+        """The first half of a step."""
+        ...
+
+    def train_discriminators(self, fakes: Mapping[str, Tensor]) -> Tensor:
+        """The second half of a step."""
+        ...
+
+    def results(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the last step left, by name."""
+        ...
 
 
 class GraphedStep:
     """The two halves of a model's step, recorded for batches as large as the first one.
 
     Args:
-        model: on a CUDA device; every step does the same there, see `is_recordable`.
+        model: on a CUDA device.
     """
 
-    def __init__(self, model: MedicalCycleGANModel) -> None:
-        self._model = model
+    def __init__(self, model: Recordable) -> None:
         self._batch: tuple[Tensor, Tensor] | None = None
         self._fakes: dict[str, Tensor] = {}
         self.train_generators = _Half(model, "G", model.train_generators)
@@ -44,9 +59,9 @@ class GraphedStep:
             return self._batch
         return real_A, real_B
 
-    def fits(self) -> bool:
-        """Whether the model's batch is as large as the first one; an epoch's last may not be."""
-        return self._batch is not None and self._model.real_A is self._batch[0]
+    def fits(self, real_A: Tensor) -> bool:
+        """Whether a batch was placed; an epoch's last may have another size."""
+        return self._batch is not None and real_A is self._batch[0]
 
     def train_discriminators(self, fakes: Mapping[str, Tensor]) -> Tensor:
         """As the model's own."""
@@ -67,7 +82,7 @@ class _Half:
         work: takes the half step.
     """
 
-    def __init__(self, model: MedicalCycleGANModel, name: str, work: Callable[[], Tensor]) -> None:
+    def __init__(self, model: Recordable, name: str, work: Callable[[], Tensor]) -> None:
         self._model, self._work = model, work
         self._optimizer: Optimizer = model.optimizers[name]
         self._rate = torch.zeros((), device=model.device)

@@ -251,7 +251,8 @@ class MedicalCycleGANModel(BaseModel):
 
     def optimize_parameters(self) -> None:
         """One step: both generators with frozen discriminators, then both discriminators."""
-        step = self.graphed if self.graphed is not None and self.graphed.fits() else self
+        graphed = self.graphed
+        step = graphed if graphed is not None and graphed.fits(self.real_A) else self
         skipped = step.train_generators()
         if self.average is not None:
             self.average.update(self.G_A)
@@ -317,6 +318,12 @@ class MedicalCycleGANModel(BaseModel):
     def results(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What the last step left by name: losses, and images."""
         return self.losses, self._images
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As the base's; a recorded step would go on with the moments of before."""
+        super().load_state_dict(state)
+        if self.graphed is not None:
+            self.graphed = GraphedStep(self)
 
     def pictures(self) -> dict[str, Tensor]:
         """First image of the last batch in every role: (H, W) in [-1, 1] on the CPU.

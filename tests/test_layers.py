@@ -142,6 +142,7 @@ def test_every_package_that_is_imported_is_required() -> None:
     requirements = required("requirements.txt")
     optional = {"zarr", "tensorboard"}
     assert optional <= required("requirements-dev.txt")
+    requirements |= {"triton"}  # comes with torch for Linux, and is asked for on a GPU alone
     names = {"PIL": "pillow", "skimage": "scikit-image", "SimpleITK": "simpleitk"}
     found = {
         names.get(module, module).lower()
