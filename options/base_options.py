@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from options.presets import ListChoices
 
@@ -71,11 +71,85 @@ def fraction(text: str) -> float:
     return value
 
 
+Row = tuple[str, Any, Any, str]
+"""Name without dashes, kind, default (None is not shown) and help of an option.
+
+The kind is FLAG for one without a value, a sequence of choices, what parses a word, or `Shown`.
+"""
+Rows = Sequence[Row]
+FLAG = None
+
+
+class Shown(NamedTuple):
+    """The kind of an option whose value has a name in --help; `several` words make a list."""
+
+    name: str
+    parse: Callable[[str], Any] = str
+    several: bool = False
+
+
+# fmt: off
+RUN: Rows = (
+    ("dry_run", FLAG, False,
+     "say what would be done, with sizes and a measured guess of the time, and leave"),
+    ("name", str, None, "name of the experiment: its folder in checkpoints_dir"),
+    ("checkpoints_dir", str, "checkpoints", "folder of all experiments"),
+    ("gpu_ids", str, "all",
+     "GPUs, such as 0 or 0,1; all: every one found, else the CPU; -1: the CPU"),
+    ("precision", ("fp32", "bf16"), "fp32",
+     "bf16 runs the networks under autocast: faster where the processor has it"),
+    ("epoch", str, "latest",
+     "checkpoint to load: latest, best (by validation) or an epoch's number"),
+    ("load_iter", whole_number, 0,
+     "load the checkpoint of this step (made with --save_by_iter) instead of --epoch"),
+    ("cache_dir", str, None,
+     "folder for unpacked volumes and lung masks (SR_CYCLEGAN_CACHE, else ~/.cache/sr_cyclegan)"),
+    ("debug", FLAG, False, "show the traceback of an error as well"),
+)
+VOLUMES: Rows = (
+    ("maskdatafolder", str, None,
+     "folder of lung masks, CASE_mask.nii.gz for a CT called CASE; without it a mask beside the "
+     "CT is taken, else one is computed"),
+    ("micro_spacing", Shown("MM", float, several=True), None,
+     "voxel size of TIFF volumes in mm: one number, or x y z (TIFF often states none)"),
+    ("slices", Shown("START:STOP"), None,
+     "use only these slices of every volume, as Python counts (0:100, -20:)"),
+    ("windows", Shown("DOMAIN=LOW:HIGH", several=True), None,
+     "intensity windows mapped to [-1, 1], such as clinical=-1000:500 micro=0:255; micro=auto "
+     "takes the 0.1 and 99.9 percentiles of the training volumes"),
+    ("degradation", ("area", "zoom"), "area",
+     "how micro-CT is shrunk: area average, or the published unfiltered cubic zoom, which "
+     "aliases and drifts"),
+)
+# fmt: on
+
+
+def add_options(group: argparse._ArgumentGroup, rows: Rows) -> None:
+    """Add options to a group of --help."""
+    for name, kind, default, text in rows:
+        settings: dict[str, Any] = {"default": default, "help": text}
+        if kind is FLAG:
+            settings["action"] = "store_true"
+        elif isinstance(kind, Shown):
+            settings |= {"metavar": kind.name, "type": kind.parse}
+            settings |= {"nargs": "+"} if kind.several else {}
+        elif callable(kind):
+            settings["type"] = kind
+        else:
+            settings |= {"choices": kind, "type": type(kind[0])}
+        group.add_argument(f"--{name}", **settings)
+
+
 class BaseOptions:
-    """Builds the parser of the shared options; subclasses add theirs and check the result."""
+    """Builds the parser of the shared options; subclasses add theirs and check the result.
+
+    Attributes:
+        groups: options of the subclass, by their title in --help.
+    """
 
     program = "options"
     description = ""
+    groups: Mapping[str, Rows] = {}
 
     def build(self) -> argparse.ArgumentParser:
         """Return the parser with every option of this script."""
@@ -89,83 +163,10 @@ class BaseOptions:
         group.add_argument(
             "--list", action=ListChoices, help="show models, data, presets and methods, and leave"
         )
-        group.add_argument(
-            "--dry_run",
-            action="store_true",
-            help="say what would be done, with sizes and a measured guess of the time, and leave",
-        )
-        group.add_argument("--name", help="name of the experiment: its folder in checkpoints_dir")
-        group.add_argument(
-            "--checkpoints_dir", default="checkpoints", help="folder of all experiments"
-        )
-        group.add_argument(
-            "--gpu_ids",
-            default="all",
-            help="GPUs, such as 0 or 0,1; all: every one found, else the CPU; -1: the CPU",
-        )
-        group.add_argument(
-            "--precision",
-            choices=("fp32", "bf16"),
-            default="fp32",
-            help="bf16 runs the networks under autocast: faster where the processor has it",
-        )
-        group.add_argument(
-            "--epoch",
-            default="latest",
-            help="checkpoint to load: latest, best (by validation) or an epoch's number",
-        )
-        group.add_argument(
-            "--load_iter",
-            type=whole_number,
-            default=0,
-            help="load the checkpoint of this step (made with --save_by_iter) instead of --epoch",
-        )
-        group.add_argument(
-            "--cache_dir",
-            help="folder for unpacked volumes and lung masks (SR_CYCLEGAN_CACHE, else "
-            "~/.cache/sr_cyclegan)",
-        )
-        group.add_argument(
-            "--debug", action="store_true", help="show the traceback of an error as well"
-        )
-        group = parser.add_argument_group("volumes")
-        group.add_argument(
-            "--maskdatafolder",
-            help="folder of lung masks, CASE_mask.nii.gz for a CT called CASE; without it a mask "
-            "beside the CT is taken, else one is computed",
-        )
-        group.add_argument(
-            "--micro_spacing",
-            type=float,
-            nargs="+",
-            metavar="MM",
-            help="voxel size of TIFF volumes in mm: one number, or x y z (TIFF often states none)",
-        )
-        group.add_argument(
-            "--slices",
-            metavar="START:STOP",
-            help="use only these slices of every volume, as Python counts (0:100, -20:)",
-        )
-        group.add_argument(
-            "--windows",
-            nargs="+",
-            metavar="DOMAIN=LOW:HIGH",
-            help="intensity windows mapped to [-1, 1], such as clinical=-1000:500 micro=0:255; "
-            "micro=auto takes the 0.1 and 99.9 percentiles of the training volumes",
-        )
-        group.add_argument(
-            "--degradation",
-            choices=("area", "zoom"),
-            default="area",
-            help="how micro-CT is shrunk: area average, or the published unfiltered cubic zoom, "
-            "which aliases and drifts",
-        )
-        self.add(parser)
+        add_options(group, RUN)
+        for title, rows in {"volumes": VOLUMES, **self.groups}.items():
+            add_options(parser.add_argument_group(title), rows)
         return parser
-
-    def add(self, parser: argparse.ArgumentParser) -> None:
-        """Add the options of the subclass."""
-        raise NotImplementedError
 
     def check(self, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         """Refuse values that are wrong whatever the script (exit code 2 with the fix)."""

@@ -6,7 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from options.base_options import (
+    FLAG,
     BaseOptions,
+    Rows,
+    Shown,
     given_names,
     join_slices,
     positive_float,
@@ -19,87 +22,82 @@ OUTPUT_FORMATS = ("nifti", "nrrd", "mha", "dicom")
 BACKENDS = ("auto", "torch", "openvino")
 
 
-def add_speed_options(parser: argparse.ArgumentParser) -> None:
-    """Where and how fast the network runs; docs/inference.md has each measured."""
-    group = parser.add_argument_group("speed and memory")
-    group.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default="auto",
-        help="auto: OpenVINO for the trunk of G_A on a CPU, torch for the rest and on a GPU",
-    )
-    group.add_argument(
-        "--max_memory",
-        type=positive_float,
-        metavar="GB",
-        help="memory that one slice may take in the network; a slice that needs more is computed "
-        "in parts with the same result; default: 60 %% of what is free on the machine or GPU",
-    )
-    group.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile norms and activations with torch.compile: a minute at the start, for GPUs "
-        "and long runs (a CPU needs a C++ compiler)",
-    )
-
-
-def add_honesty_options(parser: argparse.ArgumentParser) -> None:
-    """What keeps the result true to its input, and says how sure it is."""
-    group = parser.add_argument_group("honesty")
-    group.add_argument(
-        "--consistency",
-        action="store_true",
-        help="correct the result smoothly so that its area average equals the input within 1 HU",
-    )
-    group.add_argument(
-        "--self_ensemble",
-        action="store_true",
-        help="average the results for the eight flips and rotations of the input (8 times slower)",
-    )
-    group.add_argument(
-        "--uncertainty",
-        action="store_true",
-        help="also write the standard deviation over the eight flips and rotations, in HU, as "
-        "uncertainty.nii.gz (8 times slower)",
-    )
-
-
-def add_cohort_options(parser: argparse.ArgumentParser) -> None:
-    """Many volumes, several processes, interrupted runs."""
-    group = parser.add_argument_group("cohorts")
-    group.add_argument(
-        "--output_name",
-        default="SR.nii.gz",
-        help="file name of the result; .nii is written uncompressed, and so are its companions",
-    )
-    group.add_argument(
-        "--output_format",
-        choices=OUTPUT_FORMATS,
-        default="nifti",
-        help="also write the result as NRRD, MetaImage or a derived DICOM series, beside the NIfTI "
-        "file that every run writes",
-    )
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the last whole slice of an interrupted run and skip finished cases",
-    )
-    group.add_argument(
-        "--num_parts",
-        type=positive_int,
-        default=1,
-        help="number of jobs that share the input volumes, as in a job array",
-    )
-    group.add_argument(
-        "--part_id",
-        type=whole_number,
-        default=0,
-        help="which of them this is, from 0; torchrun's processes share a part by themselves",
-    )
-
-
 PUBLISHED_TILE = 32  # the clinical patch of training
 COMPANIONS = ("clinical", "uncertainty")  # files that stand beside the result
+
+# fmt: off
+TEST: Rows = (
+    ("method", list(METHODS), "smallpatchtest", "what to do"),
+    ("input", Shown("PATH", several=True), None,
+     "volumes: NIfTI, NRRD, MHA, TIFF, DICOM or TIFF folders; files, folders or globs"),
+    ("checkpoint", Shown("FILE"), None,
+     "a checkpoint of this project, or a bare state dict such as latest_net_G_A.pth"),
+    ("checkpoints", Shown("FILE", several=True), None,
+     "phantomtest: several models in one table, each as FILE or LABEL=FILE"),
+    ("patients", positive_int, 10,
+     "phantomtest: how many of the fixed unseen patients (made on first use)"),
+    ("compare", Shown("FOLDER", several=True), None,
+     "put results of one case side by side in compare.html and do nothing else; each is a "
+     "results folder, or LABEL=FOLDER"),
+    ("results_dir", str, "results", "folder for what is written"),
+    ("page_mb", whole_number, 40,
+     "megabytes that the volumes in a case's page (index.html) may take: larger ones are shown "
+     "as an overview and a detail; 0 writes no page"),
+    ("overwrite", FLAG, False, "replace results that are already there"),
+    ("sampling_times", (1, 2, 3, 4), None,
+     "n of the scale 2^n; only checked against the checkpoint, which knows it"),
+    ("normalization", ("window", "minmax"), None,
+     "overrides the checkpoint's: fixed windows or each volume's own range"),
+    ("region", ("lung", "all"), None,
+     "lung (default for clinical CT): smallpatchtest puts cubic interpolation outside the lung "
+     "mask, where the networks were not trained; wholevolumetest scores the lung"),
+    ("norm_scope", ("slice", "volume", "lung", "patch"), None,
+     "pixels that instance norm takes its statistics from: the whole slice, its lung, those of "
+     "all slices of the volume (one pass to gather them, one to apply), or each published tile; "
+     "default: lung for models trained on patches inside the lung, else slice"),
+    ("patch_size", positive_int, None,
+     "tile edge in low-resolution pixels for --norm_scope patch, which it implies "
+            f"(the published tiles with their seams; {PUBLISHED_TILE} without this flag)"),
+    ("allow_training_data", FLAG, False, "evaluate on slices that the model was trained on"),
+    ("export", Shown("FILE.onnx"), None,
+     "write G_A as ONNX, any height and width, and do nothing else"),
+)
+# docs/inference.md has each measured.
+SPEED: Rows = (
+    ("backend", BACKENDS, "auto",
+     "auto: OpenVINO for the trunk of G_A on a CPU, torch for the rest and on a GPU"),
+    ("max_memory", Shown("GB", positive_float), None,
+     "memory that one slice may take in the network; a slice that needs more is computed in "
+     "parts with the same result; default: 60 %% of what is free on the machine or GPU"),
+    ("compile", FLAG, False,
+     "compile norms and activations with torch.compile: a minute at the start, for GPUs and long "
+     "runs (a CPU needs a C++ compiler)"),
+)
+# What keeps the result true to its input, and says how sure it is.
+HONESTY: Rows = (
+    ("consistency", FLAG, False,
+     "correct the result smoothly so that its area average equals the input within 1 HU"),
+    ("self_ensemble", FLAG, False,
+     "average the results for the eight flips and rotations of the input (8 times slower)"),
+    ("uncertainty", FLAG, False,
+     "also write the standard deviation over the eight flips and rotations, in HU, as "
+     "uncertainty.nii.gz (8 times slower)"),
+)
+# Many volumes, several processes, interrupted runs.
+COHORTS: Rows = (
+    ("output_name", str, "SR.nii.gz",
+     "file name of the result; .nii is written uncompressed, and so are its companions"),
+    ("output_format", OUTPUT_FORMATS, "nifti",
+     "also write the result as NRRD, MetaImage or a derived DICOM series, beside the NIfTI file "
+     "that every run writes"),
+    ("resume", FLAG, False,
+     "go on from the last whole slice of an interrupted run and skip finished cases"),
+    ("num_parts", positive_int, 1,
+     "number of jobs that share the input volumes, as in a job array"),
+    ("part_id", whole_number, 0,
+     "which of them this is, from 0; torchrun's processes share a part by themselves"),
+)
+# fmt: on
 
 
 class TestOptions(BaseOptions):
@@ -118,97 +116,7 @@ class TestOptions(BaseOptions):
         "the model that was trained last."
     )
 
-    def add(self, parser: argparse.ArgumentParser) -> None:
-        """Add the testing options."""
-        group = parser.add_argument_group("test")
-        group.add_argument(
-            "--method", choices=list(METHODS), default="smallpatchtest", help="what to do"
-        )
-        group.add_argument(
-            "--input",
-            nargs="+",
-            metavar="PATH",
-            help="volumes: NIfTI, NRRD, MHA, TIFF, DICOM or TIFF folders; files, folders or globs",
-        )
-        group.add_argument(
-            "--checkpoint",
-            metavar="FILE",
-            help="a checkpoint of this project, or a bare state dict such as latest_net_G_A.pth",
-        )
-        group.add_argument(
-            "--checkpoints",
-            nargs="+",
-            metavar="FILE",
-            help="phantomtest: several models in one table, each as FILE or LABEL=FILE",
-        )
-        group.add_argument(
-            "--patients",
-            type=positive_int,
-            default=10,
-            help="phantomtest: how many of the fixed unseen patients (made on first use)",
-        )
-        group.add_argument(
-            "--compare",
-            nargs="+",
-            metavar="FOLDER",
-            help="put results of one case side by side in compare.html and do nothing else; each "
-            "is a results folder, or LABEL=FOLDER",
-        )
-        group.add_argument("--results_dir", default="results", help="folder for what is written")
-        group.add_argument(
-            "--page_mb",
-            type=whole_number,
-            default=40,
-            help="megabytes that the volumes in a case's page (index.html) may take: larger ones "
-            "are shown as an overview and a detail; 0 writes no page",
-        )
-        group.add_argument(
-            "--overwrite", action="store_true", help="replace results that are already there"
-        )
-        group.add_argument(
-            "--sampling_times",
-            type=int,
-            choices=(1, 2, 3, 4),
-            help="n of the scale 2^n; only checked against the checkpoint, which knows it",
-        )
-        group.add_argument(
-            "--normalization",
-            choices=("window", "minmax"),
-            help="overrides the checkpoint's: fixed windows or each volume's own range",
-        )
-        group.add_argument(
-            "--region",
-            choices=("lung", "all"),
-            help="lung (default for clinical CT): smallpatchtest puts cubic interpolation outside "
-            "the lung mask, where the networks were not trained; wholevolumetest scores the lung",
-        )
-        group.add_argument(
-            "--norm_scope",
-            choices=("slice", "volume", "lung", "patch"),
-            help="pixels that instance norm takes its statistics from: the whole slice, its lung, "
-            "those of all slices of the volume (one pass to gather them, one to apply), or "
-            "each published tile; default: lung for models trained on patches inside the lung, "
-            "else slice",
-        )
-        group.add_argument(
-            "--patch_size",
-            type=positive_int,
-            help="tile edge in low-resolution pixels for --norm_scope patch, which it implies "
-            f"(the published tiles with their seams; {PUBLISHED_TILE} without this flag)",
-        )
-        group.add_argument(
-            "--allow_training_data",
-            action="store_true",
-            help="evaluate on slices that the model was trained on",
-        )
-        group.add_argument(
-            "--export",
-            metavar="FILE.onnx",
-            help="write G_A as ONNX, any height and width, and do nothing else",
-        )
-        add_speed_options(parser)
-        add_honesty_options(parser)
-        add_cohort_options(parser)
+    groups = {"test": TEST, "speed and memory": SPEED, "honesty": HONESTY, "cohorts": COHORTS}
 
     def parse(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
         """Parse a command line; exits with code 2 on wrong values, naming the fix."""

@@ -1,11 +1,12 @@
-"""The flags of train.py, one function a group of --help."""
+"""The options of train.py, a table for each group of --help."""
 
 from __future__ import annotations
 
-import argparse
-
 from options.base_options import (
+    FLAG,
     MODEL_NAMES,
+    Rows,
+    Shown,
     fraction,
     non_negative_float,
     positive_float,
@@ -16,285 +17,171 @@ from options.presets import PRESET_NOTES, PRESETS
 
 BLOCK_CHOICES = ("6blocks", "9blocks")
 
+# fmt: off
+RUN: Rows = (
+    ("preset", ("auto", *PRESETS), "auto",
+     ", ".join(f"{name} ({what})" for name, what in PRESET_NOTES.items())),
+    ("model", MODEL_NAMES, "medical_cycle_gan",
+     "medical_cycle_gan (8x) or medical_cycle_ganx4 (4x, with its loss weights; taken for "
+     "--dataset_mode public_2D unless --model or --sampling_times says otherwise)"),
+    ("suffix", str, "", "appended to the name; {option} is filled in, such as _ngf{ngf}"),
+    ("engine", ("fused", "eager"), "fused",
+     "fused: convolutions with what stands before them, faster and in half the memory; eager: "
+     "torch's layers one by one, as published (also taken for --norm batch)"),
+    ("compile", FLAG, False,
+     "compile the networks by torch.compile (with --engine eager): slow at first, and a C++ "
+     "compiler is needed"),
+    ("summary", FLAG, False,
+     "print networks, parameters, arithmetic and memory of a step, and stop"),
+    ("seed", whole_number, 0, "of every random number"),
+    ("continue_train", FLAG, False,
+     "go on from the checkpoint of --epoch or --load_iter in the experiment's folder"),
+    ("overwrite", FLAG, False, "start anew although the experiment's folder already holds a model"),
+    ("save_latest_freq", positive_int, 5000, "steps between two savings of the latest checkpoint"),
+    ("save_every_minutes", positive_float, None,
+     "also write latest.pt when the last one is so old, where steps take long"),
+    ("save_epoch_freq", positive_int, 5, "epochs between two kept checkpoints"),
+    ("save_by_iter", FLAG, False,
+     "also keep each of the --save_latest_freq checkpoints under its step's number"),
+    ("keep", whole_number, 5, "numbered checkpoints kept, the newest ones; 0 keeps all"),
+)
+DATA: Rows = (
+    ("dataset_mode", ("unpaired", "public_2D", "paired"), "unpaired",
+     "unpaired clinical CT and micro-CT; clinical CT alone, shrunk by itself; or paired: each "
+     "micro volume shows the field of its clinical one, in the same order"),
+    ("clinical_folder", str, None, "folder of clinical CT volumes"),
+    ("micro_folder", str, None, "folder of micro-CT volumes"),
+    ("all_clinical_paths", Shown("PATH", several=True), None,
+     "clinical volumes: files, folders or globs, in place of or besides --clinical_folder"),
+    ("all_micro_paths", Shown("PATH", several=True), None,
+     "micro volumes: files, folders or globs, in place of or besides --micro_folder"),
+    ("normalization", ("window", "minmax"), "window",
+     "fixed windows kept with the weights, or each volume's own range as published"),
+    ("clinical_patch_size", positive_int, None,
+     "clinical patch edge in pixels (32; public_2D: 48)"),
+    ("micro_patch_size", positive_int, None,
+     "micro patch edge in pixels: clinical_patch_size * 2^sampling_times"),
+    ("batch_num", positive_int, 2000, "patches drawn from each clinical volume in an epoch"),
+    ("max_dataset_size", positive_int, None, "patches in an epoch at the most, over all volumes"),
+    ("sampling", ("by_volume", "by_size"), "by_volume",
+     "every volume as often as the others, or large ones more often by their patches"),
+    ("match_spacing", FLAG, False,
+     "resample micro-CT to the clinical voxel size / 2^sampling_times, so that 8x is 8x in "
+     "millimetres"),
+    ("micro_axes", ("z", "zy", "zx", "zyx"), "z", "slice isotropic micro-CT across these axes"),
+    ("micro_mix", fraction, 0.25,
+     "share of shrunk micro patches among the clinical inputs (published: a quarter)"),
+    ("no_flip", FLAG, False, "do not flip patches"),
+    ("serial_batches", FLAG, False, "take patches in order and pair them by index, as published"),
+    ("fixed_patches", FLAG, False,
+     "the same patches in every epoch, as published, instead of fresh ones"),
+    ("num_threads", whole_number, 4, "worker processes that load data"),
+)
+VALIDATION: Rows = (
+    ("val_slices", Shown("START:STOP"), None,
+     "slices at one end held back from training, such as -20: (with --val_..._paths: those taken "
+     "of the volumes there)"),
+    ("val_clinical_paths", Shown("PATH", several=True), None,
+     "clinical volumes that are not trained on: files, folders or globs"),
+    ("val_micro_paths", Shown("PATH", several=True), None,
+     "micro volumes that are not trained on: files, folders or globs"),
+    ("val_freq", positive_int, 1, "epochs between two validations"),
+    ("val_metric", ("psnr", "ssim", "consistency"), "psnr", "score by which best.pt is kept"),
+    ("patience", positive_int, None, "stop after so many validations without a better score"),
+)
+NETWORKS: Rows = (
+    ("sampling_times", (1, 2, 3, 4), 3, "n of the scale 2^n: 3 enlarges 8 times"),
+    ("clinical2micronetG", [f"sr_resnet_{blocks}" for blocks in BLOCK_CHOICES], "sr_resnet_9blocks",
+     "SR generator G_A"),
+    ("micro2clinicalnetG", [f"resnet_{blocks}" for blocks in BLOCK_CHOICES], "resnet_9blocks",
+     "downsampling generator G_B"),
+    ("ngf", positive_int, 64, "generator channels"),
+    ("ndf", positive_int, 64, "discriminator channels"),
+    ("netD", ("basic", "n_layers", "pixel"), "basic",
+     "discriminators: basic (70x70 PatchGAN), n_layers (see --n_layers_D), pixel (1x1)"),
+    ("n_layers_D", positive_int, 3, "layers with --netD n_layers"),
+    ("norm", ("instance", "batch", "none"), "instance", "norm layers"),
+    ("skip", ("none", "cubic"), "none",
+     "cubic: G_A adds to the cubic enlargement of its input; none: published, tanh"),
+    ("init_icnr", FLAG, False,
+     "G_A starts without a checkerboard: equal weights for pixels shuffled side by side"),
+    ("init_weights", Shown("FILE"), None,
+     "G_A starts from the weights of this checkpoint, .safetensors file or state dict"),
+    ("init_type", ("normal", "xavier", "kaiming", "orthogonal"), "normal",
+     "how new weights are drawn"),
+    ("init_gain", non_negative_float, 0.02, "spread of new weights (normal, xavier, orthogonal)"),
+)
+SCHEDULE: Rows = (
+    ("batch_size", positive_int, 4, "patches a step"),
+    ("niter", positive_int, 100, "epochs at the full learning rate"),
+    ("niter_decay", whole_number, 100, "epochs of decay after them"),
+    ("epoch_count", positive_int, 1,
+     "number of the first epoch, where training starts from weights alone"),
+    ("lr", non_negative_float, 1e-5, "learning rate of Adam"),
+    ("beta1", fraction, 0.5, "momentum of Adam"),
+    ("lr_policy", ("linear", "step", "plateau", "cosine", "constant"), "linear",
+     "decay of the learning rate; constant is what the published code does in effect"),
+    ("lr_decay_iters", positive_int, 50, "epochs a step (policy step)"),
+    ("clip_gradient", positive_float, None,
+     "largest norm of the gradients of both generators, and of both discriminators"),
+    ("ema", fraction, 0.0,
+     "decay of a moving average of G_A's weights, such as 0.999, which tests then use"),
+    ("pool_size", whole_number, 50, "generated images remembered for each discriminator"),
+)
+LOSSES: Rows = (
+    ("gan_mode", ("lsgan", "vanilla", "wgangp"), "lsgan", "GAN loss"),
+    ("lambda_G_A", non_negative_float, 1.0, "adversarial loss of G_A"),
+    ("lambda_G_B", non_negative_float, 1.0, "adversarial loss of G_B"),
+    ("lambda_A", non_negative_float, 1.0, "cycle clinical -> micro -> clinical"),
+    ("lambda_B", non_negative_float, 1.0, "cycle micro -> clinical -> micro"),
+    ("lambda_identity", non_negative_float, 0.2,
+     "identity losses, relative to lambda_A and lambda_B"),
+    ("lambda_downsample_loss", non_negative_float, 1.0,
+     "L1 of the averaged SR image and its input (4x: 0.7)"),
+    ("lambda_upsample_loss", non_negative_float, 1.0,
+     "L1 of the repeated clinical image and its source (4x: 0.3)"),
+    ("lambda_clinical_ssim", non_negative_float, 1.0,
+     "1 - SSIM of the averaged SR image and its input"),
+    ("lambda_micro_ssim", non_negative_float, 1.0,
+     "1 - SSIM of the repeated clinical image and its source"),
+    ("lambda_pair", non_negative_float, 0.0,
+     "L1 of a micro patch and G_A of its area average (not of the paper)"),
+    ("lambda_supervised", non_negative_float, 0.0,
+     "L1 of G_A's image and the truth (needs --dataset_mode paired)"),
+    ("identity_crop", positive_int, None,
+     "edge in pixels of a random square of the micro patch for idt_A; else the whole patch"),
+    ("identity_every", positive_int, 1,
+     "steps between two with the identity losses, which then weigh so much more"),
+    ("pair_blur", non_negative_float, 0.0,
+     "the clinical kernel's point spread in --lambda_pair: full width at half maximum in "
+     "clinical pixels"),
+    ("pair_noise", non_negative_float, 0.0,
+     "the clinical noise there: standard deviation on the scale of [-1, 1] (25 HU in a window of "
+     "1500 HU are 0.033)"),
+    ("ssim_data_range", non_negative_float, 2.0,
+     "span of the values in the SSIM constants: 2 for [-1, 1], 1 as published"),
+)
+DISPLAY: Rows = (
+    ("print_freq", positive_int, 100, "steps between two loss reports"),
+    ("display_freq", positive_int, 400, "steps between two pictures"),
+    ("update_html_freq", positive_int, 1000, "steps between two rows of the HTML page"),
+    ("no_html", FLAG, False, "no HTML page of pictures"),
+    ("tensorboard", FLAG, False,
+     "write TensorBoard files of curves and pictures (pip install tensorboard)"),
+    ("display_id", whole_number, 0, "visdom window; 0: no visdom"),
+    ("display_server", str, "http://localhost", "address of the visdom server"),
+    ("display_port", positive_int, 8097, "its port"),
+    ("display_env", str, "main", "visdom environment"),
+    ("display_ncols", positive_int, 3, "visdom pictures in a row"),
+)
+# fmt: on
 
-def add_run_group(parser: argparse.ArgumentParser) -> None:
-    """The experiment: preset, model, seed, checkpoints."""
-    group = parser.add_argument_group("training run")
-    group.add_argument(
-        "--preset",
-        choices=("auto", *PRESETS),
-        default="auto",
-        help=", ".join(f"{name} ({what})" for name, what in PRESET_NOTES.items()),
-    )
-    group.add_argument(
-        "--model",
-        choices=MODEL_NAMES,
-        default="medical_cycle_gan",
-        help="medical_cycle_gan (8x) or medical_cycle_ganx4 (4x, with its loss weights; taken for "
-        "--dataset_mode public_2D unless --model or --sampling_times says otherwise)",
-    )
-    group.add_argument(
-        "--suffix",
-        default="",
-        help="appended to the name; {option} is filled in, such as _ngf{ngf}",
-    )
-    group.add_argument(
-        "--engine",
-        choices=("fused", "eager"),
-        default="fused",
-        help="fused: convolutions with what stands before them, faster and in half the memory; "
-        "eager: torch's layers one by one, as published (also taken for --norm batch)",
-    )
-    group.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the networks by torch.compile (with --engine eager): slow at first, and a "
-        "C++ compiler is needed",
-    )
-    group.add_argument(
-        "--summary",
-        action="store_true",
-        help="print networks, parameters, arithmetic and memory of a step, and stop",
-    )
-    group.add_argument("--seed", type=whole_number, default=0, help="of every random number")
-    group.add_argument(
-        "--continue_train",
-        action="store_true",
-        help="go on from the checkpoint of --epoch or --load_iter in the experiment's folder",
-    )
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="start anew although the experiment's folder already holds a model",
-    )
-    group.add_argument(
-        "--save_latest_freq",
-        type=positive_int,
-        default=5000,
-        help="steps between two savings of the latest checkpoint",
-    )
-    group.add_argument(
-        "--save_every_minutes",
-        type=positive_float,
-        help="also write latest.pt when the last one is so old, where steps take long",
-    )
-    group.add_argument(
-        "--save_epoch_freq",
-        type=positive_int,
-        default=5,
-        help="epochs between two kept checkpoints",
-    )
-    group.add_argument(
-        "--save_by_iter",
-        action="store_true",
-        help="also keep each of the --save_latest_freq checkpoints under its step's number",
-    )
-    group.add_argument(
-        "--keep",
-        type=whole_number,
-        default=5,
-        help="numbered checkpoints kept, the newest ones; 0 keeps all",
-    )
-
-
-def add_networks_group(parser: argparse.ArgumentParser) -> None:
-    """Generators and discriminators."""
-    group = parser.add_argument_group("networks")
-    group.add_argument(
-        "--sampling_times",
-        type=int,
-        choices=(1, 2, 3, 4),
-        default=3,
-        help="n of the scale 2^n: 3 enlarges 8 times",
-    )
-    group.add_argument(
-        "--clinical2micronetG",
-        choices=[f"sr_resnet_{blocks}" for blocks in BLOCK_CHOICES],
-        default="sr_resnet_9blocks",
-        help="SR generator G_A",
-    )
-    group.add_argument(
-        "--micro2clinicalnetG",
-        choices=[f"resnet_{blocks}" for blocks in BLOCK_CHOICES],
-        default="resnet_9blocks",
-        help="downsampling generator G_B",
-    )
-    group.add_argument("--ngf", type=positive_int, default=64, help="generator channels")
-    group.add_argument("--ndf", type=positive_int, default=64, help="discriminator channels")
-    group.add_argument(
-        "--netD",
-        choices=("basic", "n_layers", "pixel"),
-        default="basic",
-        help="discriminators: basic (70x70 PatchGAN), n_layers (see --n_layers_D), pixel (1x1)",
-    )
-    group.add_argument(
-        "--n_layers_D", type=positive_int, default=3, help="layers with --netD n_layers"
-    )
-    group.add_argument(
-        "--norm", choices=("instance", "batch", "none"), default="instance", help="norm layers"
-    )
-    group.add_argument(
-        "--skip",
-        choices=("none", "cubic"),
-        default="none",
-        help="cubic: G_A adds to the cubic enlargement of its input; none: published, tanh",
-    )
-    group.add_argument(
-        "--init_icnr",
-        action="store_true",
-        help="G_A starts without a checkerboard: equal weights for pixels shuffled side by side",
-    )
-    group.add_argument(
-        "--init_weights",
-        metavar="FILE",
-        help="G_A starts from the weights of this checkpoint, .safetensors file or state dict",
-    )
-    group.add_argument(
-        "--init_type",
-        choices=("normal", "xavier", "kaiming", "orthogonal"),
-        default="normal",
-        help="how new weights are drawn",
-    )
-    group.add_argument(
-        "--init_gain",
-        type=non_negative_float,
-        default=0.02,
-        help="spread of new weights (normal, xavier, orthogonal)",
-    )
-
-
-def add_schedule_group(parser: argparse.ArgumentParser) -> None:
-    """Optimisation: batch, epochs, learning rate."""
-    group = parser.add_argument_group("schedule")
-    group.add_argument("--batch_size", type=positive_int, default=4, help="patches a step")
-    group.add_argument(
-        "--niter", type=positive_int, default=100, help="epochs at the full learning rate"
-    )
-    group.add_argument(
-        "--niter_decay",
-        type=whole_number,
-        default=100,
-        help="epochs of decay after them",
-    )
-    group.add_argument(
-        "--epoch_count",
-        type=positive_int,
-        default=1,
-        help="number of the first epoch, where training starts from weights alone",
-    )
-    group.add_argument("--lr", type=non_negative_float, default=1e-5, help="learning rate of Adam")
-    group.add_argument("--beta1", type=fraction, default=0.5, help="momentum of Adam")
-    group.add_argument(
-        "--lr_policy",
-        choices=("linear", "step", "plateau", "cosine", "constant"),
-        default="linear",
-        help="decay of the learning rate; constant is what the published code does in effect",
-    )
-    group.add_argument(
-        "--lr_decay_iters", type=positive_int, default=50, help="epochs a step (policy step)"
-    )
-    group.add_argument(
-        "--clip_gradient",
-        type=positive_float,
-        help="largest norm of the gradients of both generators, and of both discriminators",
-    )
-    group.add_argument(
-        "--ema",
-        type=fraction,
-        default=0.0,
-        help="decay of a moving average of G_A's weights, such as 0.999, which tests then use",
-    )
-    group.add_argument(
-        "--pool_size",
-        type=whole_number,
-        default=50,
-        help="generated images remembered for each discriminator",
-    )
-
-
-def add_losses_group(parser: argparse.ArgumentParser) -> None:
-    """Weights and constants of the losses."""
-    group = parser.add_argument_group("losses (docs/method.md has the formulas)")
-    group.add_argument(
-        "--gan_mode", choices=("lsgan", "vanilla", "wgangp"), default="lsgan", help="GAN loss"
-    )
-    weights = (
-        ("G_A", 1.0, "adversarial loss of G_A"),
-        ("G_B", 1.0, "adversarial loss of G_B"),
-        ("A", 1.0, "cycle clinical -> micro -> clinical"),
-        ("B", 1.0, "cycle micro -> clinical -> micro"),
-        ("identity", 0.2, "identity losses, relative to lambda_A and lambda_B"),
-        ("downsample_loss", 1.0, "L1 of the averaged SR image and its input (4x: 0.7)"),
-        ("upsample_loss", 1.0, "L1 of the repeated clinical image and its source (4x: 0.3)"),
-        ("clinical_ssim", 1.0, "1 - SSIM of the averaged SR image and its input"),
-        ("micro_ssim", 1.0, "1 - SSIM of the repeated clinical image and its source"),
-        ("pair", 0.0, "L1 of a micro patch and G_A of its area average (not of the paper)"),
-        ("supervised", 0.0, "L1 of G_A's image and the truth (needs --dataset_mode paired)"),
-    )
-    for name, default, text in weights:
-        group.add_argument(f"--lambda_{name}", type=non_negative_float, default=default, help=text)
-    group.add_argument(
-        "--identity_crop",
-        type=positive_int,
-        help="edge in pixels of a random square of the micro patch for idt_A; else the whole patch",
-    )
-    group.add_argument(
-        "--identity_every",
-        type=positive_int,
-        default=1,
-        help="steps between two with the identity losses, which then weigh so much more",
-    )
-    group.add_argument(
-        "--pair_blur",
-        type=non_negative_float,
-        default=0.0,
-        help="the clinical kernel's point spread in --lambda_pair: full width at half maximum in "
-        "clinical pixels",
-    )
-    group.add_argument(
-        "--pair_noise",
-        type=non_negative_float,
-        default=0.0,
-        help="the clinical noise there: standard deviation on the scale of [-1, 1] (25 HU in a "
-        "window of 1500 HU are 0.033)",
-    )
-    group.add_argument(
-        "--ssim_data_range",
-        type=non_negative_float,
-        default=2.0,
-        help="span of the values in the SSIM constants: 2 for [-1, 1], 1 as published",
-    )
-
-
-def add_display_group(parser: argparse.ArgumentParser) -> None:
-    """Reports, pictures and panels."""
-    group = parser.add_argument_group("display (nothing here can end training)")
-    group.add_argument(
-        "--print_freq", type=positive_int, default=100, help="steps between two loss reports"
-    )
-    group.add_argument(
-        "--display_freq", type=positive_int, default=400, help="steps between two pictures"
-    )
-    group.add_argument(
-        "--update_html_freq",
-        type=positive_int,
-        default=1000,
-        help="steps between two rows of the HTML page",
-    )
-    group.add_argument("--no_html", action="store_true", help="no HTML page of pictures")
-    group.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="write TensorBoard files of curves and pictures (pip install tensorboard)",
-    )
-    group.add_argument(
-        "--display_id", type=whole_number, default=0, help="visdom window; 0: no visdom"
-    )
-    group.add_argument(
-        "--display_server", default="http://localhost", help="address of the visdom server"
-    )
-    group.add_argument("--display_port", type=positive_int, default=8097, help="its port")
-    group.add_argument("--display_env", default="main", help="visdom environment")
-    group.add_argument(
-        "--display_ncols", type=positive_int, default=3, help="visdom pictures in a row"
-    )
+TRAIN_GROUPS = {
+    "training run": RUN,
+    "training data": DATA,
+    "validation on held-back data": VALIDATION,
+    "networks": NETWORKS,
+    "schedule": SCHEDULE,
+    "losses (docs/method.md has the formulas)": LOSSES,
+    "display (nothing here can end training)": DISPLAY,
+}

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from options.base_options import BaseOptions, given_names, join_slices
-from options.data_groups import add_data_group, add_validation_group
 from options.presets import PRESETS, X4_DEFAULTS
 from options.train_checks import (
     check_identity,
@@ -19,13 +18,7 @@ from options.train_checks import (
     refuse_restart,
     refuse_start_options,
 )
-from options.train_groups import (
-    add_display_group,
-    add_losses_group,
-    add_networks_group,
-    add_run_group,
-    add_schedule_group,
-)
+from options.train_groups import TRAIN_GROUPS
 
 
 class TrainOptions(BaseOptions):
@@ -37,15 +30,7 @@ class TrainOptions(BaseOptions):
         "phantom is generated on first use and trained on."
     )
 
-    def add(self, parser: argparse.ArgumentParser) -> None:
-        """Add the training options, by group."""
-        add_run_group(parser)
-        add_data_group(parser)
-        add_validation_group(parser)
-        add_networks_group(parser)
-        add_schedule_group(parser)
-        add_losses_group(parser)
-        add_display_group(parser)
+    groups = TRAIN_GROUPS
 
     def parse(
         self, arguments: Sequence[str], count_gpus: Callable[[], int]

@@ -11,7 +11,6 @@ from option_helpers import ROOT, evaluation_options, option_names, refusal, trai
 
 from options import TestOptions, TrainOptions
 from options.base_options import (
-    BaseOptions,
     format_options,
     fraction,
     given_names,
@@ -147,8 +146,3 @@ def test_given_names_sees_both_spellings() -> None:
     words = ["--name=a", "--slices", "0:2", "--overwrite", "--", "--debug"]
     assert {"name", "slices", "overwrite"} <= given_names(parser, words)
     assert "method" not in given_names(parser, words)
-
-
-def test_a_script_must_add_its_options() -> None:
-    with pytest.raises(NotImplementedError):
-        BaseOptions().build()
