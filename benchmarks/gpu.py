@@ -300,7 +300,7 @@ def output_layers(report: Report, device: torch.device, tiny: bool) -> None:
     low = torch.randn(1, 4 * layer.in_channels, edge, edge, device=device).bfloat16()
     low = low.contiguous(memory_format=LAST).requires_grad_(True)
     weight, bias = layer.weight.bfloat16(), layer.bias.bfloat16()
-    unshuffled = OutputConvolution(weight.detach(), bias.detach(), LAST, tanh=False)
+    unshuffled = OutputConvolution(weight.detach(), bias.detach(), tanh=False)
 
     def published() -> Tensor:
         padded = F.pad(F.pixel_shuffle(low, 2), [3] * 4, mode="reflect")

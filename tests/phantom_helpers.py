@@ -6,6 +6,7 @@ import numpy as np
 
 from data.phantom.anatomy.patient import LABELS
 from data.phantom.case import PhantomCase
+from util.images.texture import radial_power_spectrum
 
 
 def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:
@@ -29,3 +30,12 @@ def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:
         2,
         seed,
     )
+
+
+def spectrum_slope(image: np.ndarray, spacing: float, low: float, high: float) -> float:
+    """Exponent b of power = a * frequency^b between two frequencies in cycles/mm."""
+    frequency, power = radial_power_spectrum(image, spacing)
+    inside = (frequency >= low) & (frequency <= high)
+    assert inside.sum() > 2
+    slope, _ = np.polyfit(np.log(frequency[inside]), np.log(power[inside]), 1)
+    return float(slope)

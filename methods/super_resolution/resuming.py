@@ -201,7 +201,7 @@ def rounding_facts(resolver: SuperResolver) -> dict[str, Any]:
         "patch_size": resolver.tile_size,
         "max_memory": resolver.max_memory,
         "band_values": resolver.engine.band_values,
-        "memory_format": str(resolver.engine.memory_format),
+        "memory_format": "torch.channels_last",
         "threads": torch.get_num_threads(),
         "device": arithmetic_name(resolver.device),
         "torch": torch.__version__,

@@ -27,14 +27,11 @@ class OutputConvolution:
     Args:
         weight: (1, c, 7, 7) of the published layer.
         bias: (1,).
-        memory_format: of the kernel.
         tanh: whether tanh ends the network; then values lie in [-1, 1].
     """
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor, memory_format: torch.memory_format, tanh: bool = True
-    ) -> None:
-        self.kernel = unshuffled_kernel(weight).contiguous(memory_format=memory_format)
+    def __init__(self, weight: Tensor, bias: Tensor, tanh: bool = True) -> None:
+        self.kernel = unshuffled_kernel(weight).contiguous(memory_format=torch.channels_last)
         self.bias = bias.repeat(BLOCK * BLOCK)
         self.tanh = tanh
 

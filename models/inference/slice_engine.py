@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from models.cubic import beside_cubic
-from models.fused.activation import INFERENCE_BAND_VALUES
+from models.fused.activation import INFERENCE_BAND_VALUES, channels_last
 from models.fused.output_layer import EDGE
 from models.fused.statistics import Moments, measure
 from models.inference.levels import (
@@ -66,7 +66,6 @@ class SliceEngine:
         generator: G_A in evaluation mode.
         device: where to compute.
         dtype: type of convolutions and stored maps; norms and activations stay in float32.
-        memory_format: of feature maps. On CPUs channels last is the fast one.
         compiled: compile norm, activation and statistics with torch.compile.
     """
 
@@ -75,14 +74,12 @@ class SliceEngine:
         generator: SRGenerator,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        memory_format: torch.memory_format = torch.channels_last,
         compiled: bool = False,
     ) -> None:
-        self.stages = prepare_stages(generator, device, dtype, memory_format)
+        self.stages = prepare_stages(generator, device, dtype)
         self.scale = generator.scale
         self.device = device
         self.dtype = dtype
-        self.memory_format = memory_format
         self.band_values = GPU_BAND_VALUES if device.type == "cuda" else INFERENCE_BAND_VALUES
         self._norm_activate_rows: Callable[..., None] = norm_activate_rows
         self._measure: Callable[..., Moments] = measure
@@ -135,7 +132,7 @@ class SliceEngine:
         if features is None:
             level = self._trunk(images, norms)
         else:
-            features = features.to(self.dtype).contiguous(memory_format=self.memory_format)
+            features = channels_last(features.to(self.dtype))
             level = StoredLevel(features, None)
         for index, stage in enumerate(self.stages.upsampling):
             source = ShuffledLevel(level) if stage.shuffled else level
@@ -166,9 +163,7 @@ class SliceEngine:
         )
 
     def _trunk(self, images: Tensor, norms: NormSource) -> StoredLevel:
-        image = StoredLevel(
-            images.to(self.dtype).contiguous(memory_format=self.memory_format), None
-        )
+        image = StoredLevel(channels_last(images.to(self.dtype)), None)
         level = self._store(self.stages.stem, image, norms, "trunk0")
         # Three maps take turns: the block's input, its first and its second convolution. A map
         # is overwritten only after the sweep that reads it last.
@@ -275,22 +270,19 @@ class SliceEngine:
             yield first, min(first + step, height)
 
     def _buffer(self, name: str, channels: int, factor: int) -> Tensor:
-        """A map (N, channels, H * factor, W * factor) with undefined content.
+        """A map (N, channels, H * factor, W * factor) in channels last with undefined content.
 
         Memory is kept from slice to slice: the system would otherwise clear fresh pages each time,
         which takes as long as several convolutions.
         """
         n, _, height, width = self._size
-        shape = (n, channels, height * factor, width * factor)
         numel = n * channels * height * width * factor**2
         flat = self._buffers.get(name)
         if flat is None or flat.numel() < numel:
             self._buffers.pop(name, None)
             del flat  # before the larger one is allocated
             flat = self._buffers[name] = torch.empty(numel, dtype=self.dtype, device=self.device)
-        if self.memory_format == torch.channels_last:
-            return flat[:numel].view(n, shape[2], shape[3], channels).permute(0, 3, 1, 2)
-        return flat[:numel].view(shape)
+        return flat[:numel].view(n, height * factor, width * factor, channels).permute(0, 3, 1, 2)
 
 
 def _convolve(stage: PreparedStage, source: Level, first: int, last: int) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from models.fused.activation import channels_last
 from models.fused.output_layer import OutputConvolution
 from models.networks import SRGenerator
 from models.stages import Residual, Stage, read_residual, read_stage, read_stages
@@ -62,33 +62,21 @@ class PreparedStages:
     output: OutputConvolution
     skip: bool
 
-    def in_order(self) -> Iterator[PreparedStage]:
-        """Every stage but the output, first to last."""
-        yield self.stem
-        for pair in self.blocks:
-            yield from pair
-        yield self.merge
-        yield from self.upsampling
-
 
 def prepare_stages(
-    generator: SRGenerator,
-    device: torch.device,
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
+    generator: SRGenerator, device: torch.device, dtype: torch.dtype
 ) -> PreparedStages:
-    """Copy the weights of `generator` for computing, stage by stage.
+    """Copy the weights of `generator` in channels last for computing, stage by stage.
 
     Args:
         generator: in evaluation mode; not changed.
         device: where the stages' weights shall lie.
         dtype: type of the convolutions; norms stay in float32.
-        memory_format: of the weights.
     """
 
     def convolution(stage: Stage) -> tuple[Tensor, Tensor]:
         weight = stage.convolution.weight.detach().to(device, dtype)
-        return weight.contiguous(memory_format=memory_format), stage.bias.detach().to(device, dtype)
+        return channels_last(weight), stage.bias.detach().to(device, dtype)
 
     def prepared(stage: Stage | Residual) -> PreparedStage:
         if not isinstance(stage, Stage):
@@ -113,7 +101,7 @@ def prepare_stages(
         blocks=[(prepared(first), prepared(second)) for first, second in pairs],
         merge=prepared(read_stage(generator.merge)),
         upsampling=[prepared(stage) for stage in read_stages(generator.upsampling)],
-        output=OutputConvolution(*convolution(output), memory_format, tanh=output.tanh),
+        output=OutputConvolution(*convolution(output), tanh=output.tanh),
         skip=generator.has_skip,
     )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.checkpoints.checkpoint import load_generator
 from models.fused.statistics import Moments, pooled
-from models.inference.device_copies import DeviceCopies, best_memory_format, exact_convolutions
+from models.inference.device_copies import DeviceCopies, exact_convolutions
 from models.inference.memory_plan import (
     OPENVINO_TRUNK_MAPS,
     TRUNK_MAPS,
@@ -64,7 +64,7 @@ class SuperResolver:
         backend: torch, openvino (the trunk on a CPU), or auto: openvino where it can serve.
         max_memory: bytes that a slice may take; None for a share of what is free now.
         compiled: compile the elementwise parts with torch.compile.
-        cache_dir: for compiled OpenVINO models and the GPU's memory format; None keeps none.
+        cache_dir: for compiled OpenVINO models; None keeps none.
 
     Attributes:
         scale: in-plane enlargement 2^n.
@@ -95,9 +95,7 @@ class SuperResolver:
         self.precision = precision
         self.tile_size = tile_size
         self.backend = choose_backend(backend, device)
-        self.engine = SliceEngine(
-            generator, device, dtype, best_memory_format(device, dtype, cache_dir), compiled
-        )
+        self.engine = SliceEngine(generator, device, dtype, compiled)
         self.max_memory = max_memory or self.free_budget()
         bands = (self.engine.band_values, self.engine.recomputed_values)
         self.engine.band_values = bands_within(self.max_memory, *bands)

@@ -79,23 +79,6 @@ def spectrum_distance(image: NDArray[Any], reference: NDArray[Any]) -> float:
     return float(np.sqrt(np.mean(decibel**2)))
 
 
-def spectrum_slope(image: NDArray[Any], spacing: float, low: float, high: float) -> float:
-    """Exponent b of power = a * frequency^b between two frequencies in cycles/mm.
-
-    Raises:
-        UserError: fewer than three frequencies lie between them, or an edge is shorter than 8.
-    """
-    frequency, power = radial_power_spectrum(image, spacing)
-    inside = (frequency >= low) & (frequency <= high)
-    if inside.sum() < 3:
-        raise UserError(
-            f"{inside.sum()} frequencies lie between {low:g} and {high:g} cycles/mm, expected 3 "
-            "at least: give a larger image or a wider range"
-        )
-    slope, _ = np.polyfit(np.log(frequency[inside]), np.log(power[inside]), 1)
-    return float(slope)
-
-
 def airspace_threshold(image: NDArray[Any], mask: NDArray[Any]) -> float:
     """Grey value between airspace and tissue inside a mask (Otsu, IEEE Trans. SMC 9 (1979)).
 

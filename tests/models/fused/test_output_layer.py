@@ -16,7 +16,6 @@ from models.fused.output_layer import (
 pytest_plugins = ["engine_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FORMATS = [torch.contiguous_format, torch.channels_last]
 SIZES = [(2, 2), (2, 3), (3, 2), (2, 9), (3, 3), (4, 7), (5, 4), (6, 6), (7, 11), (16, 13)]
 
 
@@ -36,17 +35,16 @@ def published(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(padded, weight, bias).tanh()
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", SIZES)
 def test_it_equals_the_published_layers_on_the_shuffled_map(
-    size: tuple[int, int], channels: int, memory_format: torch.memory_format
+    size: tuple[int, int], channels: int
 ) -> None:
     weight, bias = layer(channels)
     rows = level(*size, channels)
     expected = published(rows, weight, bias)
-    output = OutputConvolution(weight, bias, memory_format)
-    result = output(rows.contiguous(memory_format=memory_format), EDGE, EDGE + size[0] % 2)
+    output = OutputConvolution(weight, bias)
+    result = output(rows, EDGE, EDGE + size[0] % 2)
     height, width = expected.shape[2:]
     assert result.shape[2:] == (height + height % BLOCK, width + width % BLOCK)
     torch.testing.assert_close(result[:, :, :height, :width], expected, atol=2e-6, rtol=0)
@@ -58,7 +56,7 @@ def test_bands_of_rows_are_the_rows_of_the_whole(height: int, step: int) -> None
     weight, bias = layer(2)
     rows = level(height, 6, 2)
     expected = published(rows, weight, bias)
-    output = OutputConvolution(weight, bias, torch.channels_last)
+    output = OutputConvolution(weight, bias)
     parts = []
     for pair in range(0, -(-height // 2), step):
         low = 2 * pair - EDGE
@@ -104,7 +102,7 @@ def test_mirroring_leaves_its_source_alone() -> None:
 
 def test_half_precision_gives_float32_within_the_range() -> None:
     weight, bias = layer(3)
-    output = OutputConvolution(weight.bfloat16(), bias.bfloat16(), torch.channels_last)
+    output = OutputConvolution(weight.bfloat16(), bias.bfloat16())
     result = output(level(6, 6).bfloat16() * 10, EDGE, EDGE)
     assert result.dtype == torch.float32
     assert float(result.abs().max()) <= 1

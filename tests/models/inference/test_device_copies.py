@@ -1,19 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from engine_helpers import CPU, images
 
-from models.inference.device_copies import (
-    FORMATS,
-    DeviceCopies,
-    best_memory_format,
-    exact_convolutions,
-    remembered,
-)
+from models.inference.device_copies import DeviceCopies, exact_convolutions
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -45,36 +37,6 @@ def test_on_a_cpu_nothing_is_copied() -> None:
     copies = DeviceCopies(CPU)
     assert copies.upload(values) is values
     assert copies.start(values)().ctypes.data == values.data_ptr()
-
-
-def test_a_cpu_takes_channels_last_without_a_trial() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        assert best_memory_format(CPU, dtype) == torch.channels_last
-
-
-def test_a_choice_is_made_once_and_kept(tmp_path: Path) -> None:
-    """Two formats about as fast must not take turns: they round differently."""
-    kept, calls = tmp_path / "cache" / "format.txt", []
-
-    def choose() -> torch.memory_format:
-        calls.append(1)
-        return FORMATS[len(calls) % 2]
-
-    assert [remembered(kept, choose) for _ in range(3)] == [FORMATS[1]] * 3
-    for damaged in (b"", b"torch.chan", b"\xff\xfe"):
-        kept.write_bytes(damaged)
-        calls.clear()
-        assert remembered(kept, choose) == remembered(kept, choose)
-        assert len(calls) == 1
-    assert remembered(None, choose) != remembered(None, choose)
-    assert remembered(kept / "no_folder", choose) in FORMATS
-
-
-@pytest.mark.gpu
-def test_a_gpu_takes_one_of_both_formats() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        found = best_memory_format(torch.device("cuda"), dtype)
-        assert found in (torch.channels_last, torch.contiguous_format)
 
 
 def test_exact_convolutions_keep_cudnn_and_leave_out_tf32() -> None:

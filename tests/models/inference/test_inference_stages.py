@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,7 +17,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def read(generator: SRGenerator) -> PreparedStages:
-    return prepare_stages(generator, CPU, torch.float32, torch.channels_last)
+    return prepare_stages(generator, CPU, torch.float32)
+
+
+def in_order(stages: PreparedStages) -> Iterator[PreparedStage]:
+    """Every stage but the output, first to last."""
+    yield stages.stem
+    for pair in stages.blocks:
+        yield from pair
+    yield stages.merge
+    yield from stages.upsampling
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 4])
@@ -26,9 +36,9 @@ def test_every_convolution_is_one_stage(times: int, blocks: int) -> None:
     stages = read(generator)
     assert len(stages.blocks) == blocks
     widths = [2 * 16 // 2**step for step in range(times)]
-    assert [stage.channels for stage in stages.in_order()] == [16] * (2 * blocks + 2) + widths
+    assert [stage.channels for stage in in_order(stages)] == [16] * (2 * blocks + 2) + widths
     convolutions = [m for m in generator.modules() if isinstance(m, nn.Conv2d)]
-    for stage, convolution in zip(stages.in_order(), convolutions[:-1], strict=True):
+    for stage, convolution in zip(in_order(stages), convolutions[:-1], strict=True):
         assert torch.equal(stage.weight, convolution.weight)
         assert convolution.bias is not None
         assert torch.equal(stage.bias, convolution.bias)
@@ -36,10 +46,10 @@ def test_every_convolution_is_one_stage(times: int, blocks: int) -> None:
 
 def test_padding_is_that_of_each_place() -> None:
     stages = read(small_generator(3, blocks=2))
-    found = [(stage.padding, stage.reflect) for stage in stages.in_order()]
+    found = [(stage.padding, stage.reflect) for stage in in_order(stages)]
     assert found == [(3, True)] + [(1, True)] * 5 + [(1, False)] * 3
     # The shuffle behind a doubling is done where the next stage reads.
-    assert [stage.shuffled for stage in stages.in_order()] == [False] * 7 + [True] * 2
+    assert [stage.shuffled for stage in in_order(stages)] == [False] * 7 + [True] * 2
 
 
 def test_each_activation_keeps_its_own_slope() -> None:
@@ -55,14 +65,14 @@ def test_each_activation_keeps_its_own_slope() -> None:
 def test_instance_norm_is_told_by_its_eps() -> None:
     for norm, eps in (("instance", 1e-5), ("batch", None), ("none", None)):
         stages = read(small_generator(norm=norm))
-        assert {stage.eps for stage in stages.in_order()} == {eps}
-        assert {stage.fixed is None for stage in stages.in_order()} == {norm != "batch"}
+        assert {stage.eps for stage in in_order(stages)} == {eps}
+        assert {stage.fixed is None for stage in in_order(stages)} == {norm != "batch"}
 
 
 def test_batch_norm_becomes_the_scale_and_shift_of_its_running_statistics() -> None:
     generator = small_generator(norm="batch")
     norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm, stage in zip(norms, read(generator).in_order(), strict=True):
+    for norm, stage in zip(norms, in_order(read(generator)), strict=True):
         values = torch.randn(2, stage.channels, 5, 6)
         assert stage.fixed is not None
         scale, shift = stage.fixed
@@ -100,20 +110,20 @@ def test_stages_one_after_the_other_are_the_generator(norm: str) -> None:
 
 
 def test_weights_have_the_type_and_format_asked_for() -> None:
-    stages = prepare_stages(small_generator(), CPU, torch.bfloat16, torch.channels_last)
-    for stage in stages.in_order():
+    stages = prepare_stages(small_generator(), CPU, torch.bfloat16)
+    for stage in in_order(stages):
         assert stage.weight.dtype == stage.bias.dtype == torch.bfloat16
         assert stage.weight.is_contiguous(memory_format=torch.channels_last)
     assert stages.output.kernel.dtype == torch.bfloat16
     # Norms stay in float32.
-    fixed = prepare_stages(small_generator(norm="batch"), CPU, torch.bfloat16, torch.channels_last)
-    assert all(stage.fixed and stage.fixed[0].dtype == torch.float32 for stage in fixed.in_order())
+    fixed = prepare_stages(small_generator(norm="batch"), CPU, torch.bfloat16)
+    assert all(stage.fixed and stage.fixed[0].dtype == torch.float32 for stage in in_order(fixed))
 
 
 def test_the_generator_is_not_changed() -> None:
     generator = small_generator()
     before = copy.deepcopy(generator.state_dict())
-    prepare_stages(generator, CPU, torch.bfloat16, torch.channels_last)
+    prepare_stages(generator, CPU, torch.bfloat16)
     for key, value in generator.state_dict().items():
         assert torch.equal(value, before[key])
         assert value.dtype == before[key].dtype

@@ -133,16 +133,6 @@ def test_the_result_is_float32_within_the_range() -> None:
         assert float(result.abs().max()) <= 1
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_memory_format_is_without_effect(memory_format: torch.memory_format) -> None:
-    generator = small_generator(2)
-    values = images(2, 19, 22)
-    made = SliceEngine(generator, CPU, memory_format=memory_format)
-    made.band_values = 3000
-    for kept in range(3):
-        assert_near(enlarge(made, values, kept), forward(generator, values))
-
-
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_memory_is_used_again_without_a_trace_of_the_last_slice(kept: int) -> None:
     generator = small_generator(2, blocks=3)

@@ -19,6 +19,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from phantom_helpers import spectrum_slope
 
 from data.phantom.anatomy.disease import HEALTHY, Disease, LobuleDisease
 from data.phantom.anatomy.foam import Foam
@@ -26,7 +27,6 @@ from data.phantom.anatomy.lattice import Lattice
 from data.phantom.anatomy.tissues import AIR, SEPTUM
 from data.phantom.render import render_clinical, render_lung_mask
 from data.phantom.scanners import ClinicalScanner
-from util.images.texture import spectrum_slope
 
 LOBULES = Lattice(1, 31, 11.0, 0.5)
 STEP = 0.004  # mm along a test line
