@@ -42,7 +42,7 @@ class IdentityResolver:
     precision = "fp32"
     tile_size = None
     max_memory = 10**9
-    engine = SimpleNamespace(band_values=1, memory_format=torch.channels_last)
+    engine = SimpleNamespace(band_values=1)
 
     def __init__(self, scale: int = 2, fail_at: int | None = None, shift: float = 0.0) -> None:
         self.scale = scale

@@ -9,42 +9,37 @@ from torch import Tensor
 from models.fused.statistics import widened
 
 # Of a band's map on a CPU: what stays in the cache between norm, padding and convolution. Training
-# is as fast with half of it and slower beyond (on a GPU the whole map is one band); inference,
-# which holds a few maps at once, is fastest with half (docs/training.md and docs/inference.md
-# measure).
+# is as fast with half of it and slower beyond; inference, which holds a few maps at once, is
+# fastest with half (docs/training.md and docs/inference.md measure).
 TRAINING_BAND_VALUES = 1 << 20
 INFERENCE_BAND_VALUES = 1 << 19
 
 
-def norm_activate(
-    rows: Tensor, norm: tuple[Tensor, Tensor] | None, slope: Tensor | float | None
-) -> Tensor:
+def norm_activate(rows: Tensor, norm: tuple[Tensor, Tensor] | None, slope: float | None) -> Tensor:
     """Norm as (scale, shift) and activation of rows (N, C, h, W), in float32.
 
-    A view of the rows where there is nothing to do.
-
-    `slope` is that of the activation below zero: a number, PReLU's one parameter on a GPU, whose
-    value the host does not know without waiting, or None for no activation.
+    A view of the rows where there is nothing to do. `slope` is that of the activation below zero;
+    None for no activation.
     """
     if norm is None:
         values = widened(rows) if slope is None else widened(rows).clone()
     else:
         values = torch.addcmul(norm[1], widened(rows), norm[0])
-    if isinstance(slope, Tensor):
-        return torch.where(values < 0, values * slope, values)
     return values if slope is None else F.leaky_relu_(values, slope)
 
 
-def known_slope(slope: Tensor | float | None) -> Tensor | float | None:
-    """PReLU's parameter as a number where that waits for no device."""
-    return float(slope) if isinstance(slope, Tensor) and slope.device.type == "cpu" else slope
+def known_slope(slope: Tensor | float | None) -> float | None:
+    """PReLU's parameter as a number; any number on torch's meta device, where it has no value."""
+    if isinstance(slope, Tensor):
+        return 0.0 if slope.is_meta else float(slope)
+    return slope
 
 
 def through_activation(
     gradient: Tensor,
     x: Tensor,
     norm: tuple[Tensor, Tensor] | None,
-    slope: Tensor | float | None,
+    slope: float | None,
     trained: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take the gradient of finished rows through the activation, in place.
@@ -62,9 +57,7 @@ def through_activation(
     given = widened(gradient)
     values = norm_activate(x, norm, None)
     to_slope = (given * values.clamp(max=0)).sum() if trained else values.new_zeros(())
-    if isinstance(slope, Tensor):
-        given = torch.where(values > 0, given, given * slope)
-    elif slope is not None:
+    if slope is not None:
         given = torch.ops.aten.leaky_relu_backward(given, values, slope, False)
     gradient.copy_(given)
     total, product = (part.sum((2, 3), keepdim=True) for part in (given, given * values))
@@ -141,15 +134,9 @@ class BehindActivation:
         return self._gradient, to_slope
 
 
-def band_values(device: torch.device) -> int:
-    """Values of a band's map; 0 for whole maps."""
-    return 0 if device.type == "cuda" else TRAINING_BAND_VALUES
-
-
 def rows_at_once(values: Tensor) -> int:
     """How many rows of a map (N, C, H, W) make a band."""
-    limit, height = band_values(values.device), int(values.shape[2])
-    return height if limit == 0 else max(1, limit * height // values.numel())
+    return max(1, TRAINING_BAND_VALUES * int(values.shape[2]) // values.numel())
 
 
 def channels_last(values: Tensor) -> Tensor:

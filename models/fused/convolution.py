@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.fused.activation import (
+    TRAINING_BAND_VALUES,
     BehindActivation,
-    band_values,
     channels_last,
     empty_map,
     known_slope,
@@ -70,7 +70,7 @@ class FusedConvolution(torch.autograd.Function):
         kernel, offset = cast(weight, dtype), bias.to(dtype)
         shape = result_shape(x.shape, weight.shape, geometry)
         result = empty_map(shape, dtype, x.device)
-        ctx.bands = cut_into_bands(x.shape, shape[2], geometry, band_values(x.device))
+        ctx.bands = cut_into_bands(x.shape, shape[2], geometry, TRAINING_BAND_VALUES)
         moments: Moments | None = None
         for band in ctx.bands:
             rows = norm_activate(x[:, :, band.low : band.high], norm, slope).to(dtype)

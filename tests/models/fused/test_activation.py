@@ -76,12 +76,11 @@ def test_finished_rows_are_no_view_of_the_kept_map() -> None:
     assert torch.equal(x, before)
 
 
-def test_a_parameter_is_read_on_the_cpu_alone() -> None:
+def test_a_slope_is_a_number_wherever_it_lies() -> None:
     assert known_slope(torch.tensor([0.25])) == 0.25
     assert known_slope(0.2) == 0.2
     assert known_slope(None) is None
-    elsewhere = torch.empty(1, device="meta")
-    assert known_slope(elsewhere) is elsewhere
+    assert known_slope(torch.empty(1, device="meta")) == 0
 
 
 def test_a_band_has_so_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,4 +88,3 @@ def test_a_band_has_so_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows_at_once(raw_map()) == 5
     monkeypatch.setattr(models.fused.activation, "TRAINING_BAND_VALUES", 1)
     assert rows_at_once(raw_map()) == 1
-    assert rows_at_once(torch.empty(2, 3, 20, 7, device="meta")) in (1, 20)

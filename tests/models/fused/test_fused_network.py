@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from training_helpers import tiny_batch, tiny_model
 
 import models.fused.activation
+import models.fused.convolution
 from models.fused.network import FusedNetwork, run_fused
 from models.medical_cycle_gan import MedicalCycleGANModel
 from models.networks import (
@@ -37,7 +38,8 @@ CASES: dict[str, tuple[Callable[[], Network], tuple[int, int, int]]] = {
 @pytest.fixture(params=[0, 1 << 10, 1 << 13], ids=["whole", "low bands", "bands"])
 def bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole maps as on a GPU, and bands of two heights."""
-    monkeypatch.setattr(models.fused.activation, "TRAINING_BAND_VALUES", request.param)
+    for module in (models.fused.activation, models.fused.convolution):
+        monkeypatch.setattr(module, "TRAINING_BAND_VALUES", request.param)
 
 
 def made(case: str, dtype: torch.dtype) -> tuple[Network, Tensor]:
