@@ -21,6 +21,14 @@ from util.images.resampling import area_average, resize
 Degradation = Literal["area", "zoom"]
 DEGRADATIONS: tuple[Degradation, ...] = ("area", "zoom")
 
+# Of [-1, 1]: 7.5 HU in the default window, below the noise of any clinical CT.
+CONSTANT_PATCH_NOISE = 0.01
+
+Item = dict[str, torch.Tensor]
+Sampling = Literal["by_volume", "by_size"]
+
+SQUARE_TOLERANCE = 0.02  # relative; headers round voxel sizes
+
 
 def shrink(image: np.ndarray, scale: int, method: Degradation = "area") -> np.ndarray:
     """Shrink an image `scale` times in both directions.
@@ -51,13 +59,6 @@ def shrink(image: np.ndarray, scale: int, method: Degradation = "area") -> np.nd
     if method == "zoom":
         return ndimage.zoom(image, 1.0 / scale, order=3).astype(np.float32, copy=False)
     raise UserError(f"degradation {method!r} is not known: give one of {', '.join(DEGRADATIONS)}")
-
-
-# Of [-1, 1]: 7.5 HU in the default window, below the noise of any clinical CT.
-CONSTANT_PATCH_NOISE = 0.01
-
-Item = dict[str, torch.Tensor]
-Sampling = Literal["by_volume", "by_size"]
 
 
 @dataclass(frozen=True)
@@ -242,9 +243,6 @@ def noise_if_constant(patch: np.ndarray, generator: np.random.Generator) -> np.n
 def to_tensor(patch: np.ndarray) -> torch.Tensor:
     """float32 (rows, columns) -> float32 tensor (1, rows, columns)."""
     return torch.from_numpy(np.ascontiguousarray(patch, dtype=np.float32))[None]
-
-
-SQUARE_TOLERANCE = 0.02  # relative; headers round voxel sizes
 
 
 def pixels_of(volume: Volume, edge: int, spacing: float) -> int:

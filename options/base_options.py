@@ -12,6 +12,14 @@ from options.presets import ListChoices
 MODEL_NAMES = ("medical_cycle_gan", "medical_cycle_ganx4")
 PHANTOM_FOLDER = "datasets/phantom"
 
+Row = tuple[str, Any, Any, str]
+"""Name without dashes, kind, default (None is not shown) and help of an option.
+
+The kind is FLAG for one without a value, a sequence of choices, what parses a word, or `Shown`.
+"""
+Rows = Sequence[Row]
+FLAG = None
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default behind each help text, except where there is none to show."""
@@ -69,15 +77,6 @@ def fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"got {text}, expected a number from 0 to 1")
     return value
-
-
-Row = tuple[str, Any, Any, str]
-"""Name without dashes, kind, default (None is not shown) and help of an option.
-
-The kind is FLAG for one without a value, a sequence of choices, what parses a word, or `Shown`.
-"""
-Rows = Sequence[Row]
-FLAG = None
 
 
 class Shown(NamedTuple):

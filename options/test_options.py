@@ -99,6 +99,27 @@ COHORTS: Rows = (
 )
 # fmt: on
 
+# Option -> methods on which it acts; elsewhere it would have no effect.
+METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
+    "region": ("smallpatchtest", "wholevolumetest"),
+    "maskdatafolder": ("smallpatchtest", "wholevolumetest"),
+    "degradation": ("microCTsmallpatchtest", "wholevolumetest"),
+    "allow_training_data": ("microCTsmallpatchtest", "wholevolumetest"),
+    "uncertainty": ("smallpatchtest",),
+    "resume": ("smallpatchtest",),
+    "output_name": ("smallpatchtest",),
+    "output_format": ("smallpatchtest",),
+    "checkpoints": ("phantomtest",),
+    "patients": ("phantomtest",),
+}
+
+COMPARE_OPTIONS = {"compare", "results_dir", "overwrite", "page_mb", "debug"}
+# All that --export looks at.
+EXPORT_OPTIONS = {
+    "export", "checkpoint", "name", "epoch", "load_iter", "checkpoints_dir", "overwrite", "windows",
+    "normalization", "sampling_times", "gpu_ids", "debug", "method",
+}  # fmt: skip
+
 
 class TestOptions(BaseOptions):
     """Every option of medicaltest.py with type, default, unit and reason.
@@ -174,29 +195,6 @@ class TestOptions(BaseOptions):
             )
         if options.export and not options.export.lower().endswith(".onnx"):
             parser.error(f"--export is {options.export!r}, expected a name that ends in .onnx")
-
-
-# Option -> methods on which it acts; elsewhere it would have no effect.
-METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
-    "region": ("smallpatchtest", "wholevolumetest"),
-    "maskdatafolder": ("smallpatchtest", "wholevolumetest"),
-    "degradation": ("microCTsmallpatchtest", "wholevolumetest"),
-    "allow_training_data": ("microCTsmallpatchtest", "wholevolumetest"),
-    "uncertainty": ("smallpatchtest",),
-    "resume": ("smallpatchtest",),
-    "output_name": ("smallpatchtest",),
-    "output_format": ("smallpatchtest",),
-    "checkpoints": ("phantomtest",),
-    "patients": ("phantomtest",),
-}
-
-
-COMPARE_OPTIONS = {"compare", "results_dir", "overwrite", "page_mb", "debug"}
-# All that --export looks at.
-EXPORT_OPTIONS = {
-    "export", "checkpoint", "name", "epoch", "load_iter", "checkpoints_dir", "overwrite", "windows",
-    "normalization", "sampling_times", "gpu_ids", "debug", "method",
-}  # fmt: skip
 
 
 def refuse_idle_options(

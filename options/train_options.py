@@ -20,6 +20,21 @@ from options.train_checks import (
 )
 from options.train_groups import TRAIN_GROUPS
 
+# Options that belong to one call, not to the experiment.
+PER_CALL_OPTIONS = frozenset(
+    {
+        "continue_train",
+        "overwrite",
+        "summary",
+        "dry_run",
+        "epoch",
+        "load_iter",
+        "checkpoints_dir",
+        "gpu_ids",
+        "debug",
+    }
+)
+
 
 class TrainOptions(BaseOptions):
     """Every option of train.py with type, default, unit and reason."""
@@ -151,19 +166,3 @@ def stored_options(
         )
     stored["name"] = options.name
     return stored
-
-
-# Options that belong to one call, not to the experiment.
-PER_CALL_OPTIONS = frozenset(
-    {
-        "continue_train",
-        "overwrite",
-        "summary",
-        "dry_run",
-        "epoch",
-        "load_iter",
-        "checkpoints_dir",
-        "gpu_ids",
-        "debug",
-    }
-)

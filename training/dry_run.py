@@ -27,6 +27,10 @@ PROGRAM_BYTES = 0.35e9  # Python and its libraries in one process
 # Peak over kept maps: gradients of maps and work space (docs/training.md compares with runs).
 WORK_SHARE = 1.7
 
+MEASURED_STEPS = 2
+PHANTOM_PATIENTS = 2  # that it trains on, see data/phantom/training_set.py
+DOMAIN_WORDS = {"clinical": "clinical CT", "micro": "micro-CT"}
+
 
 def summary(options: Namespace) -> str:
     """Lines for the user's eyes; computes with shapes alone, so it takes no memory and no time.
@@ -97,11 +101,6 @@ def measure_step(model: MedicalCycleGANModel) -> tuple[int, int, int]:
         if options.lambda_G_B > 0:
             model.discriminator_loss("D_B", model.real_A, model.fake_A.detach()).backward()
     return first.get_total_flops(), second.get_total_flops(), kept_bytes
-
-
-MEASURED_STEPS = 2
-PHANTOM_PATIENTS = 2  # that it trains on, see data/phantom/training_set.py
-DOMAIN_WORDS = {"clinical": "clinical CT", "micro": "micro-CT"}
 
 
 def dry_run(options: Namespace) -> int:

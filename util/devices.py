@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from util.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-import os
-from typing import TYPE_CHECKING, NamedTuple
 
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 FIRST_BF16_CAPABILITY = (8, 0)  # Ampere
+
+# What a container or a batch job may use: control groups of version 2, and of version 1, which
+# has a tree for memory alone.
+CGROUP = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+ENDLESS = 1 << 62
 
 
 def count_gpus() -> int:
@@ -126,13 +131,6 @@ def has_bf16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool | None:
     except OSError:
         return None
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(listed[0].split())) if listed else None
-
-
-# What a container or a batch job may use: control groups of version 2, and of version 1, which
-# has a tree for memory alone.
-CGROUP = Path("/sys/fs/cgroup")
-OWN_CGROUP = Path("/proc/self/cgroup")
-ENDLESS = 1 << 62
 
 
 class _Names(NamedTuple):

@@ -14,6 +14,8 @@ Item = TypeVar("Item")
 TERMINAL_INTERVAL = 0.2  # seconds between two drawings
 LOG_INTERVAL = 30.0  # the same where each drawing stays: a batch job's log, CI
 
+BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
 
 def progress(
     items: Iterable[Item],
@@ -47,9 +49,6 @@ def progress(
         dynamic_ncols=True,
         disable=hidden,
     )
-
-
-BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def format_bytes(count: float) -> str:

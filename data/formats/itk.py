@@ -21,7 +21,27 @@ from data.volumes.mapping import map_file
 from data.volumes.volume import Volume
 from util.errors import UserError
 
+# ITK's warnings would land in the middle of a progress bar; what matters is raised as UserError.
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
 LONGEST_LINE = 1 << 16
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+NUMPY_TYPES = {
+    sitk.sitkUInt8: "u1",
+    sitk.sitkInt8: "i1",
+    sitk.sitkUInt16: "u2",
+    sitk.sitkInt16: "i2",
+    sitk.sitkUInt32: "u4",
+    sitk.sitkInt32: "i4",
+    sitk.sitkUInt64: "u8",
+    sitk.sitkInt64: "i8",
+    sitk.sitkFloat32: "f4",
+    sitk.sitkFloat64: "f8",
+    sitk.sitkComplexFloat32: "c8",
+    sitk.sitkComplexFloat64: "c16",
+}
 
 
 @dataclass(frozen=True)
@@ -143,27 +163,6 @@ def _detached(header: Path, name: str) -> Path:
             "put it beside the header"
         )
     return file
-
-
-# ITK's warnings would land in the middle of a progress bar; what matters is raised as UserError.
-sitk.ProcessObject.SetGlobalWarningDisplay(False)
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-NUMPY_TYPES = {
-    sitk.sitkUInt8: "u1",
-    sitk.sitkInt8: "i1",
-    sitk.sitkUInt16: "u2",
-    sitk.sitkInt16: "i2",
-    sitk.sitkUInt32: "u4",
-    sitk.sitkInt32: "i4",
-    sitk.sitkUInt64: "u8",
-    sitk.sitkInt64: "i8",
-    sitk.sitkFloat32: "f4",
-    sitk.sitkFloat64: "f8",
-    sitk.sitkComplexFloat32: "c8",
-    sitk.sitkComplexFloat64: "c16",
-}
 
 
 def read_itk(path: Path, cache_dir: Path) -> Volume:

@@ -22,6 +22,10 @@ import tifffile
 from data.volumes.checks import check_voxel_type, volume_shape
 from util.errors import UserError
 
+# tifffile logs what it finds odd; without a handler that would land in the middle of a progress
+# bar. What matters is raised as UserError.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 MOST_TAGS = 4096
 TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes per value of the TIFF tag types that take more than one (TIFF 6.0, section 2; BigTIFF)."""
@@ -29,6 +33,17 @@ WIDTH, LENGTH, BITS, SAMPLES, SAMPLE_FORMAT = 256, 257, 258, 277, 339
 DEFAULTS = {BITS: 1, SAMPLES: 1, SAMPLE_FORMAT: 1}
 
 PageKind = tuple[int, ...]
+
+DECODING_ERRORS = (
+    tifffile.TiffFileError,
+    ValueError,
+    RuntimeError,  # imagecodecs' errors
+    KeyError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
 
 
 def check_page_chain(path: Path) -> None:
@@ -92,22 +107,6 @@ def _shown(kind: PageKind) -> str:
 def _number(form: str, block: bytes) -> int:
     number: int = struct.unpack(form, block)[0]
     return number
-
-
-# tifffile logs what it finds odd; without a handler that would land in the middle of a progress
-# bar. What matters is raised as UserError.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-DECODING_ERRORS = (
-    tifffile.TiffFileError,
-    ValueError,
-    RuntimeError,  # imagecodecs' errors
-    KeyError,
-    IndexError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
 
 
 @contextmanager

@@ -17,6 +17,9 @@ from util.errors import UserError
 
 Index = int | slice | tuple[int | slice, ...]
 
+ZARR_FILES = (".zarray", ".zgroup", "zarr.json")
+SPATIAL = ("z", "y", "x")
+
 
 def address_of(path: str | Path) -> str:
     """A path as Zarr wants it: `Path` folds the slashes of s3://bucket into one."""
@@ -171,10 +174,6 @@ def _moved(word: int | slice, low: int, length: int) -> int | slice:
     if not -length <= position < length:
         raise IndexError(f"index {position} of an axis of {length}")
     return low + (position + length if position < 0 else position)
-
-
-ZARR_FILES = (".zarray", ".zgroup", "zarr.json")
-SPATIAL = ("z", "y", "x")
 
 
 def is_zarr(path: Path) -> bool:

@@ -22,6 +22,9 @@ from util.errors import UserError
 BLOCK_BYTES = 1 << 20
 STALE_SECONDS = 24 * 3600.0
 
+BLOCK_BYTES = 1 << 20
+ANY_HEADER = 47  # window bits that accept both a zlib and a gzip header
+
 
 def default_cache_dir() -> Path:
     """$SR_CYCLEGAN_CACHE, else $XDG_CACHE_HOME/sr_cyclegan, else ~/.cache/sr_cyclegan."""
@@ -91,10 +94,6 @@ def _remove_stale(cache_dir: Path, name: str) -> None:
         with suppress(FileNotFoundError):  # its owner may rename it meanwhile
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                 leftover.unlink()
-
-
-BLOCK_BYTES = 1 << 20
-ANY_HEADER = 47  # window bits that accept both a zlib and a gzip header
 
 
 def gzip_blocks(stream: BinaryIO, source: str) -> Iterator[bytes]:

@@ -133,7 +133,7 @@ class Journal:
 
     def _add(self, value: Any) -> None:
         if self._file is None:
-            raise ValueError(f"{self.path} is not open: begin it or take it up first")
+            raise ValueError(f"{self.path} is not open: begin it or resume it first")
         self._file.write(_line(value))
         self._file.flush()  # to the operating system: there it outlives a killed process
 

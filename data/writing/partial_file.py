@@ -44,7 +44,7 @@ class PartialFile:
         return self._state.slices
 
     def open(self, header: bytes, resume: bool = False) -> None:
-        """Start the file with its header, or take it up after its last whole slice.
+        """Start the file with its header, or resume it after its last whole slice.
 
         Args:
             header: raw bytes of the first piece.

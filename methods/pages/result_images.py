@@ -20,6 +20,8 @@ INPUT, CUBIC, SR, TRUTH = "input", "cubic", "SR", "truth"
 MASK, DIFFERENCE, SPREAD = "lung mask", "difference", "uncertainty"
 LEAST_DIFFERENCE, LEAST_SPREAD = 20.0, 5.0  # HU below which the overlay is clear
 
+CONSISTENT = "SR consistent"  # with --consistency: the SR row's result after back-projection
+
 
 def super_resolved_images(
     folder: Path,
@@ -158,6 +160,3 @@ def _difference(
 ) -> Overlay:
     what = f"Absolute difference of SR from {other}."
     return Overlay(Layer(DIFFERENCE, scale, affine), what, unit, "hot", low)
-
-
-CONSISTENT = "SR consistent"  # with --consistency: the SR row's result after back-projection

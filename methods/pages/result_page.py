@@ -53,6 +53,8 @@ FACTS = {
     "git_commit": "code",
 }
 
+STYLE = "td img { width: 30em; } td { vertical-align: top; }"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -209,9 +211,6 @@ def method_of(page: Path) -> str | None:
     with page.open(encoding="utf-8", errors="replace") as stream:
         match = METHOD_MARK.search(stream.read(HEAD_BYTES))
     return match.group(1) if match else None
-
-
-STYLE = "td img { width: 30em; } td { vertical-align: top; }"
 
 
 def write_overview(options: Namespace, folders: Sequence[Path], prefix: str = "") -> None:

@@ -25,6 +25,16 @@ from util.pages.page_parts import address, inline_png, new_page, table, text_of
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 
+OUTPUTS = (
+    "phantom_slices.csv",
+    "phantom_patients.csv",
+    "phantom_scores.json",
+    "phantom_figure.png",
+    PAGE,
+)
+SHORT = ("psnr", "ssim", "mae", "consistency", "spectrum", "intercept", "airspace", "nodule_volume")
+PICTURE_LOW, PICTURE_HIGH = -1000.0, 200.0  # HU of the pictures: lung and vessels
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -65,16 +75,6 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Interval:
     ).confidence_interval
     return Interval(mean, float(found.low), float(found.high))
 
-
-OUTPUTS = (
-    "phantom_slices.csv",
-    "phantom_patients.csv",
-    "phantom_scores.json",
-    "phantom_figure.png",
-    PAGE,
-)
-SHORT = ("psnr", "ssim", "mae", "consistency", "spectrum", "intercept", "airspace", "nodule_volume")
-PICTURE_LOW, PICTURE_HIGH = -1000.0, 200.0  # HU of the pictures: lung and vessels
 
 Summary = dict[str, dict[str, Interval]]
 

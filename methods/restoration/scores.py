@@ -22,6 +22,8 @@ FIELDS = ("slice", "method", "psnr", "ssim")
 
 Score = dict[str, float | int | str]
 
+CURVES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
+
 
 def score_slice(
     index: int, restored: dict[str, np.ndarray], truth: np.ndarray, mask: np.ndarray | None
@@ -76,9 +78,6 @@ def format_table(summary: dict[str, dict[str, float]]) -> str:
         f"{name:<14}{row['psnr']:>12.2f}{row['ssim']:>10.4f}" for name, row in summary.items()
     ]
     return "\n".join(lines)
-
-
-CURVES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 
 
 def score_nodes(summary: Mapping[str, Mapping[str, float]], scores: Sequence[Score]) -> list[Any]:

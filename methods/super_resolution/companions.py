@@ -22,6 +22,11 @@ from util.files import write_text
 from util.pages.page_parts import facts_table
 from util.pages.viewer_page import Viewer
 
+# The format version that ITK-SNAP 3.8 to 4.2 read; older entries that it does not name keep
+# their defaults.
+FORMAT_VERSION = "20190612"
+OPAQUE, HALF = "255", "0.5"  # of the main image and of the overlays, as ITK-SNAP counts
+
 
 def volume_ending(options: Namespace) -> str:
     """File name ending of the result and its companions."""
@@ -97,12 +102,6 @@ def show_result(
         title = "Difference of the averaged result from its input"
         sections.append(Section(title, [facts_table(facts)]))
     make_page(options, folder, record, viewer, sections, folder / "preview.png")
-
-
-# The format version that ITK-SNAP 3.8 to 4.2 read; older entries that it does not name keep
-# their defaults.
-FORMAT_VERSION = "20190612"
-OPAQUE, HALF = "255", "0.5"  # of the main image and of the overlays, as ITK-SNAP counts
 
 
 def write_workspace(path: Path, main: Path, overlays: Mapping[str, Path]) -> None:

@@ -54,7 +54,7 @@ class UpscaleSettings:
     def key(
         self, volume: Volume, mask: np.ndarray | None, window: IntensityWindow
     ) -> dict[str, Any]:
-        """All that the voxels of a result depend on: what a run that takes it up must share."""
+        """All that the voxels of a result depend on: what a run that resumes it must share."""
         names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble")
         return {
             **self.determined_by,

@@ -268,7 +268,10 @@ def test_noise_keeps_the_gradient_of_an_empty_patch_small() -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
         largest[name] = max(float(gradient.norm()) for gradient in gradients)
     assert largest["noisy"] < 1e3
-    assert not largest["empty"] < 1e5  # also true of NaN
+    if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
+        # Vector instructions round the border unlike the middle, and that difference explodes; one
+        # by one, pixels stay equal to the last bit.
+        assert not largest["empty"] < 1e5  # also true of NaN
 
 
 def test_idt_a_on_a_crop_judges_that_crop_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,11 @@ from training.monitor.visdom_panels import VisdomPanels
 from util.errors import UserError
 from util.images.pictures import unit_to_grey
 
+PAGE_PICTURE_WIDTH = 256  # a micro patch of the published size, pixel for pixel
+RATE = "learning_rate"
+# bf16 may meet a patch that it cannot take, so such a step is left out; more in a row are a fault.
+ALLOWED_SKIPS = 10
+
 
 class TensorBoardLog:
     """Writes scalars and grey pictures into a folder that `tensorboard --logdir` shows.
@@ -53,12 +58,6 @@ class TensorBoardLog:
     def flush(self) -> None:
         """Bring all to the disk."""
         self._writer.flush()
-
-
-PAGE_PICTURE_WIDTH = 256  # a micro patch of the published size, pixel for pixel
-RATE = "learning_rate"
-# bf16 may meet a patch that it cannot take, so such a step is left out; more in a row are a fault.
-ALLOWED_SKIPS = 10
 
 
 class TrainingMonitor:

@@ -28,6 +28,10 @@ PACKAGE = "ipyniivue"
 # percent notation, for the pages that it saves itself. That one is a module with names to import.
 STANDALONE = re.compile(r'"([^"\\\n]{1000000,})"')
 
+HERE = Path(__file__).parent
+
+OVERLAY_OPACITY = 0.5
+
 
 @cache
 def niivue_module() -> str:
@@ -52,9 +56,6 @@ def niivue_module() -> str:
         f"{bundle} holds no standalone NiiVue: install {PACKAGE} in the version of "
         "requirements.lock"
     )
-
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,6 @@ class Viewer:
     num_slices: int
     unit: str = "HU"
     overlay_notes: dict[str, str] = field(default_factory=dict)
-
-
-OVERLAY_OPACITY = 0.5
 
 
 def viewer_style() -> str:
