@@ -63,36 +63,22 @@ def shrink(image: np.ndarray, scale: int, method: Degradation = "area") -> np.nd
 
 @dataclass(frozen=True)
 class PatchSettings:
-    """How patches are drawn.
+    """How patches are drawn."""
 
-    Attributes:
-        clinical_patch_size, micro_patch_size: edges in pixels.
-        scale: 2^n.
-        patches_per_volume: patches an epoch for each clinical volume.
-        seed: of every draw.
-        micro_mix: share of shrunk micro patches among the clinical inputs.
-        degradation: how they are shrunk.
-        flip: mirror patches at random.
-        serial: pair by index, as published.
-        fresh: new patches in every epoch.
-        max_size: items an epoch at the most; None for no limit.
-        sampling: how often each volume is taken.
-        match_spacing: resample micro-CT to the clinical voxel size / scale.
-    """
-
+    # clinical_patch_size, micro_patch_size: edges in pixels
     clinical_patch_size: int
     micro_patch_size: int
-    scale: int
-    patches_per_volume: int
-    seed: int
-    micro_mix: float
-    degradation: Degradation
-    flip: bool
-    serial: bool
-    fresh: bool
-    max_size: int | None
-    sampling: Sampling
-    match_spacing: bool
+    scale: int  # 2^n
+    patches_per_volume: int  # patches an epoch for each clinical volume
+    seed: int  # of every draw
+    micro_mix: float  # share of shrunk micro patches among the clinical inputs
+    degradation: Degradation  # how they are shrunk
+    flip: bool  # mirror patches at random
+    serial: bool  # pair by index, as published
+    fresh: bool  # new patches in every epoch
+    max_size: int | None  # items an epoch at the most; None for no limit
+    sampling: Sampling  # how often each volume is taken
+    match_spacing: bool  # resample micro-CT to the clinical voxel size / scale
 
 
 class PatchSource:

@@ -30,19 +30,13 @@ TABLE_HEAD = ["domain", "voxels", "mm", "range", "lung", "patches", "file"]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a data set draws from.
+    """Everything a data set draws from."""
 
-    Attributes:
-        clinical: CT volumes, each with its lung mask (z, y, x).
-        micro: micro-CT volumes; empty in the public setting.
-        windows: travel with the weights.
-        digests: fingerprints of all slices that training may see.
-    """
-
+    # CT volumes, each with its lung mask (z, y, x)
     clinical: list[tuple[Volume, np.ndarray | None]]
-    micro: list[Volume]
-    windows: WindowPolicy
-    digests: list[str]
+    micro: list[Volume]  # micro-CT volumes; empty in the public setting
+    windows: WindowPolicy  # travel with the weights
+    digests: list[str]  # fingerprints of all slices that training may see
 
     @property
     def sources(self) -> dict[str, list[str]]:

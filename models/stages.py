@@ -18,26 +18,18 @@ from models.networks import ResidualBlock
 
 @dataclass(frozen=True)
 class Stage:
-    """One convolution with the layers around it.
+    """One convolution with the layers around it."""
 
-    Attributes:
-        convolution: with a bias.
-        bias: of the convolution.
-        reflect: rows and columns mirrored on each side before it.
-        shuffled: whether its input first goes through PixelShuffle(2).
-        norm: instance or batch norm behind it; None where there is none.
-        slope: of the activation below zero: PReLU's one parameter, a number (0 is a ReLU), or None
-            for no activation.
-        tanh: whether tanh ends it.
-    """
-
-    convolution: nn.Conv2d | nn.ConvTranspose2d
-    bias: Tensor
-    reflect: int
-    shuffled: bool
+    convolution: nn.Conv2d | nn.ConvTranspose2d  # with a bias
+    bias: Tensor  # of the convolution
+    reflect: int  # rows and columns mirrored on each side before it
+    shuffled: bool  # whether its input first goes through PixelShuffle(2)
+    # instance or batch norm behind it; None where there is none
     norm: nn.InstanceNorm2d | nn.BatchNorm2d | None = None
+    # of the activation below zero: PReLU's one parameter, a number (0 is a ReLU), or None for no
+    # activation
     slope: Tensor | float | None = None
-    tanh: bool = False
+    tanh: bool = False  # whether tanh ends it
 
 
 Residual = tuple[Stage, Stage]

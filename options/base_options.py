@@ -140,15 +140,11 @@ def add_options(group: argparse._ArgumentGroup, rows: Rows) -> None:
 
 
 class BaseOptions:
-    """Builds the parser of the shared options; subclasses add theirs and check the result.
-
-    Attributes:
-        groups: options of the subclass, by their title in --help.
-    """
+    """Builds the parser of the shared options; subclasses add theirs and check the result."""
 
     program = "options"
     description = ""
-    groups: Mapping[str, Rows] = {}
+    groups: Mapping[str, Rows] = {}  # options of the subclass, by their title in --help
 
     def build(self) -> argparse.ArgumentParser:
         """Return the parser with every option of this script."""

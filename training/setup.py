@@ -39,33 +39,22 @@ from util.seeds import seed_everything
 
 @dataclass
 class Run:
-    """A training run, ready for its first step.
+    """A training run, ready for its first step."""
 
-    Attributes:
-        options: parsed.
-        folder: of the experiment.
-        processes: that train together.
-        model: networks, losses and the step.
-        dataset, sampler, loader: patches, their order, and batches of them.
-        position: where the run stands; the loop moves it on.
-        last_epoch: niter + niter_decay.
-        validator: scores held-back slices, in the first process; None elsewhere and without any.
-        monitor: shows losses and pictures.
-        saver: writes checkpoints and run.json.
-    """
-
-    options: Namespace
-    folder: Path
-    processes: Processes
-    model: MedicalCycleGANModel
+    options: Namespace  # parsed
+    folder: Path  # of the experiment
+    processes: Processes  # that train together
+    model: MedicalCycleGANModel  # networks, losses and the step
+    # dataset, sampler, loader: patches, their order, and batches of them
     dataset: PatchDataset
     sampler: EpochSampler
     loader: DataLoader[Item]
-    position: Position
-    last_epoch: int
+    position: Position  # where the run stands; the loop moves it on
+    last_epoch: int  # niter + niter_decay
+    # scores held-back slices, in the first process; None elsewhere and without any
     validator: Validator | None
-    monitor: TrainingMonitor
-    saver: RunSaver
+    monitor: TrainingMonitor  # shows losses and pictures
+    saver: RunSaver  # writes checkpoints and run.json
 
     @property
     def validates(self) -> bool:

@@ -39,27 +39,17 @@ FIXED_OPTIONS = (
 
 @dataclass
 class Position:
-    """Where training stands between two steps.
+    """Where training stands between two steps."""
 
-    Attributes:
-        epoch: the running one, from 1.
-        offset: items of it that have been used.
-        step: optimisation steps since the start.
-        loss_sum: sum of the generators' total loss over the epoch's steps, on the device.
-        loss_count: steps in it.
-        best: the best validation score; None before the first.
-        best_epoch: the epoch it came from.
-        best_metric: which score it is.
-    """
-
-    epoch: int
-    offset: int = 0
-    step: int = 0
+    epoch: int  # the running one, from 1
+    offset: int = 0  # items of it that have been used
+    step: int = 0  # optimisation steps since the start
+    # sum of the generators' total loss over the epoch's steps, on the device
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    loss_count: int = 0
-    best: float | None = None
-    best_epoch: int = 0
-    best_metric: str | None = None
+    loss_count: int = 0  # steps in it
+    best: float | None = None  # the best validation score; None before the first
+    best_epoch: int = 0  # the epoch it came from
+    best_metric: str | None = None  # which score it is
 
     def advance(self, items: int, generator_loss: Tensor) -> None:
         """Count one step on `items` patches; does not wait for the device."""
@@ -102,17 +92,12 @@ class Position:
 
 @dataclass(frozen=True)
 class Start:
-    """Where and with what a run begins.
+    """Where and with what a run begins."""
 
-    Attributes:
-        position: the first step to take.
-        windows: intensity windows of the run so far; None at a fresh start.
-        digests: slices that the run so far was trained on, which a resumed run with other data
-            must not forget.
-    """
-
-    position: Position
+    position: Position  # the first step to take
+    # intensity windows of the run so far; None at a fresh start
     windows: Mapping[str, Any] | None = None
+    # slices that the run so far was trained on, which a resumed run with other data must not forget
     digests: frozenset[str] = frozenset()
 
 

@@ -29,17 +29,12 @@ LARGEST_EDGE = 512  # micro pixels of a square: bounds memory and time, whatever
 
 @dataclass(frozen=True)
 class Sample:
-    """One held-back image.
+    """One held-back image."""
 
-    Attributes:
-        low: input of G_A, (rows, columns) in [-1, 1].
-        high: what it was shrunk from, k times as large, in [-1, 1]; None for clinical CT.
-        hu: HU (for micro-CT the file's units) that a step of 1 in [-1, 1] stands for.
-    """
-
-    low: np.ndarray
+    low: np.ndarray  # input of G_A, (rows, columns) in [-1, 1]
+    # what it was shrunk from, k times as large, in [-1, 1]; None for clinical CT
     high: np.ndarray | None
-    hu: float
+    hu: float  # HU (for micro-CT the file's units) that a step of 1 in [-1, 1] stands for
 
 
 @dataclass(frozen=True)
@@ -138,18 +133,12 @@ def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) ->
 
 @dataclass(frozen=True)
 class Square:
-    """A part of one slice, and the number of pixels that it is resampled to.
+    """A part of one slice, and the number of pixels that it is resampled to."""
 
-    Attributes:
-        volume: where it lies.
-        index: its slice.
-        corner: (row, column, height, width) in the volume's pixels.
-        rows, columns: of the image.
-    """
-
-    volume: Volume
-    index: int
-    corner: tuple[int, int, int, int]
+    volume: Volume  # where it lies
+    index: int  # its slice
+    corner: tuple[int, int, int, int]  # (row, column, height, width) in the volume's pixels
+    # rows, columns: of the image
     rows: int
     columns: int
 

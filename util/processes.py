@@ -19,15 +19,10 @@ LONGEST_WAIT = timedelta(hours=12)  # the first process may unpack volumes or va
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its fellows; alone, every method does nothing.
+    """This process among its fellows; alone, every method does nothing."""
 
-    Attributes:
-        rank: number of this process, from 0; process 0 writes all files.
-        count: how many there are.
-    """
-
-    rank: int = 0
-    count: int = 1
+    rank: int = 0  # number of this process, from 0; process 0 writes all files
+    count: int = 1  # how many there are
 
     @property
     def is_first(self) -> bool:

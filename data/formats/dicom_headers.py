@@ -24,28 +24,19 @@ NO_SLICES = (
 
 @dataclass(frozen=True, eq=False)
 class SliceHeader:
-    """One DICOM file of a series.
+    """One DICOM file of a series."""
 
-    Attributes:
-        path: the file.
-        series_uid, description: SeriesInstanceUID and SeriesDescription ("" if not stated).
-        size: (columns, rows, frames).
-        components: values per pixel.
-        position: ImagePositionPatient in mm, LPS, or None.
-        axes: (2, 3) ImageOrientationPatient, the directions of growing column and growing row.
-        spacing: PixelSpacing as (x, y) in mm, or None.
-        thickness: SpacingBetweenSlices or SliceThickness in mm, or None.
-    """
-
-    path: Path
+    path: Path  # the file
+    # series_uid, description: SeriesInstanceUID and SeriesDescription ("" if not stated)
     series_uid: str
     description: str
-    size: tuple[int, int, int]
-    components: int
-    position: np.ndarray | None
+    size: tuple[int, int, int]  # (columns, rows, frames)
+    components: int  # values per pixel
+    position: np.ndarray | None  # ImagePositionPatient in mm, LPS, or None
+    # (2, 3) ImageOrientationPatient, the directions of growing column and growing row
     axes: np.ndarray
-    spacing: tuple[float, float] | None
-    thickness: float | None
+    spacing: tuple[float, float] | None  # PixelSpacing as (x, y) in mm, or None
+    thickness: float | None  # SpacingBetweenSlices or SliceThickness in mm, or None
 
 
 def read_slice_headers(folder: Path) -> list[SliceHeader]:

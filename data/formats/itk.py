@@ -46,23 +46,14 @@ NUMPY_TYPES = {
 
 @dataclass(frozen=True)
 class VoxelPlace:
-    """Place of the voxels.
+    """Place of the voxels."""
 
-    Attributes:
-        file: file that holds them: the header's own or a detached one.
-        offset: bytes before them (before the packed stream, if packed); -1: they end the file.
-        packing: "raw", "gzip" or "zlib".
-        byte_order: "<" little, ">" big endian.
-        spacing_stated: whether the header states voxel sizes.
-        millimetres: length of the header's unit in mm.
-    """
-
-    file: Path
-    offset: int
-    packing: str
-    byte_order: str
-    spacing_stated: bool
-    millimetres: float
+    file: Path  # file that holds them: the header's own or a detached one
+    offset: int  # bytes before them (before the packed stream, if packed); -1: they end the file
+    packing: str  # "raw", "gzip" or "zlib"
+    byte_order: str  # "<" little, ">" big endian
+    spacing_stated: bool  # whether the header states voxel sizes
+    millimetres: float  # length of the header's unit in mm
 
 
 def nrrd_place(path: Path) -> VoxelPlace:

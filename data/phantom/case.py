@@ -22,29 +22,17 @@ DISEASES_IN_TURN = tuple(DISEASES)
 
 @dataclass(frozen=True)
 class PhantomCase:
-    """One patient seen by the clinical scanner, and the truth.
+    """One patient seen by the clinical scanner, and the truth."""
 
-    Attributes:
-        name: of its folder.
-        disease: as DISEASES names it, or "other".
-        clinical: HU, float32 (slices, rows, columns).
-        mask: lung on that grid, bool.
-        truth: HU on a grid `scale` times as fine in plane, float32.
-        labels: uint8 on the truth's grid, see `data.phantom.anatomy.patient.LABELS`.
-        affine: (4, 4) of the truth, voxel (x, y, z) -> mm.
-        scale: clinical pixel / pixel of the truth.
-        seed: of the patient.
-    """
-
-    name: str
-    disease: str
-    clinical: np.ndarray
-    mask: np.ndarray
-    truth: np.ndarray
-    labels: np.ndarray
-    affine: np.ndarray
-    scale: int
-    seed: int
+    name: str  # of its folder
+    disease: str  # as DISEASES names it, or "other"
+    clinical: np.ndarray  # HU, float32 (slices, rows, columns)
+    mask: np.ndarray  # lung on that grid, bool
+    truth: np.ndarray  # HU on a grid `scale` times as fine in plane, float32
+    labels: np.ndarray  # uint8 on the truth's grid, see `data.phantom.anatomy.patient.LABELS`
+    affine: np.ndarray  # (4, 4) of the truth, voxel (x, y, z) -> mm
+    scale: int  # clinical pixel / pixel of the truth
+    seed: int  # of the patient
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -43,25 +43,16 @@ DEFAULT_SIZE = (64, 64, 16)  # clinical voxels: 32 x 32 x 8 mm, a tissue block
 
 @dataclass(frozen=True)
 class PairPlan:
-    """What to render.
+    """What to render."""
 
-    Attributes:
-        seed: the patient.
-        disease: of the patient.
-        scale: clinical pixel / micro voxel.
-        size: clinical voxels along (x, y, z).
-        clinical: the clinical scanner.
-        micro: the micro-CT; its voxel and slices are set by the clinical scanner and the scale.
-        version: of the phantom, see `data.phantom.anatomy.patient.VERSION`.
-    """
-
-    seed: int
-    disease: Disease = HEALTHY
-    scale: int = 8
-    size: Size = DEFAULT_SIZE
-    clinical: ClinicalScanner = field(default_factory=ClinicalScanner)
+    seed: int  # the patient
+    disease: Disease = HEALTHY  # of the patient
+    scale: int = 8  # clinical pixel / micro voxel
+    size: Size = DEFAULT_SIZE  # clinical voxels along (x, y, z)
+    clinical: ClinicalScanner = field(default_factory=ClinicalScanner)  # the clinical scanner
+    # the micro-CT; its voxel and slices are set by the clinical scanner and the scale
     micro: MicroScanner = field(default_factory=MicroScanner)
-    version: int = VERSION
+    version: int = VERSION  # of the phantom, see `data.phantom.anatomy.patient.VERSION`
 
     @property
     def micro_scanner(self) -> MicroScanner:

@@ -158,21 +158,15 @@ def voxel_averages(
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid of voxels with the samples in each.
+    """A grid of voxels with the samples in each."""
 
-    Attributes:
-        corner, spacing, size: see `voxel_averages`.
-        step: distance of samples, mm.
-        counts: samples in a voxel along (x, y, z).
-        sides: voxels in a block along (x, y, z), which is evaluated at once.
-    """
-
+    # corner, spacing, size: see `voxel_averages`
     corner: np.ndarray
     spacing: Point
     size: Size
-    step: float
-    counts: list[int]
-    sides: list[int]
+    step: float  # distance of samples, mm
+    counts: list[int]  # samples in a voxel along (x, y, z)
+    sides: list[int]  # voxels in a block along (x, y, z), which is evaluated at once
 
     def bands(self) -> list[tuple[int, int]]:
         """Rows (first, stop) of some blocks each: pieces of work with tubes of their own."""

@@ -13,30 +13,25 @@ FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 
 @dataclass(frozen=True)
 class MicroScanner:
-    """A laboratory cone-beam micro-CT of an inflated, fixed lung specimen.
+    """A laboratory cone-beam micro-CT of an inflated, fixed lung specimen."""
 
-    Attributes:
-        voxel: voxel size in mm along x and y. 0.0625 is an eighth of the clinical pixel and close
-            to the 0.05 mm of the paper's specimens.
-        slice_thickness: mm along z; None for cubes. Thicker slices are averages over cubes, as
-            when micro-CT is brought to the slices of a clinical scan.
-        psf_fwhm: full width at half maximum of the point spread, mm, along all axes, before the
-            average over the voxel. About one voxel: focal spot and detector.
-        noise: standard deviation in stored units in a cube; white but for `noise_fwhm`.
-        noise_fwhm: blur of the noise in voxels: reconstruction filter and interpolation.
-        ring: standard deviation in stored units of ring artefacts, where there are rings.
-        ring_share: share of radii (one voxel wide) that have a ring: detector columns that count
-            too much or too little leave rings around the axis, in each slice others.
-        air, water: stored values of air and of water. Scanner units, not HU: air is not at 0.
-    """
-
+    # voxel size in mm along x and y. 0.0625 is an eighth of the clinical pixel and close to the
+    # 0.05 mm of the paper's specimens.
     voxel: float = 0.0625
+    # mm along z; None for cubes. Thicker slices are averages over cubes, as when micro-CT is
+    # brought to the slices of a clinical scan.
     slice_thickness: float | None = None
+    # full width at half maximum of the point spread, mm, along all axes, before the average over
+    # the voxel. About one voxel: focal spot and detector.
     psf_fwhm: float = 0.06
-    noise: float = 190.0
-    noise_fwhm: float = 1.0
+    noise: float = 190.0  # standard deviation in stored units in a cube; white but for `noise_fwhm`
+    noise_fwhm: float = 1.0  # blur of the noise in voxels: reconstruction filter and interpolation
+    # standard deviation in stored units of ring artefacts, where there are rings
     ring: float = 120.0
+    # share of radii (one voxel wide) that have a ring: detector columns that count too much or too
+    # little leave rings around the axis, in each slice others
     ring_share: float = 0.06
+    # air, water: stored values of air and of water. Scanner units, not HU: air is not at 0.
     air: float = 2500.0
     water: float = 9000.0
 
@@ -85,11 +80,9 @@ class Kernel:
     """A reconstruction kernel by its modulation transfer function.
 
     MTF(f) = exp(-ln 2 * (f / half)^p), where p lets it pass through 10 % at `tenth`.
-
-    Attributes:
-        half, tenth: cycles/mm at which contrast falls to 50 % and 10 %.
     """
 
+    # half, tenth: cycles/mm at which contrast falls to 50 % and 10 %
     half: float
     tenth: float
 
@@ -110,22 +103,15 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class ClinicalScanner:
-    """A clinical chest CT: thin contiguous slices, a kernel, and noise of filtered back-projection.
+    """A clinical chest CT: thin slices, a kernel, and noise of filtered back-projection."""
 
-    Attributes:
-        pixel: in-plane pixel size, mm; 0.5 is the paper's order of size.
-        slice_thickness: thickness and distance of slices, mm (box profile).
-        kernel: a name of KERNELS, whose MTF holds the focal spot, the detector and the filter, or
-            none, which leaves the average over the voxel alone.
-        noise: standard deviation in HU of 1 mm slices at full dose.
-        dose: share of a standard chest dose; noise goes with its inverse root.
-    """
-
-    pixel: float = 0.5
-    slice_thickness: float = 0.5
+    pixel: float = 0.5  # in-plane pixel size, mm; 0.5 is the paper's order of size
+    slice_thickness: float = 0.5  # thickness and distance of slices, mm (box profile)
+    # a name of KERNELS, whose MTF holds the focal spot, the detector and the filter, or none, which
+    # leaves the average over the voxel alone
     kernel: str = "standard"
-    noise: float = 18.0
-    dose: float = 1.0
+    noise: float = 18.0  # standard deviation in HU of 1 mm slices at full dose
+    dose: float = 1.0  # share of a standard chest dose; noise goes with its inverse root
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -51,18 +51,13 @@ class PhantomPaths:
 
 @dataclass(frozen=True)
 class PhantomPlan:
-    """What to write.
+    """What to write."""
 
-    Attributes:
-        scale: clinical pixel / micro voxel, one of SCALES.
-        clinical_size, micro_size: voxels along (x, y, z).
-        seed: shifts all patients by 100 * seed, for another set of patients.
-    """
-
-    scale: int
+    scale: int  # clinical pixel / micro voxel, one of SCALES
+    # clinical_size, micro_size: voxels along (x, y, z)
     clinical_size: Size
     micro_size: Size
-    seed: int = 0
+    seed: int = 0  # shifts all patients by 100 * seed, for another set of patients
 
     @property
     def scanners(self) -> tuple[ClinicalScanner, MicroScanner]:

@@ -28,23 +28,18 @@ class Volume:
 
     Pickling a volume whose voxels are memory-mapped hands over the file's name, not the voxels,
     so that loader workers share one copy.
-
-    Attributes:
-        array: (slices, rows, columns) = (z, y, x) in the stored type, memory-mapped where it
-            came from a file. A `ZarrVoxels` stands in for it where voxels come from a Zarr store.
-        affine: (4, 4) float64, voxel index (x, y, z) -> millimetres, RAS+ as in NIfTI.
-        source: path as the user knows it.
-        slope, intercept: physical value (HU) = stored * slope + intercept.
-        spacing_known: False where the file states no voxel size and 1 mm was assumed.
-        whole: the volume that `select_slices` took these slices from; None for a whole volume.
     """
 
+    # (slices, rows, columns) = (z, y, x) in the stored type, memory-mapped where it came from a
+    # file. A `ZarrVoxels` stands in for it where voxels come from a Zarr store.
     array: np.ndarray
-    affine: np.ndarray
-    source: str
+    affine: np.ndarray  # (4, 4) float64, voxel index (x, y, z) -> millimetres, RAS+ as in NIfTI
+    source: str  # path as the user knows it
+    # slope, intercept: physical value (HU) = stored * slope + intercept
     slope: float = 1.0
     intercept: float = 0.0
-    spacing_known: bool = True
+    spacing_known: bool = True  # False where the file states no voxel size and 1 mm was assumed
+    # the volume that `select_slices` took these slices from; None for a whole volume
     whole: Volume | None = None
 
     def __post_init__(self) -> None:

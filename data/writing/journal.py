@@ -20,21 +20,13 @@ SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class State:
-    """A file that ends after a whole slice.
+    """A file that ends after a whole slice."""
 
-    Attributes:
-        slices: how many slices it holds.
-        file_bytes: its length as stored.
-        file_crc: CRC-32 of these bytes.
-        raw_bytes: its length before packing.
-        raw_crc: CRC-32 of the bytes before packing.
-    """
-
-    slices: int
-    file_bytes: int
-    file_crc: int
-    raw_bytes: int
-    raw_crc: int
+    slices: int  # how many slices it holds
+    file_bytes: int  # its length as stored
+    file_crc: int  # CRC-32 of these bytes
+    raw_bytes: int  # its length before packing
+    raw_crc: int  # CRC-32 of the bytes before packing
 
     def after(self, piece: Piece) -> State:
         """The state once the next slice is written."""

@@ -25,17 +25,11 @@ LAST_BLOCK = b"\x03\x00"  # an empty final block of fixed codes, RFC 1951 sectio
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a file, ready to be written.
+    """A stretch of a file, ready to be written."""
 
-    Attributes:
-        content: the bytes as stored.
-        raw_bytes: length before packing.
-        raw_crc: CRC-32 of the bytes before packing.
-    """
-
-    content: bytes | memoryview
-    raw_bytes: int
-    raw_crc: int
+    content: bytes | memoryview  # the bytes as stored
+    raw_bytes: int  # length before packing
+    raw_crc: int  # CRC-32 of the bytes before packing
 
 
 class Packing(Protocol):

@@ -29,48 +29,29 @@ MEDIASTINUM_WINDOW = (-160.0, 240.0)  # HU: level 40, width 400
 
 @dataclass(frozen=True)
 class Overlay:
-    """A layer that is laid over the others, in colour.
+    """A layer that is laid over the others, in colour."""
 
-    Attributes:
-        layer: its name and grid.
-        what: a sentence for the page.
-        unit: of its values.
-        colormap: NiiVue's.
-        low: value below which it is clear; the 99.5th percentile gets the last colour.
-    """
-
-    layer: Layer
-    what: str
-    unit: str = "HU"
-    colormap: str = "hot"
-    low: float = 0.0
+    layer: Layer  # its name and grid
+    what: str  # a sentence for the page
+    unit: str = "HU"  # of its values
+    colormap: str = "hot"  # NiiVue's
+    low: float = 0.0  # value below which it is clear; the 99.5th percentile gets the last colour
 
 
 @dataclass(frozen=True)
 class CaseImages:
-    """All that a page needs to know of a case's volumes.
+    """All that a page needs to know of a case's volumes."""
 
-    Attributes:
-        size: voxels (x, y, z) of the input.
-        layers: images, the input first.
-        overlays: to lay over them.
-        read: see `methods.pages.excerpt.collect`; gives layers and overlays.
-        focus: (slice, row, column) of the input that is shown first.
-        window: of the model.
-        first: layers that the panes show at the start.
-        swipe: the two that the swipe begins with.
-        unit: of the values.
-    """
-
-    size: tuple[int, int, int]
-    layers: Sequence[Layer]
-    overlays: Sequence[Overlay]
+    size: tuple[int, int, int]  # voxels (x, y, z) of the input
+    layers: Sequence[Layer]  # images, the input first
+    overlays: Sequence[Overlay]  # to lay over them
+    # see `methods.pages.excerpt.collect`; gives layers and overlays
     read: Callable[[Sequence[int]], Iterable[Slices]]
-    focus: tuple[int, int, int]
-    window: IntensityWindow
-    first: Sequence[str]
-    swipe: tuple[str, str]
-    unit: str = "HU"
+    focus: tuple[int, int, int]  # (slice, row, column) of the input that is shown first
+    window: IntensityWindow  # of the model
+    first: Sequence[str]  # layers that the panes show at the start
+    swipe: tuple[str, str]  # the two that the swipe begins with
+    unit: str = "HU"  # of the values
 
 
 def focus_of(

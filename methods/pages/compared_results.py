@@ -27,29 +27,17 @@ RECORDS = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a test method left of a case.
+    """What a test method left of a case."""
 
-    Attributes:
-        label: as the page calls it.
-        record: its run record.
-        scale: 2^n.
-        window: of its model.
-        fine: file of the super-resolved volume.
-        coarse: file of its input.
-        truth: file of the truth; None where there is none.
-        unit: of the values: "HU", or "" for micro-CT, whose scanners have their own.
-        scores: PSNR and SSIM of the whole volume; empty where there is no truth.
-    """
-
-    label: str
-    record: Mapping[str, Any]
-    scale: int
-    window: IntensityWindow
-    fine: Path
-    coarse: Path
-    truth: Path | None
-    unit: str
-    scores: Mapping[str, float]
+    label: str  # as the page calls it
+    record: Mapping[str, Any]  # its run record
+    scale: int  # 2^n
+    window: IntensityWindow  # of its model
+    fine: Path  # file of the super-resolved volume
+    coarse: Path  # file of its input
+    truth: Path | None  # file of the truth; None where there is none
+    unit: str  # of the values: "HU", or "" for micro-CT, whose scanners have their own
+    scores: Mapping[str, float]  # PSNR and SSIM of the whole volume; empty where there is no truth
 
     @property
     def case(self) -> str:

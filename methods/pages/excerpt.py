@@ -21,35 +21,23 @@ Slices = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Layer:
-    """One volume of a case.
+    """One volume of a case."""
 
-    Attributes:
-        name: as shown.
-        scale: its pixels across one pixel of the input: 1 or 2^n.
-        affine: (4, 4), voxel (x, y, z) -> mm, of the whole volume.
-    """
-
-    name: str
-    scale: int
-    affine: np.ndarray
+    name: str  # as shown
+    scale: int  # its pixels across one pixel of the input: 1 or 2^n
+    affine: np.ndarray  # (4, 4), voxel (x, y, z) -> mm, of the whole volume
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A block of a case on the grid of its input.
+    """A block of a case on the grid of its input."""
 
-    Attributes:
-        name: for the choice on the page.
-        slices: indices of the slices, evenly spaced.
-        rows, columns: half-open ranges in pixels of the input.
-        shrink: this many fine pixels are averaged along rows and columns.
-    """
-
-    name: str
-    slices: range
+    name: str  # for the choice on the page
+    slices: range  # indices of the slices, evenly spaced
+    # rows, columns: half-open ranges in pixels of the input
     rows: range
     columns: range
-    shrink: int = 1
+    shrink: int = 1  # this many fine pixels are averaged along rows and columns
 
     def factor(self, scale: int, finest: int) -> int:
         """How many pixels of a volume of this scale become one: none is made coarser than due."""

@@ -81,17 +81,11 @@ Summary = dict[str, dict[str, Interval]]
 
 @dataclass(frozen=True)
 class PatientPicture:
-    """What the page shows of one patient.
+    """What the page shows of one patient."""
 
-    Attributes:
-        caption: above it.
-        images: a slice (rows, columns) in HU by title, "truth" among them.
-        page: file name of the patient's own page, None without one.
-    """
-
-    caption: str
-    images: Mapping[str, np.ndarray]
-    page: str | None = None
+    caption: str  # above it
+    images: Mapping[str, np.ndarray]  # a slice (rows, columns) in HU by title, "truth" among them
+    page: str | None = None  # file name of the patient's own page, None without one
 
 
 def write_report(

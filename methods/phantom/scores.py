@@ -46,19 +46,14 @@ MEASURES: dict[str, tuple[str, str, bool | None]] = {
 
 @dataclass(frozen=True)
 class CaseScores:
-    """What one method reached on one patient.
+    """What one method reached on one patient."""
 
-    Attributes:
-        patient, disease, method: whose.
-        measures: by the names of MEASURES; NaN where the patient has none of it.
-        slices: one row a slice and region, see SLICE_FIELDS.
-    """
-
+    # patient, disease, method: whose
     patient: str
     disease: str
     method: str
-    measures: dict[str, float]
-    slices: list[dict[str, float | int | str]]
+    measures: dict[str, float]  # by the names of MEASURES; NaN where the patient has none of it
+    slices: list[dict[str, float | int | str]]  # one row a slice and region, see SLICE_FIELDS
 
 
 def score_case(

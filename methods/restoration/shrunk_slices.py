@@ -17,42 +17,25 @@ from util.images.resampling import area_average
 
 @dataclass(frozen=True)
 class RestorationSettings:
-    """How a volume is shrunk and restored.
+    """How a volume is shrunk and restored."""
 
-    Attributes:
-        degradation: how to shrink, see `data.patches.shrink`.
-        lung_statistics: take norm statistics from the mask instead of the whole slice.
-        volume_statistics: pool them over all slices.
-        consistency: also score, and then write, the result after back-projection.
-        self_ensemble: average over the eight flips and rotations.
-        overwrite: whether existing results may be replaced.
-    """
-
-    degradation: Degradation
-    lung_statistics: bool = False
-    volume_statistics: bool = False
-    consistency: bool = False
-    self_ensemble: bool = False
-    overwrite: bool = False
+    degradation: Degradation  # how to shrink, see `data.patches.shrink`
+    lung_statistics: bool = False  # take norm statistics from the mask instead of the whole slice
+    volume_statistics: bool = False  # pool them over all slices
+    consistency: bool = False  # also score, and then write, the result after back-projection
+    self_ensemble: bool = False  # average over the eight flips and rotations
+    overwrite: bool = False  # whether existing results may be replaced
 
 
 @dataclass(frozen=True)
 class ShrunkSlice:
-    """One slice of the truth and what the network gets of it.
+    """One slice of the truth and what the network gets of it."""
 
-    Attributes:
-        index: of the slice.
-        physical: as read, (rows, columns).
-        high: the same in [-1, 1].
-        low: shrunk, padded to whole blocks, in [-1, 1].
-        section: lung mask on the truth's grid; None for everywhere.
-    """
-
-    index: int
-    physical: np.ndarray
-    high: np.ndarray
-    low: np.ndarray
-    section: np.ndarray | None
+    index: int  # of the slice
+    physical: np.ndarray  # as read, (rows, columns)
+    high: np.ndarray  # the same in [-1, 1]
+    low: np.ndarray  # shrunk, padded to whole blocks, in [-1, 1]
+    section: np.ndarray | None  # lung mask on the truth's grid; None for everywhere
 
 
 def shrink_slices(

@@ -28,27 +28,19 @@ from util.files import plain
 
 @dataclass(frozen=True)
 class UpscaleSettings:
-    """How a volume is super-resolved.
+    """How a volume is super-resolved."""
 
-    Attributes:
-        lung_statistics: take norm statistics from the lung's pixels instead of the whole slice.
-        volume_statistics: pool them over all slices.
-        consistency: correct the result so that its area average is the input.
-        self_ensemble, uncertainty: see `models.inference.case_enlarger.CaseEnlarger`.
-        overwrite: whether existing results may be replaced.
-        resume: resume the partial files of an interrupted run.
-        output_name: of the result, .nii or .nii.gz.
-        determined_by: further facts that the voxels depend on, for the key of the partial files.
-    """
-
+    # take norm statistics from the lung's pixels instead of the whole slice
     lung_statistics: bool = False
-    volume_statistics: bool = False
-    consistency: bool = False
+    volume_statistics: bool = False  # pool them over all slices
+    consistency: bool = False  # correct the result so that its area average is the input
+    # self_ensemble, uncertainty: see `models.inference.case_enlarger.CaseEnlarger`
     self_ensemble: bool = False
     uncertainty: bool = False
-    overwrite: bool = False
-    resume: bool = False
-    output_name: str = "SR.nii.gz"
+    overwrite: bool = False  # whether existing results may be replaced
+    resume: bool = False  # resume the partial files of an interrupted run
+    output_name: str = "SR.nii.gz"  # of the result, .nii or .nii.gz
+    # further facts that the voxels depend on, for the key of the partial files
     determined_by: Mapping[str, Any] = field(default_factory=dict)
 
     def key(
@@ -88,17 +80,11 @@ def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
 
 @dataclass(frozen=True)
 class CasePlan:
-    """How a case is worked on.
+    """How a case is worked on."""
 
-    Attributes:
-        settings: how it is super-resolved.
-        key: what its voxels depend on.
-        is_finished: an earlier run has left all of it, so nothing is to be computed.
-    """
-
-    settings: UpscaleSettings
-    key: dict[str, Any]
-    is_finished: bool = False
+    settings: UpscaleSettings  # how it is super-resolved
+    key: dict[str, Any]  # what its voxels depend on
+    is_finished: bool = False  # an earlier run has left all of it, so nothing is to be computed
 
 
 def plan_case(

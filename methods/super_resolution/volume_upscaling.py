@@ -62,19 +62,13 @@ def compose_slice(
 
 @dataclass
 class Consistency:
-    """Difference between the written result's area average and the input, inside the window.
+    """Difference between the written result's area average and the input, inside the window."""
 
-    Attributes:
-        slices: measured in this run; those of an earlier run that was resumed are not among them.
-        pixels: of the input that were compared.
-        total: sum of the absolute differences in HU.
-        largest: the largest one in HU.
-    """
-
+    # measured in this run; those of an earlier run that was resumed are not among them
     slices: int = 0
-    pixels: int = 0
-    total: float = 0.0
-    largest: float = 0.0
+    pixels: int = 0  # of the input that were compared
+    total: float = 0.0  # sum of the absolute differences in HU
+    largest: float = 0.0  # the largest one in HU
 
     @property
     def mean(self) -> float:
@@ -100,19 +94,12 @@ class Consistency:
 
 @dataclass
 class Upscaled:
-    """What `upscale_volume` has to tell besides its files.
+    """What `upscale_volume` has to tell besides its files."""
 
-    Attributes:
-        shown: index of the slice for the picture.
-        preview: its input and result in HU.
-        consistency: see `Consistency`.
-        computed: slices of this run, without those that it resumed.
-    """
-
-    shown: int
-    preview: tuple[np.ndarray, np.ndarray]
-    consistency: Consistency
-    computed: int
+    shown: int  # index of the slice for the picture
+    preview: tuple[np.ndarray, np.ndarray]  # its input and result in HU
+    consistency: Consistency  # see `Consistency`
+    computed: int  # slices of this run, without those that it resumed
 
 
 def upscale_volume(

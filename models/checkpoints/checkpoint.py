@@ -28,25 +28,17 @@ class DamagedCheckpointError(UserError):
 
 @dataclass(frozen=True)
 class LoadedGenerator:
-    """An SR generator ready for testing, with what its checkpoint says about it.
+    """An SR generator ready for testing, with what its checkpoint says about it."""
 
-    Attributes:
-        generator: in evaluation mode, on the CPU.
-        windows: intensity windows as a plain dict; None in a bare state dict, which has none.
-        training_digests: slice digests (see `Volume.slice_digests`) of all training volumes.
-        origin: path of the file.
-        step: optimisation steps behind the weights; None in a bare state dict.
-        options: training options as text-like values; empty in a bare state dict.
-        digest: fingerprint of the weights, see `weights_digest`.
-    """
-
-    generator: SRGenerator
+    generator: SRGenerator  # in evaluation mode, on the CPU
+    # intensity windows as a plain dict; None in a bare state dict, which has none
     windows: Mapping[str, Any] | None
+    # slice digests (see `Volume.slice_digests`) of all training volumes
     training_digests: frozenset[str]
-    origin: Path
-    step: int | None
-    options: Mapping[str, Any]
-    digest: str = ""
+    origin: Path  # path of the file
+    step: int | None  # optimisation steps behind the weights; None in a bare state dict
+    options: Mapping[str, Any]  # training options as text-like values; empty in a bare state dict
+    digest: str = ""  # fingerprint of the weights, see `weights_digest`
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -15,43 +15,35 @@ from models.fused.output_layer import EDGE, pad_unshuffled, unpad_unshuffled
 
 @dataclass(frozen=True)
 class ConvolutionSettings:
-    """How a convolution meets its input.
+    """How a convolution meets its input."""
 
-    Attributes:
-        stride, padding: of the convolution; padding is by zeros.
-        reflect: rows and columns mirrored on each side before it.
-        shuffled: whether its input goes through PixelShuffle(2).
-        unshuffled: whether it is the output layer on the unshuffled map, which mirrors by itself
-            (models/fused/output_layer.py).
-        transposed, output_padding: of a transposed convolution.
-    """
-
+    # stride, padding: of the convolution; padding is by zeros
     stride: int = 1
     padding: int = 0
-    reflect: int = 0
-    shuffled: bool = False
+    reflect: int = 0  # rows and columns mirrored on each side before it
+    shuffled: bool = False  # whether its input goes through PixelShuffle(2)
+    # whether it is the output layer on the unshuffled map, which mirrors by itself
+    # (models/fused/output_layer.py)
     unshuffled: bool = False
+    # transposed, output_padding: of a transposed convolution
     transposed: bool = False
     output_padding: int = 0
 
 
 @dataclass(frozen=True)
 class Band:
-    """Rows of a convolution's result and what they are computed from.
+    """Rows of a convolution's result and what they are computed from."""
 
-    Attributes:
-        first, last: of the result.
-        low, high: of the kept map.
-        above, below: rows that padding adds, since the map ends there.
-        cut: its rows among those of the shuffled kept rows.
-    """
-
+    # first, last: of the result
     first: int
     last: int
+    # low, high: of the kept map
     low: int
     high: int
+    # above, below: rows that padding adds, since the map ends there
     above: int
     below: int
+    # its rows among those of the shuffled kept rows
     cut: slice = field(default_factory=lambda: slice(None))
 
 

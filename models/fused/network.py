@@ -24,17 +24,11 @@ OUTPUT_KERNEL = 7
 
 @dataclass(frozen=True)
 class Pending:
-    """A map as a convolution left it, and the norm and activation still to be applied to it.
+    """A map as a convolution left it, and the norm and activation still to be applied to it."""
 
-    Attributes:
-        values: (N, C, H, W).
-        norm: instance norm as (scale, shift).
-        slope: of the activation below zero.
-    """
-
-    values: Tensor
-    norm: tuple[Tensor, Tensor] | None = None
-    slope: Tensor | float | None = None
+    values: Tensor  # (N, C, H, W)
+    norm: tuple[Tensor, Tensor] | None = None  # instance norm as (scale, shift)
+    slope: Tensor | float | None = None  # of the activation below zero
 
     def norm_activate(self, added: Tensor | None = None) -> Tensor:
         """Norm and activation applied, `added` added."""

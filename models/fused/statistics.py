@@ -20,17 +20,11 @@ SMALLEST_COUNT = 1e-6  # below any pixel's share: only keeps 0 / 0 out of a band
 
 @dataclass(frozen=True)
 class Moments:
-    """First two moments of N x C sets of pixels, in float64.
+    """First two moments of N x C sets of pixels, in float64."""
 
-    Attributes:
-        count: (N, 1, 1, 1) pixels, or the sum of their weights.
-        mean: (N, C, 1, 1).
-        deviation: (N, C, 1, 1), sum of the squared differences from the mean.
-    """
-
-    count: Tensor
-    mean: Tensor
-    deviation: Tensor
+    count: Tensor  # (N, 1, 1, 1) pixels, or the sum of their weights
+    mean: Tensor  # (N, C, 1, 1)
+    deviation: Tensor  # (N, C, 1, 1), sum of the squared differences from the mean
 
     def joined(self, other: Moments) -> Moments:
         """Moments of the pixels of both sets."""

@@ -21,15 +21,11 @@ Jobs = Iterable["SliceJob | None"]
 
 @dataclass(frozen=True)
 class Enlarged:
-    """One slice behind the network.
+    """One slice behind the network."""
 
-    Attributes:
-        unit: float32 (rows * k, columns * k) in [-1, 1].
-        deviation: standard deviation over the orientations, same shape and scale; None where one
-            orientation was computed.
-    """
-
-    unit: np.ndarray
+    unit: np.ndarray  # float32 (rows * k, columns * k) in [-1, 1]
+    # standard deviation over the orientations, same shape and scale; None where one orientation was
+    # computed
     deviation: np.ndarray | None = None
 
 

@@ -13,13 +13,9 @@ Affine = tuple[Tensor, Tensor]
 
 
 class Level(Protocol):
-    """A feature map behind norm and activation.
+    """A feature map behind norm and activation."""
 
-    Attributes:
-        height: number of its rows.
-    """
-
-    height: int
+    height: int  # number of its rows
 
     def read(self, first: int, last: int) -> Tensor:
         """Rows first <= row < last: (N, C, last - first, W), not to be written to."""

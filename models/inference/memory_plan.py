@@ -21,21 +21,13 @@ LEAST_BAND_VALUES = 1 << 16
 
 @dataclass(frozen=True)
 class SliceMemory:
-    """Bytes that the engine holds for one call.
+    """Bytes that the engine holds for one call."""
 
-    Attributes:
-        ngf: channels of the trunk.
-        doublings: n of the scale 2^n.
-        itemsize: bytes of a stored value, 4 in fp32 and 2 in bf16.
-        band_values: values of the highest band's map, see models/inference/slice_engine.py.
-        trunk_maps: maps of the trunk that are held at once.
-    """
-
-    ngf: int
-    doublings: int
-    itemsize: int
-    band_values: int
-    trunk_maps: int = TRUNK_MAPS
+    ngf: int  # channels of the trunk
+    doublings: int  # n of the scale 2^n
+    itemsize: int  # bytes of a stored value, 4 in fp32 and 2 in bf16
+    band_values: int  # values of the highest band's map, see models/inference/slice_engine.py
+    trunk_maps: int = TRUNK_MAPS  # maps of the trunk that are held at once
 
     def needed(self, pixels: int, kept: int) -> int:
         """Bytes with the first `kept` maps of the tail in memory.

@@ -46,16 +46,13 @@ GLIBC_LIMIT = (32 << 20) - (1 << 16)  # bytes; a block of 32 MB with its header 
 
 @dataclass
 class NormSource:
-    """Where the instance norms of one run take their statistics from.
+    """Where the instance norms of one run take their statistics from."""
 
-    Attributes:
-        weights: pixels that count when statistics are measured; None for all.
-        given: statistics of each norm, in the network's order, instead of measured ones.
-        measured: statistics that the run used, in the network's order.
-    """
-
+    # pixels that count when statistics are measured; None for all
     weights: PixelWeights | None = None
+    # statistics of each norm, in the network's order, instead of measured ones
     given: Sequence[Moments] | None = None
+    # statistics that the run used, in the network's order
     measured: list[Moments] = field(default_factory=list)
 
 

@@ -17,37 +17,27 @@ from util.errors import UserError
 
 @dataclass(frozen=True)
 class SliceJob:
-    """One slice to enlarge.
+    """One slice to enlarge."""
 
-    Attributes:
-        image: float32 (rows, columns) in [-1, 1], of any size.
-        scope: mask (rows, columns), not empty, whose pixels give the norm statistics; None takes
-            them all.
-        needed: mask (rows, columns), not empty, of the pixels whose enlargement is wanted; what
-            lies away from them is left at 0 where that saves work. None for all.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # float32 (rows, columns) in [-1, 1], of any size
+    # mask (rows, columns), not empty, whose pixels give the norm statistics; None takes them all
     scope: np.ndarray | None = None
+    # mask (rows, columns), not empty, of the pixels whose enlargement is wanted; what lies away
+    # from them is left at 0 where that saves work. None for all.
     needed: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Crop:
-    """What is left of a job.
+    """What is left of a job."""
 
-    Attributes:
-        job: with image and scope cropped, the scope grown to `FEWEST_PIXELS`.
-        rows: rows (first, last) of the cropped image that are wanted; None for all.
-        top, left: place of the cropped image in the whole one.
-        shape: (rows, columns) of the whole image.
-    """
-
-    job: SliceJob
+    job: SliceJob  # with image and scope cropped, the scope grown to `FEWEST_PIXELS`
+    # rows (first, last) of the cropped image that are wanted; None for all
     rows: tuple[int, int] | None
+    # top, left: place of the cropped image in the whole one
     top: int
     left: int
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # (rows, columns) of the whole image
 
     def paste(self, enlarged: np.ndarray, scale: int) -> np.ndarray:
         """The crop's enlargement in its place, zeros around it."""

@@ -15,26 +15,18 @@ from models.stages import Residual, Stage, read_residual, read_stage, read_stage
 
 @dataclass(frozen=True)
 class PreparedStage:
-    """One convolution of the generator with its padding, norm and activation.
+    """One convolution of the generator with its padding, norm and activation."""
 
-    Attributes:
-        weight, bias: of the convolution, in the type it is computed in.
-        padding: rows and columns added on each side.
-        reflect: whether they mirror the image; else they are zero.
-        shuffled: whether its input first goes through PixelShuffle(2).
-        eps: of the instance norm behind the convolution; None where there is none.
-        fixed: (scale, shift) of a batch norm in evaluation, (1, C, 1, 1) float32 each.
-        slope: of the activation below zero: 0 is a ReLU, None no activation.
-    """
-
+    # weight, bias: of the convolution, in the type it is computed in
     weight: Tensor
     bias: Tensor
-    padding: int
-    reflect: bool
-    shuffled: bool
-    eps: float | None
+    padding: int  # rows and columns added on each side
+    reflect: bool  # whether they mirror the image; else they are zero
+    shuffled: bool  # whether its input first goes through PixelShuffle(2)
+    eps: float | None  # of the instance norm behind the convolution; None where there is none
+    # (scale, shift) of a batch norm in evaluation, (1, C, 1, 1) float32 each
     fixed: tuple[Tensor, Tensor] | None
-    slope: float | None
+    slope: float | None  # of the activation below zero: 0 is a ReLU, None no activation
 
     @property
     def channels(self) -> int:
@@ -44,23 +36,14 @@ class PreparedStage:
 
 @dataclass(frozen=True)
 class PreparedStages:
-    """All stages of an SR generator, in their order.
+    """All stages of an SR generator, in their order."""
 
-    Attributes:
-        stem: 7x7 convolution from the image.
-        blocks: the two convolutions of each residual block.
-        merge: 3x3 convolution behind the blocks, the end of the trunk.
-        upsampling: one stage a doubling.
-        output: the last 7x7 convolution, with tanh or without.
-        skip: whether the cubic enlargement of the input is added to the output.
-    """
-
-    stem: PreparedStage
-    blocks: list[tuple[PreparedStage, PreparedStage]]
-    merge: PreparedStage
-    upsampling: list[PreparedStage]
-    output: OutputConvolution
-    skip: bool
+    stem: PreparedStage  # 7x7 convolution from the image
+    blocks: list[tuple[PreparedStage, PreparedStage]]  # the two convolutions of each residual block
+    merge: PreparedStage  # 3x3 convolution behind the blocks, the end of the trunk
+    upsampling: list[PreparedStage]  # one stage a doubling
+    output: OutputConvolution  # the last 7x7 convolution, with tanh or without
+    skip: bool  # whether the cubic enlargement of the input is added to the output
 
 
 def prepare_stages(

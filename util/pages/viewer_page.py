@@ -60,67 +60,45 @@ def niivue_module() -> str:
 
 @dataclass(frozen=True)
 class PageVolume:
-    """A volume that the viewer can show.
+    """A volume that the viewer can show."""
 
-    Attributes:
-        name: for choosing it.
-        content: a .nii.gz file.
-        unit: of its values, such as HU; empty for none.
-        colormap: NiiVue's name of it.
-        low, high: values that get the first and the last colour; of images, the page's window
-            takes their place.
-    """
-
-    name: str
-    content: bytes
-    unit: str = "HU"
-    colormap: str = "gray"
+    name: str  # for choosing it
+    content: bytes  # a .nii.gz file
+    unit: str = "HU"  # of its values, such as HU; empty for none
+    colormap: str = "gray"  # NiiVue's name of it
+    # low, high: values that get the first and the last colour; of images, the page's window takes
+    # their place
     low: float = 0.0
     high: float = 1.0
 
 
 @dataclass(frozen=True)
 class PageView:
-    """One part of a case: volumes of the same slices.
+    """One part of a case: volumes of the same slices."""
 
-    Attributes:
-        name, what: for the choice and below the pictures.
-        volumes: images on any grid.
-        overlays: to lay over each of them.
-        slices: (index in the volume, centre [x, y, z] in mm) of each.
-        start: the slice shown first, as an index into `slices`.
-    """
-
+    # name, what: for the choice and below the pictures
     name: str
     what: str
-    volumes: Sequence[PageVolume]
-    overlays: Sequence[PageVolume]
+    volumes: Sequence[PageVolume]  # images on any grid
+    overlays: Sequence[PageVolume]  # to lay over each of them
+    # (index in the volume, centre [x, y, z] in mm) of each
     slices: Sequence[tuple[int, Sequence[float]]]
-    start: int
+    start: int  # the slice shown first, as an index into `slices`
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Everything about a case's viewer but its pictures.
+    """Everything about a case's viewer but its pictures."""
 
-    Attributes:
-        views: parts of the case.
-        windows: (name, low, high) in `unit`, the first one at the start.
-        first: names of the volumes that the panes show at the start, one a pane.
-        swipe: names of the two that the swipe begins with.
-        plane: axial, coronal or sagittal.
-        num_slices: of the whole case.
-        unit: of the windows.
-        overlay_notes: what each overlay tells, by its name.
-    """
-
-    views: Sequence[PageView]
+    views: Sequence[PageView]  # parts of the case
+    # (name, low, high) in `unit`, the first one at the start
     windows: Sequence[tuple[str, float, float]]
-    first: Sequence[str]
-    swipe: tuple[str, str]
-    plane: str
-    num_slices: int
-    unit: str = "HU"
+    first: Sequence[str]  # names of the volumes that the panes show at the start, one a pane
+    swipe: tuple[str, str]  # names of the two that the swipe begins with
+    plane: str  # axial, coronal or sagittal
+    num_slices: int  # of the whole case
+    unit: str = "HU"  # of the windows
+    # what each overlay tells, by its name
     overlay_notes: dict[str, str] = field(default_factory=dict)
 
 

@@ -25,19 +25,14 @@ WALL = 15.0  # chest wall at the side, mm
 
 @dataclass(frozen=True)
 class ChestShape:
-    """What differs from patient to patient; drawn by `draw_chest`.
+    """What differs from patient to patient; drawn by `draw_chest`."""
 
-    Attributes:
-        bumps: (4, 2) amplitude and phase (radian) of the outline's waves.
-        notch_angle, notch_depth: where the mediastinum pushes in (radian) and how far (share).
-        rib_phase: shift of the ribs along their repeat, mm.
-        fissure_height, fissure_bend: the oblique fissure's y at the middle (mm), and bend (1/mm).
-    """
-
-    bumps: np.ndarray
+    bumps: np.ndarray  # (4, 2) amplitude and phase (radian) of the outline's waves
+    # notch_angle, notch_depth: where the mediastinum pushes in (radian) and how far (share)
     notch_angle: float
     notch_depth: float
-    rib_phase: float
+    rib_phase: float  # shift of the ribs along their repeat, mm
+    # fissure_height, fissure_bend: the oblique fissure's y at the middle (mm), and bend (1/mm)
     fissure_height: float
     fissure_bend: float
 

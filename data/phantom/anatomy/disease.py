@@ -16,23 +16,17 @@ Weight = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Disease:
-    """How a lung departs from health.
+    """How a lung departs from health."""
 
-    Attributes:
-        emphysema: share of lobules whose middle has lost septa, so that airspaces there are
-            `enlarged` mm wide instead of 0.25 (centrilobular emphysema).
-        enlarged: width of those airspaces, mm.
-        fibrosis: share of the lobules under the pleura whose septa are `thickened` (usual
-            interstitial pneumonia begins there); farther inside it is rarer.
-        thickened: by how much alveolar and interlobular septa are thicker there.
-        nodule: kind of the one nodule of 6 to 9 mm, with spicules, if any.
-    """
-
+    # share of lobules whose middle has lost septa, so that airspaces there are `enlarged` mm wide
+    # instead of 0.25 (centrilobular emphysema)
     emphysema: float = 0.0
-    enlarged: float = 1.6
+    enlarged: float = 1.6  # width of those airspaces, mm
+    # share of the lobules under the pleura whose septa are `thickened` (usual interstitial
+    # pneumonia begins there); farther inside it is rarer
     fibrosis: float = 0.0
-    thickened: float = 3.5
-    nodule: NoduleKind = "none"
+    thickened: float = 3.5  # by how much alveolar and interlobular septa are thicker there
+    nodule: NoduleKind = "none"  # kind of the one nodule of 6 to 9 mm, with spicules, if any
 
 
 HEALTHY = Disease()
@@ -52,17 +46,11 @@ def everywhere(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LobuleDisease:
-    """Which lobules of one patient are ill.
+    """Which lobules of one patient are ill."""
 
-    Attributes:
-        seed: the patient.
-        disease: what there is.
-        near_pleura: weight in 0..1 of fibrosis at points (n, 3) in mm.
-    """
-
-    seed: int
-    disease: Disease
-    near_pleura: Weight = everywhere
+    seed: int  # the patient
+    disease: Disease  # what there is
+    near_pleura: Weight = everywhere  # weight in 0..1 of fibrosis at points (n, 3) in mm
 
     def emphysematous(self, lobules: np.ndarray) -> np.ndarray:
         """Whether septa are lost in lobules given by cell indices (n, 3): bool (n,)."""

@@ -33,29 +33,23 @@ INDEX_MASK = 31  # five bits hold which of the 27 neighbours
 
 @dataclass(frozen=True)
 class FoamShape:
-    """Lengths in mm and shares of the foam.
+    """Lengths in mm and shares of the foam."""
 
-    Attributes:
-        pitch: mean distance between cell centres, hence the mean cell width.
-        wall: mean septum thickness, capillaries and tissue of both sides. With gradient and
-            patchiness septa measure 9 to 15 um: Weibel (1963) and Gehr et al., Respir. Physiol.
-            32 (1978) 121-140 find some 10 um.
-        gradient: relative thickening of the walls per mm towards the back: blood and tissue sink
-            in a patient lying on the back.
-        patchiness: relative spread of wall thickness from lobule to lobule.
-        duct_share: share of cells that belong to alveolar ducts.
-        mouth_share, mouth_radius: share of duct-alveolus walls that have a mouth, and its radius.
-        septum, septum_share: thickness of interlobular septa, and the share of lobule pairs that
-            have one (in man they are incomplete).
-    """
-
-    pitch: float = 0.25
+    pitch: float = 0.25  # mean distance between cell centres, hence the mean cell width
+    # mean septum thickness, capillaries and tissue of both sides. With gradient and patchiness
+    # septa measure 9 to 15 um: Weibel (1963) and Gehr et al., Respir. Physiol. 32 (1978) 121-140
+    # find some 10 um.
     wall: float = 0.0122
+    # relative thickening of the walls per mm towards the back: blood and tissue sink in a patient
+    # lying on the back
     gradient: float = 0.003
-    patchiness: float = 0.12
-    duct_share: float = 0.32
+    patchiness: float = 0.12  # relative spread of wall thickness from lobule to lobule
+    duct_share: float = 0.32  # share of cells that belong to alveolar ducts
+    # mouth_share, mouth_radius: share of duct-alveolus walls that have a mouth, and its radius
     mouth_share: float = 0.5
     mouth_radius: float = 0.07
+    # septum, septum_share: thickness of interlobular septa, and the share of lobule pairs that have
+    # one (in man they are incomplete)
     septum: float = 0.06
     septum_share: float = 0.4
 

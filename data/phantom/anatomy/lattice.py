@@ -53,17 +53,14 @@ class Lattice:
     """One random point in every cell of a cubic lattice turned by a random rotation.
 
     The tilt keeps the lattice's rows out of the image planes, where the eye would find them.
-
-    Attributes:
-        seed, stream: choose the rotation and the points.
-        pitch: cell size in mm.
-        jitter: share of the cell over which the point may lie, around its centre. Up to 0.8 the
-            two nearest points of any place lie in the 27 cells around it but for rare cases.
     """
 
+    # seed, stream: choose the rotation and the points
     seed: int
     stream: int
-    pitch: float
+    pitch: float  # cell size in mm
+    # share of the cell over which the point may lie, around its centre. Up to 0.8 the two nearest
+    # points of any place lie in the 27 cells around it but for rare cases.
     jitter: float
     rotation: np.ndarray = field(init=False, compare=False)
 

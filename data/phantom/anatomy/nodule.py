@@ -20,21 +20,13 @@ OPACITY = {"solid": 1.0, "ground_glass": 0.4}  # share of the airspaces that is 
 
 @dataclass(frozen=True)
 class Nodule:
-    """A nodule in the lung.
+    """A nodule in the lung."""
 
-    Attributes:
-        centre: (x, y, z) in mm.
-        radius: mean radius of the body, mm.
-        kind: solid or ground_glass.
-        bumps: (5, 3) directions and frequencies of the surface's waves.
-        spicules: thin cones from the surface outwards.
-    """
-
-    centre: np.ndarray
-    radius: float
-    kind: NoduleKind
-    bumps: np.ndarray
-    spicules: Tubes
+    centre: np.ndarray  # (x, y, z) in mm
+    radius: float  # mean radius of the body, mm
+    kind: NoduleKind  # solid or ground_glass
+    bumps: np.ndarray  # (5, 3) directions and frequencies of the surface's waves
+    spicules: Tubes  # thin cones from the surface outwards
 
     @property
     def opacity(self) -> float:

@@ -14,15 +14,10 @@ WATER_ATTENUATION = 0.2059  # cm^2/g at 60 keV
 
 @dataclass(frozen=True)
 class Tissue:
-    """A tissue, or a mixture of them.
+    """A tissue, or a mixture of them."""
 
-    Attributes:
-        density: g/cm^3.
-        attenuation: mass attenuation at 60 keV, cm^2/g.
-    """
-
-    density: float
-    attenuation: float
+    density: float  # g/cm^3
+    attenuation: float  # mass attenuation at 60 keV, cm^2/g
 
     @property
     def hounsfield(self) -> float:

@@ -19,30 +19,21 @@ GROWTH = 0.42  # share of the way to the territory's centre; Tawhai et al. use 0
 
 @dataclass(frozen=True)
 class Tree:
-    """Branches of a tree, parents before children.
+    """Branches of a tree, parents before children."""
 
-    Attributes:
-        ends: (n, 3) far end of each branch in mm. Entry 0 is the root point itself.
-        parents: (n,) index of the parent branch, -1 for the root point.
-        tips: (n,) number of end points fed by the branch.
-    """
-
-    ends: np.ndarray
-    parents: np.ndarray
-    tips: np.ndarray
+    ends: np.ndarray  # (n, 3) far end of each branch in mm. Entry 0 is the root point itself.
+    parents: np.ndarray  # (n,) index of the parent branch, -1 for the root point
+    tips: np.ndarray  # (n,) number of end points fed by the branch
 
 
 @dataclass(frozen=True)
 class Tubes:
-    """Round tubes, tapering from start to end.
+    """Round tubes, tapering from start to end."""
 
-    Attributes:
-        starts, ends: (n, 3) in mm.
-        start_radii, end_radii: (n,) in mm.
-    """
-
+    # starts, ends: (n, 3) in mm
     starts: np.ndarray
     ends: np.ndarray
+    # start_radii, end_radii: (n,) in mm
     start_radii: np.ndarray
     end_radii: np.ndarray
 

@@ -39,16 +39,12 @@ BUSH_MARGIN = 0.8  # and a bush's branches this deep, mm
 
 @dataclass(frozen=True)
 class RegionTubes:
-    """The tubes that may show in a region.
+    """The tubes that may show in a region."""
 
-    Attributes:
-        lumen, airway: airways by inner and by outer wall.
-        vessels: arteries and veins.
-    """
-
+    # lumen, airway: airways by inner and by outer wall
     lumen: Tubes
     airway: Tubes
-    vessels: Tubes
+    vessels: Tubes  # arteries and veins
 
 
 def wall_thickness(lumen_radius: np.ndarray) -> np.ndarray:
