@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
 import warnings
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ from models.networks import SRGenerator
 from util.errors import UserError
 
 TRACED_EDGE = 16
+# Held to AVX2 so on a processor with AMX, OpenVINO 2026.4 gives NaN in bf16; torch is right there.
+ONEDNN_LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 
 @cache
@@ -55,6 +58,10 @@ def choose_backend(backend: str, device: torch.device) -> str:
         reason = f"OpenVINO serves the CPU only, and {device} is to compute: give --backend torch"
     elif not openvino_available():
         reason = "the package openvino is not installed: pip install openvino, or --backend torch"
+    elif ONEDNN_LIMIT in os.environ:
+        reason = (
+            f"{ONEDNN_LIMIT} is set, under which it has given NaN: unset it, or --backend torch"
+        )
     if reason and backend == "openvino":
         raise UserError(f"--backend openvino: {reason}")
     return "torch" if reason else "openvino"

@@ -362,9 +362,9 @@ def test_compiled_networks_are_used_and_change_nothing(monkeypatch: pytest.Monke
     compile_ = torch.compile
     made: list[nn.Module] = []
 
-    def traced(network: nn.Module) -> Any:
+    def traced(network: nn.Module, **settings: Any) -> Any:
         made.append(network)
-        return compile_(network, backend="eager")
+        return compile_(network, backend="eager", **settings)
 
     monkeypatch.setattr(torch, "compile", traced)
     found = []
