@@ -16,7 +16,7 @@ import train
 from data.volumes.geometry import corners
 from util.errors import UserError
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
 # Narrow networks on the smallest patch the discriminators take: 300 steps in 40 seconds.
 NARROW = ("--preset", "demo", "--clinical_patch_size", "24", "--no_html", "--num_threads", "0")
@@ -68,7 +68,6 @@ def trained_4x(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_4x_learns_on_ct_and_bone(trained_4x: Path) -> None:
     log = trained_4x / "checkpoints" / "medical_cycle_ganx4_x4" / "loss_log.csv"
     with log.open(encoding="utf-8") as stream:
@@ -80,7 +79,6 @@ def test_4x_learns_on_ct_and_bone(trained_4x: Path) -> None:
         assert last < share * first, f"{name} went from {first:.3f} to {last:.3f}"
 
 
-@pytest.mark.slow
 def test_4x_restores_held_back_bone(trained_4x: Path, shared_data: Path) -> None:
     bone = ("--input", str(shared_data / "micro" / "LHDL_3155_D_4_bc_tif"))
     micro = ("--method", "microCTsmallpatchtest", *bone, "--micro_spacing", "0.0195")
@@ -122,7 +120,6 @@ def test_4x_super_resolves_another_patient(trained_4x: Path, shared_data: Path) 
     assert (results / "preview.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
 def test_4x_super_resolves_a_dicom_series(trained_4x: Path, shared_data: Path) -> None:
     series = shared_data / "clinical" / "LIDC-IDRI-0001_dicom_24slices"
     results = run_test(trained_4x, "dicom", "--input", str(series), "--slices", "11:12")
@@ -131,7 +128,6 @@ def test_4x_super_resolves_a_dicom_series(trained_4x: Path, shared_data: Path) -
     np.testing.assert_allclose(enlarged.header.get_zooms(), [0.703125 / 4, 0.703125 / 4, 2.5])
 
 
-@pytest.mark.slow
 def test_8x_trains_on_ct_and_fly(tmp_path: Path, shared_data: Path) -> None:
     run_training(
         tmp_path, "--ngf", "8", "--ndf", "4", "--clinical_patch_size", "32",

@@ -177,6 +177,7 @@ def steps(engine: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]
     return losses
 
 
+@pytest.mark.slow
 def test_twenty_steps_have_the_losses_of_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, where rounding cannot grow into a difference that would hide another one."""
     eager, fused = (steps(engine, monkeypatch) for engine in ("eager", "fused"))

@@ -130,6 +130,7 @@ def test_power_falls_with_about_the_square_of_the_frequency(phantom_slope: float
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LIDC-IDRI-0001", "LIDC-IDRI-0002"])
 def test_texture_falls_off_as_in_real_scans(
     name: str, phantom_slope: float, shared_data: Path
