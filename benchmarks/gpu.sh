@@ -15,7 +15,7 @@ out=$1
 shift
 python=${PYTHON:-python3}
 mkdir -p "$out"
-phantom=${PHANTOM:-/tmp/gpu_phantom}
+phantom=${PHANTOM:-$out/phantom}
 ids=all
 tiny=()
 size=(96 96 16)
@@ -55,8 +55,9 @@ PROGRAM
     )
     echo "engine $engine, $steps steps an epoch, three epochs"
     # A signal ends it in order where the guess was wrong, and what is there is exported.
-    timeout -s INT $((seconds + 25)) "$python" train.py --preset paper --engine "$engine" --gpu_ids "$ids" --name sr_cyclegan_x8 \
-        --checkpoints_dir "$out/checkpoints" --overwrite --precision bf16 --lr 2e-4 --ema 0.999 \
+    timeout -s INT $((seconds + 25)) "$python" train.py --preset paper --engine "$engine" \
+        --gpu_ids "$ids" --name sr_cyclegan_x8 --checkpoints_dir "$out/checkpoints" --overwrite \
+        --precision bf16 --lr 2e-4 --ema 0.999 \
         --niter 1 --niter_decay 2 --batch_num $((steps * 4 / 5 + 1)) "${networks[@]}" \
         --all_clinical_paths "$phantom"/10?/clinical.nii --all_micro_paths "$phantom"/20?/micro.nii \
         --windows micro=2500:12250 --save_epoch_freq 1 --print_freq 200 --no_html \
@@ -65,7 +66,6 @@ PROGRAM
         --out "$out/sr_cyclegan_x8.safetensors" --licence "BSD 3-Clause" \
         --training "phantom 101 to 105, 201 to 205; benchmarks/gpu.sh train, $((3 * steps)) steps"
     cp "$out/checkpoints/sr_cyclegan_x8/loss_log.csv" "$out/loss_log.csv"
-    mv "$out/checkpoints" "${CHECKPOINTS:-/tmp/gpu_checkpoints}"
 }
 
 for stage in "$@"; do
