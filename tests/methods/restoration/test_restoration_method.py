@@ -449,5 +449,6 @@ def test_memory_does_not_grow_with_the_number_of_slices(
 
     peak(3)  # fills the caches
     few, many = peak(20), peak(100)  # 20 slices fill every stage of the pipeline
-    # Rows of scores stay, a few hundred bytes each; slices of 64 kB (float32) must not.
-    assert many < few + 100 * len(METHODS) * 600
+    # Rows of scores stay, and how full the stages are is chance: half of the least that 80 more
+    # slices would take if one array of each stayed, as int16.
+    assert many < few + 80 * (128 * 128 * 2) / 2
