@@ -43,6 +43,14 @@ def private_cache(
 
 
 @pytest.fixture
+def undrawn_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty pictures of the curves: drawing them takes longer than a tiny run."""
+    monkeypatch.setattr(
+        "training.monitor.curves.Curves.draw", lambda curves, at_once=True: curves.path.touch()
+    )
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """Folder of real volumes kept beside the project; the test is skipped where it is absent."""
     folder = SHARED / "data"

@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import sys
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -17,7 +18,13 @@ MODULES = [
 ]  # fmt: skip
 
 
-def start_program(program: str, words: list[str], log: Path, threads: int = 1) -> BaseProcess:
+def start_program(
+    program: str,
+    words: list[str],
+    log: Path,
+    threads: int = 1,
+    variables: Mapping[str, str] | None = None,
+) -> BaseProcess:
     """Start a script as a shell would, its output in a file.
 
     Args:
@@ -25,20 +32,23 @@ def start_program(program: str, words: list[str], log: Path, threads: int = 1) -
         words: of its command line.
         log: takes standard output and standard error.
         threads: of torch; sums depend on it.
+        variables: of its environment, beside those there are.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(MODULES)
-    process = context.Process(target=_run, args=(program, list(words), str(log), threads))
+    arguments = (program, list(words), str(log), threads, dict(variables or {}))
+    process = context.Process(target=_run, args=arguments)
     process.start()
     return process
 
 
-def _run(program: str, words: list[str], log: str, threads: int) -> None:
+def _run(program: str, words: list[str], log: str, threads: int, variables: dict[str, str]) -> None:
     import torch
 
     from util.errors import run_command_line
     from util.interrupt import terminate_like_interrupt
 
+    os.environ.update(variables)
     torch.set_num_threads(threads)
     # As in any process that a shell starts; loader workers then see when their parent is gone.
     multiprocessing.set_start_method("fork", force=True)

@@ -57,7 +57,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def run(*words: str) -> None:
-    assert run_command_line(medicaltest.main, ["--gpu_ids", "-1", *words]) == 0
+    # OpenVINO takes a second to trace the network, longer than most of these runs.
+    words = ("--gpu_ids", "-1", "--backend", "torch", *words)
+    assert run_command_line(medicaltest.main, list(words)) == 0
 
 
 def enlarged(folder: str = "results") -> np.ndarray:
@@ -71,7 +73,7 @@ def test_the_model_trained_last_is_found_without_being_told(
     trained: Path, ct: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_checkpoint(Path("checkpoints"), "later", seed=3)
-    run("--input", ct)
+    run("--input", ct, "--backend", "auto")
     said = capsys.readouterr().out
     assert said.startswith("options\n")
     assert "model checkpoints/later/latest.pt (step 5), 2x, on cpu" in said
@@ -111,7 +113,7 @@ def test_nothing_trained_yet(ct: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_before_any_training_the_projects_weights_super_resolve(
     ct: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("--input", ct)
+    run("--input", ct, "--backend", "auto")
     assert "using the weights that come with the project" in capsys.readouterr().out
     assert json.loads(Path("results/run.json").read_text())["scale"] == 8
 

@@ -24,6 +24,8 @@ from models.medical_cycle_gan import LOGGED, MedicalCycleGANModel
 from training.monitor.training_monitor import TrainingMonitor
 from util.errors import UserError, run_command_line
 
+pytestmark = pytest.mark.usefixtures("undrawn_curves")
+
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_programs import start_program
 from training_helpers import TINY_RUN, loss_rows, write_training_data
 
 from models.checkpoints.checkpoint import load_checkpoint
@@ -27,27 +29,38 @@ def words(tmp_path: Path) -> tuple[str, ...]:
     return (*TINY_RUN, *data, *ALIKE, "--checkpoints_dir", str(tmp_path))
 
 
-def launch(count: int, *words: str) -> list[str]:
-    """The command of `count` processes; of one without torchrun."""
-    runner = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    script = [str(ROOT / "train.py"), *words]
-    return [sys.executable, *(runner if count > 1 else []), *script]
-
-
-def train(count: int, *words: str, code: int = 0) -> str:
-    """Run to the end; returns standard output and error."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        launch(count, *words),
-        env=environment,
+def launch(*words: str) -> subprocess.Popen[str]:
+    """Two processes by torchrun, their output in a pipe."""
+    runner = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.Popen(
+        [sys.executable, *runner, str(ROOT / "train.py"), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=PATIENCE,
-        check=False,
     )
-    assert done.returncode == code, done.stdout
-    return done.stdout
+
+
+def train(folder: Path, count: int, *words: str, code: int = 0) -> str:
+    """Run `count` processes to the end, as torchrun would, but forked; returns what they say."""
+    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
+    logs = [folder / f"log_{rank}.txt" for rank in range(count)]
+    processes = [
+        start_program(
+            "train", list(words), log, 1, {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank, log in enumerate(logs)
+    ]
+    for process in processes:
+        process.join(PATIENCE)
+    out = "".join(log.read_text(encoding="utf-8") for log in logs)
+    assert [process.exitcode for process in processes] == [code] * count, out
+    return out
+
+
+def free_port() -> str:
+    with socket.create_server(("localhost", 0)) as server:
+        return str(server.getsockname()[1])
 
 
 @pytest.mark.slow
@@ -56,8 +69,8 @@ def test_two_processes_average_the_gradient_of_the_doubled_batch(
 ) -> None:
     """Adam's first moment after one step is (1 - beta1) times the gradient."""
     one_step = ("--max_dataset_size", "4", "--niter", "1")
-    train(1, *words, *one_step, "--name", "one", "--batch_size", "4")
-    out = train(2, *words, *one_step, "--name", "two", "--batch_size", "2")
+    train(tmp_path, 1, *words, *one_step, "--name", "one", "--batch_size", "4")
+    out = train(tmp_path, 2, *words, *one_step, "--name", "two", "--batch_size", "2")
     assert "2 processes" in out
     assert out.count("trained: ") == 1
     states = [load_checkpoint(tmp_path / name / "latest.pt") for name in ("one", "two")]
@@ -84,10 +97,10 @@ def test_two_processes_average_the_gradient_of_the_doubled_batch(
 def test_a_run_goes_on_exactly_with_as_many_and_on_with_another_number(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    train(2, *words, "--niter", "1", "--name", "parts", "--lr_policy", "constant")
-    train(2, *words, "--niter", "2", "--name", "plain", "--lr_policy", "constant")
+    train(tmp_path, 2, *words, "--niter", "1", "--name", "parts", "--lr_policy", "constant")
+    train(tmp_path, 2, *words, "--niter", "2", "--name", "plain", "--lr_policy", "constant")
     place = ("--checkpoints_dir", str(tmp_path), "--continue_train", "--name")
-    train(2, *place, "parts", "--niter", "2")
+    train(tmp_path, 2, *place, "parts", "--niter", "2")
     states = [load_checkpoint(tmp_path / name / "latest.pt") for name in ("plain", "parts")]
     for name, weights in states[0]["networks"].items():
         for key, weight in weights.items():
@@ -98,7 +111,7 @@ def test_a_run_goes_on_exactly_with_as_many_and_on_with_another_number(
     assert not torch.equal(
         states[0]["processes"][0]["random"]["torch"], states[0]["processes"][1]["random"]["torch"]
     )
-    out = train(1, *place, "parts", "--niter", "3")
+    out = train(tmp_path, 1, *place, "parts", "--niter", "3")
     assert "8 patches and 4 steps an epoch" in out
     assert len(loss_rows(tmp_path / "parts")) == 2 * 2 + 4  # two processes take half the steps
 
@@ -108,14 +121,7 @@ def test_a_run_goes_on_exactly_with_as_many_and_on_with_another_number(
 def test_a_signal_stops_all_at_the_same_step(
     words: tuple[str, ...], tmp_path: Path, receivers: str
 ) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        launch(2, *words, "--niter", "9999", "--name", "run", "--print_freq", "1"),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
+    process = launch(*words, "--niter", "9999", "--name", "run", "--print_freq", "1")
     until_trained(tmp_path / "run", process)
     workers = workers_of(process)
     pids = {"torchrun": [process.pid], "one worker": workers[1:], "all": [*workers, process.pid]}
@@ -132,13 +138,7 @@ def test_a_signal_stops_all_at_the_same_step(
 def test_a_process_that_dies_ends_all_and_its_error_is_shown(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        launch(2, *words, "--niter", "9999", "--name", "run", "--print_freq", "1"),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
+    process = launch(*words, "--niter", "9999", "--name", "run", "--print_freq", "1")
     until_trained(tmp_path / "run", process)
     workers = workers_of(process)
     os.kill(workers[1], signal.SIGKILL)
@@ -156,7 +156,9 @@ def test_an_error_of_one_process_is_told_in_its_line(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "latest.pt").touch()
-    out = train(2, *words, "--niter", "1", "--name", "run", code=1)  # torchrun's own exit code
+    process = launch(*words, "--niter", "1", "--name", "run")
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1  # torchrun's own
     assert "already holds a model: --continue_train goes on with it" in out
 
 
@@ -186,5 +188,5 @@ def until_trained(folder: Path, process: subprocess.Popen[str]) -> None:
 def test_an_epoch_that_is_too_small_to_share_is_refused(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    out = train(2, *words, "--max_dataset_size", "1", "--name", "run", code=1)
+    out = train(tmp_path, 2, *words, "--max_dataset_size", "1", "--name", "run", code=2)
     assert "an epoch of 1 patches cannot be shared among 2 processes" in out

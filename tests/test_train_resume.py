@@ -25,6 +25,9 @@ RANDOM_PARTS = ("--pool_size", "2", "--gan_mode", "wgangp")
 RESUME = ("--continue_train",)
 
 
+pytestmark = pytest.mark.usefixtures("undrawn_curves")
+
+
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,8 @@ import train
 from models.checkpoints.checkpoint import load_checkpoint
 from util.errors import run_command_line
 
+pytestmark = pytest.mark.usefixtures("undrawn_curves")
+
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:

@@ -49,19 +49,11 @@ def lung_ct(path: Path, edge: int) -> Path:
     return write_ct(path, array, np.diag([0.7, 0.7, 1.25, 1.0]), mask)
 
 
-CACHE: list[Path] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One for all tests: compiling the trunk for OpenVINO takes longer than most of them."""
-    CACHE[:] = [tmp_path_factory.mktemp("cache")]
-
-
 def words(checkpoint: Path, ct: Path, folder: Path, *more: str) -> list[str]:
+    # OpenVINO takes a second to trace the network, longer than most of these runs.
     return [
-        "--gpu_ids", "-1", "--checkpoint", str(checkpoint), "--input", str(ct),
-        "--results_dir", str(folder), "--cache_dir", str(CACHE[0]), "--page_mb", "0", *more,
+        "--gpu_ids", "-1", "--backend", "torch", "--checkpoint", str(checkpoint),
+        "--input", str(ct), "--results_dir", str(folder), "--page_mb", "0", *more,
     ]  # fmt: skip
 
 
@@ -144,7 +136,7 @@ def test_uncertainty_is_a_volume_in_hu_that_is_zero_outside_the_lung(
 
 
 def test_the_record_says_how_it_ran(checkpoint: Path, ct: Path, tmp_path: Path) -> None:
-    folder = run(checkpoint, ct, tmp_path / "out", "--backend", "torch", "--precision", "bf16")
+    folder = run(checkpoint, ct, tmp_path / "out", "--precision", "bf16")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert len(record["weights"]) == 64
     assert (record["backend"], record["precision"]) == ("torch", "bf16")
@@ -188,7 +180,7 @@ def test_volume_statistics_differ_from_each_slices_own(
 @pytest.mark.parametrize(
     ("edge", "more"),
     [
-        (96, ()),
+        (96, ("--backend", "auto")),
         (64, ("--region", "all")),
         (96, ("--uncertainty", "--consistency", "--norm_scope", "volume")),
     ],
@@ -306,7 +298,7 @@ def test_slices_that_shared_a_call_share_it_again(
 ) -> None:
     """Four slices of this size go through the network at once; the last call has two."""
     ct = write_ct(tmp_path / "ct.nii", soft_volume((64, 64, 10), seed=3), np.eye(4))
-    options = ("--region", "all", "--backend", "torch", *more)
+    options = ("--region", "all", *more)
     unbroken = run(checkpoint, ct, tmp_path / "unbroken", *options)
     with monkeypatch.context() as patch:
         fail_after(patch, slices)
@@ -332,11 +324,10 @@ def test_cut_off_between_the_last_slice_and_the_record(
     replacing: bool,
 ) -> None:
     """All slices of all files are there, `named` of the three have their names, run.json none."""
-    options = ("--uncertainty", "--backend", "torch")
-    unbroken = run(checkpoint, ct, tmp_path / "unbroken", *options)
+    unbroken = run(checkpoint, ct, tmp_path / "unbroken", "--uncertainty")
     folder, left = tmp_path / "out", named
     if replacing:
-        run(checkpoint, ct, folder, *options, "--consistency")
+        run(checkpoint, ct, folder, "--uncertainty", "--consistency")
     finish = PartialFile.finish
 
     def refusing(self: PartialFile) -> None:
@@ -353,9 +344,9 @@ def test_cut_off_between_the_last_slice_and_the_record(
         patch.setattr(PartialFile, "finish", refusing)
         patch.setattr(method, "record_case", failing)
         with pytest.raises(KeyError, match="a fault"):
-            run(checkpoint, ct, folder, *options, "--overwrite")
+            run(checkpoint, ct, folder, "--uncertainty", "--overwrite")
     assert len(list(folder.glob("*.partial"))) == 3 - named
-    run(checkpoint, ct, folder, *options, "--resume")
+    run(checkpoint, ct, folder, "--uncertainty", "--resume")
     assert {p.name for p in folder.iterdir()} == {p.name for p in unbroken.iterdir()}
     assert volumes(folder) == volumes(unbroken)
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
