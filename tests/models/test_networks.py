@@ -23,6 +23,7 @@ def test_published_parameter_counts() -> None:
 
 
 @pytest.mark.parametrize("sampling_times", [1, 2, 3, 4])
+@torch.no_grad()
 def test_generators_scale_by_two_to_the_n(sampling_times: int) -> None:
     scale = 2**sampling_times
     clinical = torch.zeros(2, 1, 8, 12)
