@@ -1,6 +1,7 @@
 """What training changes and a checkpoint keeps: networks, optimisers, schedules, image pools.
 
-The networks and optimisers are made here as the options describe them.
+The networks and optimisers are made here as the options describe them, and networks are run here by
+the engine and in the precision that the options choose.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.fused.network import fused_network
 from models.image_pool import ImagePool
 from models.networks import (
     DownsamplingGenerator,
@@ -80,17 +82,20 @@ class BaseModel:
 
     Args:
         options: parsed training options.
-        device: where weights and moments lie.
+        devices: where to compute; weights and moments lie on the first, several split each batch.
         processes: those that train together.
     """
 
-    def __init__(self, options: Namespace, device: torch.device, processes: Processes) -> None:
+    def __init__(
+        self, options: Namespace, devices: list[torch.device], processes: Processes
+    ) -> None:
         self.options = options
-        self.device = device
+        self.devices = devices
+        self.device = devices[0]
         self.processes = processes
         self.G_A, self.G_B, self.D_A, self.D_B = make_networks(options)
         for network in self.networks.values():
-            network.to(device)
+            network.to(self.device)
         self.average = WeightAverage(self.G_A, options.ema) if options.ema > 0 else None
         seed = options.seed + 2 * processes.rank
         self.pool_A = ImagePool(options.pool_size, seed=seed)
@@ -107,11 +112,37 @@ class BaseModel:
             )
             for name, optimizer in self.optimizers.items()
         }
+        self.compiled: dict[nn.Module, Any] = {}
+        if options.compile:
+            self.compiled = {
+                network: torch.compile(network, dynamic=False) for network in self.networks.values()
+            }
+        self.fused: dict[nn.Module, Any] = {}
+        # Batch norm gathers running statistics, which torch's own layer does.
+        if options.engine == "fused" and options.norm != "batch":
+            dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+            made = {n: fused_network(n, dtype, self.device) for n in self.networks.values()}
+            self.fused = {network: fused for network, fused in made.items() if fused is not None}
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The four networks by the paper's names."""
         return {name: getattr(self, name) for name in NETWORKS}
+
+    def run(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Apply `network` in the chosen precision, over all devices; the result is float32."""
+        halved = self.options.precision == "bf16"
+        several = len(self.devices) > 1
+        if network in self.fused and not several:
+            output: Tensor = self.fused[network](images)
+            return output.float()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=halved):
+            if several:
+                indices = [device.index for device in self.devices]
+                output = nn.parallel.data_parallel(network, images, indices)
+            else:
+                output = self.compiled.get(network, network)(images)
+        return output.float()
 
     @property
     def learning_rate(self) -> float:

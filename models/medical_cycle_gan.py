@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_model import BaseModel
-from models.fused.network import fused_network
 from models.graphed_step import GraphedStep
 from models.losses import (
     GANLoss,
@@ -87,25 +86,13 @@ class MedicalCycleGANModel(BaseModel):
     def __init__(
         self, options: Namespace, devices: list[torch.device], processes: Processes = ALONE
     ) -> None:
-        super().__init__(options, devices[0], processes)
-        self.devices = devices
+        super().__init__(options, devices, processes)
         self.scale: int = 2**options.sampling_times
         self.gan_loss = GANLoss(options.gan_mode)
         self.scanner = ScannerModel(self.scale, options.pair_blur, options.pair_noise)
         self.losses: dict[str, Tensor] = {}
         self._images: dict[str, Tensor] = {}
         self.steps = 0
-        self.compiled: dict[nn.Module, Any] = {}
-        if options.compile:
-            self.compiled = {
-                network: torch.compile(network, dynamic=False) for network in self.networks.values()
-            }
-        self.fused: dict[nn.Module, Any] = {}
-        # Batch norm gathers running statistics, which torch's own layer does.
-        if options.engine == "fused" and options.norm != "batch":
-            dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-            made = {n: fused_network(n, dtype, self.device) for n in self.networks.values()}
-            self.fused = {network: fused for network, fused in made.items() if fused is not None}
         self.graphed: GraphedStep | None = None
         if self.fused and self.device.type == "cuda" and self.is_recordable():
             self.graphed = GraphedStep(self)
@@ -117,21 +104,6 @@ class MedicalCycleGANModel(BaseModel):
         if self.graphed is not None:
             self.real_A, self.real_B = self.graphed.place(self.real_A, self.real_B)
         self._images = {}
-
-    def run(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Apply `network` in the chosen precision, over all devices; the result is float32."""
-        halved = self.options.precision == "bf16"
-        several = len(self.devices) > 1
-        if network in self.fused and not several:
-            output: Tensor = self.fused[network](images)
-            return output.float()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=halved):
-            if several:
-                indices = [device.index for device in self.devices]
-                output = nn.parallel.data_parallel(network, images, indices)
-            else:
-                output = self.compiled.get(network, network)(images)
-        return output.float()
 
     def forward(self) -> None:
         """Compute those of fake_B, rec_A, fake_A and rec_B that a loss looks at."""

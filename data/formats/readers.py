@@ -16,6 +16,7 @@ from data.volumes.names import (
     ITK_ENDINGS,
     KNOWN_FORMATS,
     NIFTI_ENDINGS,
+    TIFF_ENDINGS,
     ending_of,
     looks_like_dicom,
 )
@@ -62,7 +63,7 @@ def read_volume(
             from data.formats.itk import read_itk
 
             return read_itk(path, cache)
-        if ending:
+        if ending in TIFF_ENDINGS:
             return read_tiff(path, cache, spacing)
         if looks_like_dicom(path):
             from data.formats.dicom import single_slice_error
