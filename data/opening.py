@@ -40,6 +40,12 @@ def open_volumes(
     return volumes
 
 
+def clinical_spacing(path: Path, spacing: Spacing | None) -> Spacing | None:
+    """What --micro_spacing says of a clinical volume: it is for files that cannot state a voxel
+    size, not for CT in Zarr."""
+    return None if is_zarr(path) else spacing
+
+
 def open_with_lung_mask(
     path: Path,
     cache_dir: Path | None,
@@ -52,8 +58,7 @@ def open_with_lung_mask(
     The mask is found or computed for the whole CT before slices are selected, so that it does
     not depend on the selection.
     """
-    # --micro_spacing is for files that cannot state a voxel size, not for CT in Zarr.
-    volume = read_volume(path, cache_dir, None if is_zarr(path) else spacing)
+    volume = read_volume(path, cache_dir, clinical_spacing(path, spacing))
     mask = load_lung_mask(volume, mask_folder, cache_dir)
     if slices is not None:
         start, stop = parse_slices(slices, volume.num_slices)

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
-from data.opening import open_with_lung_mask
+from data.opening import clinical_spacing, open_with_lung_mask
 from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.names import case_name
 from data.volumes.volume import Volume, parse_slices
@@ -64,7 +64,7 @@ def run_method(
     return code
 
 
-def input_paths(options: Namespace, scale: int, domain: str) -> list[Path]:
+def input_paths(options: Namespace, scale: int, domain: Domain) -> list[Path]:
     """Volumes to work on: --input, else the phantom's held-back volume of `domain`."""
     if options.input:
         return find_volumes(options.input)
@@ -155,13 +155,16 @@ def refuse_existing(paths: list[Path], overwrite: bool) -> None:
         )
 
 
-def open_case(path: Path, options: Namespace) -> tuple[Volume, np.ndarray | None]:
+def open_case(path: Path, options: Namespace, domain: Domain) -> tuple[Volume, np.ndarray | None]:
     """Open one input with its lung mask (None where --region all asks for none)."""
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
     if options.region == "lung":
         folder = Path(options.maskdatafolder) if options.maskdatafolder else None
         return open_with_lung_mask(path, cache_dir, folder, options.micro_spacing, options.slices)
-    volume = read_volume(path, cache_dir, options.micro_spacing)
+    spacing = options.micro_spacing
+    if domain == "clinical":
+        spacing = clinical_spacing(path, spacing)
+    volume = read_volume(path, cache_dir, spacing)
     if options.slices is not None:
         volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
     return volume, None

@@ -7,6 +7,7 @@ pools hand back, the learning rate, the moving average) stays between them.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -20,6 +21,7 @@ WARM_UP = 3  # steps before recording: kernels are compiled and chosen, memory i
 class Recordable(Protocol):
     """A model whose every step does the same on the device, without a say of the host's."""
 
+    options: Namespace
     device: torch.device
     optimizers: dict[str, torch.optim.Adam]
 
@@ -37,30 +39,32 @@ class Recordable(Protocol):
 
 
 class GraphedStep:
-    """The two halves of a model's step, recorded for batches as large as the first one.
+    """The two halves of a model's step, recorded for whole batches.
 
     Args:
         model: on a CUDA device.
     """
 
     def __init__(self, model: Recordable) -> None:
+        self._batch_size: int = model.options.batch_size
         self._batch: tuple[Tensor, Tensor] | None = None
         self._fakes: dict[str, Tensor] = {}
         self.train_generators = _Half(model, "G", model.train_generators)
         self._discriminators = _Half(model, "D", lambda: model.train_discriminators(self._fakes))
 
     def place(self, real_A: Tensor, real_B: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch where a recorded step reads it; as it is where it has another size."""
+        """The batch where a recorded step reads it; as it is where it is no whole one."""
+        if len(real_A) != self._batch_size:
+            return real_A, real_B
         if self._batch is None:
             self._batch = real_A, real_B
-        elif real_A.shape == self._batch[0].shape:
+        else:
             for there, images in zip(self._batch, (real_A, real_B), strict=True):
                 there.copy_(images)
-            return self._batch
-        return real_A, real_B
+        return self._batch
 
     def fits(self, real_A: Tensor) -> bool:
-        """Whether a batch was placed; an epoch's last may have another size."""
+        """Whether a batch was placed; an epoch's last may be smaller."""
         return self._batch is not None and real_A is self._batch[0]
 
     def train_discriminators(self, fakes: Mapping[str, Tensor]) -> Tensor:

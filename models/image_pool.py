@@ -32,12 +32,12 @@ class ImagePool:
         returned = []
         for image in images.split(1):
             if len(self.images) < self.size:
-                self.images.append(image)
+                self.images.append(image.clone())  # a view would keep its whole batch
                 returned.append(image)
             elif self.generator.random() < 0.5:
                 place = self.generator.randrange(self.size)
                 returned.append(self.images[place])
-                self.images[place] = image
+                self.images[place] = image.clone()
             else:
                 returned.append(image)
         return torch.cat(returned)

@@ -79,6 +79,11 @@ def noise_where_constant(images: Tensor) -> Tensor:
     return torch.where(high - low < CONSTANT_RANGE, images + noise, images)
 
 
+def finite(images: Tensor) -> Tensor:
+    """Images with 0 for NaN, and the ends of [-1, 1] for what is infinite."""
+    return torch.nan_to_num(images, nan=0.0, posinf=1.0, neginf=-1.0)
+
+
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """WGAN-GP penalty: 10 * mean (|grad D(x)| - 1)^2 at random points between real and fake.
 

@@ -21,6 +21,7 @@ from models.losses import (
     GANLoss,
     enlarge_identity,
     enlarge_nearest,
+    finite,
     gradient_penalty,
     noise_where_constant,
     pool,
@@ -160,9 +161,16 @@ class MedicalCycleGANModel(BaseModel):
             # Cycle consistency: there and back again is the same image.
             "cycle_A": (o.lambda_A, lambda: F.l1_loss(self.rec_A, self.real_A)),
             "cycle_B": (o.lambda_B, lambda: F.l1_loss(self.rec_B, self.real_B)),
-            # Identity: an image of the other domain already stays what it is.
-            "idt_A": (identity, lambda: self.identity_of_G_A() * o.lambda_B),
-            "idt_B": (identity, lambda: self.identity_of_G_B() * o.lambda_A * IDT_B_SHARE),
+            # Identity: an image of the other domain already stays what it is. Its weight is a share
+            # of the cycle's.
+            "idt_A": (
+                identity * (o.lambda_B > 0),
+                lambda: self.identity_of_G_A() * o.lambda_B,
+            ),
+            "idt_B": (
+                identity * (o.lambda_A > 0),
+                lambda: self.identity_of_G_B() * o.lambda_A * IDT_B_SHARE,
+            ),
             # The four-part multi-modality loss: the image stays the same image across domains.
             "downsample": (
                 o.lambda_downsample_loss,
@@ -230,8 +238,7 @@ class MedicalCycleGANModel(BaseModel):
             self.average.update(self.G_A)
         fakes = self.remembered_fakes()
         self.losses["skipped"] = torch.maximum(skipped, step.train_discriminators(fakes))
-        rate = self.optimizers["G"].param_groups[0]["lr"]
-        self.losses["learning_rate"] = self.real_A.new_full((), rate)
+        self.losses["learning_rate"] = self.real_A.new_full((), self.learning_rate)
         self.steps += 1
 
     def train_generators(self) -> Tensor:
@@ -250,9 +257,9 @@ class MedicalCycleGANModel(BaseModel):
         # Never an image that is not finite: it would come back later, out of the pool.
         fakes = {}
         if self.options.lambda_G_A > 0:
-            fakes["D_A"] = self.pool_B.query(torch.nan_to_num(self.fake_B.detach(), nan=0.0))
+            fakes["D_A"] = self.pool_B.query(finite(self.fake_B.detach()))
         if self.options.lambda_G_B > 0:
-            fakes["D_B"] = self.pool_A.query(torch.nan_to_num(self.fake_A.detach(), nan=0.0))
+            fakes["D_B"] = self.pool_A.query(finite(self.fake_A.detach()))
         return fakes
 
     def train_discriminators(self, fakes: Mapping[str, Tensor]) -> Tensor:

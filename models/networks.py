@@ -7,8 +7,6 @@ state-dict keys follow from it and weights saved by the original code must load 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -284,7 +282,7 @@ def make_discriminator(net: str, ndf: int, layers: int, norm: str) -> nn.Module:
 
 def count_parameters(network: nn.Module) -> int:
     """Number of trainable parameters."""
-    return sum(math.prod(p.shape) for p in network.parameters() if p.requires_grad)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 @torch.no_grad()

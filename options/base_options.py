@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, NoReturn
 
 from options.presets import ListChoices
 
-MODEL_NAMES = ("medical_cycle_gan", "medical_cycle_ganx4")
 PHANTOM_FOLDER = "datasets/phantom"
 
 Row = tuple[str, Any, Any, str]

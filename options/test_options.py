@@ -99,6 +99,7 @@ COHORTS: Rows = (
 )
 # fmt: on
 
+ON_INPUTS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest")
 # Option -> methods on which it acts; elsewhere it would have no effect.
 METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "region": ("smallpatchtest", "wholevolumetest"),
@@ -109,6 +110,11 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "resume": ("smallpatchtest",),
     "output_name": ("smallpatchtest",),
     "output_format": ("smallpatchtest",),
+    # phantomtest knows its patients, and shares them among processes of its own.
+    "slices": ON_INPUTS,
+    "micro_spacing": ON_INPUTS,
+    "num_parts": ON_INPUTS,
+    "part_id": ON_INPUTS,
     "checkpoints": ("phantomtest",),
     "patients": ("phantomtest",),
 }
@@ -172,7 +178,7 @@ class TestOptions(BaseOptions):
                 f"--part_id is {options.part_id}, expected 0 to {options.num_parts - 1} with "
                 f"--num_parts {options.num_parts}"
             )
-        if not options.output_name.lower().endswith((".nii", ".nii.gz")):
+        if not options.output_name.endswith((".nii", ".nii.gz")):
             parser.error(
                 f"--output_name is {options.output_name!r}, expected a name that ends in .nii or "
                 ".nii.gz"
@@ -212,6 +218,8 @@ def refuse_idle_options(
     for name, methods in METHOD_OPTIONS.items():
         if name in given and options.method not in methods:
             parser.error(f"--{name} has no effect with --method {options.method}: leave it out")
+    if options.input and "patients" in given:
+        parser.error("--patients has no effect with --input: leave one of them out")
     if options.export:
         idle = given - EXPORT_OPTIONS
         if idle:

@@ -118,9 +118,12 @@ def refuse_idle_options(
 
 def check_losses(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuse weights that teach nothing, or that the data has no truth for."""
-    weights = [value for name, value in vars(options).items() if name.startswith("lambda_")]
-    if not any(weights):
-        parser.error("every --lambda_... is 0, so that nothing would be learned: raise one")
+    weights = {name: value for name, value in vars(options).items() if name.startswith("lambda_")}
+    if not any(value for name, value in weights.items() if name != "lambda_identity"):
+        parser.error(
+            "every --lambda_... is 0 (--lambda_identity is a share of --lambda_A and --lambda_B), "
+            "so that nothing would be learned: raise one"
+        )
     if options.lambda_supervised > 0 and options.dataset_mode != "paired":
         parser.error(
             f"--lambda_supervised {options.lambda_supervised:g} compares with the truth, got "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from options.base_options import (
     FLAG,
-    MODEL_NAMES,
     Rows,
     Shown,
     fraction,
@@ -13,7 +12,7 @@ from options.base_options import (
     positive_int,
     whole_number,
 )
-from options.presets import PRESET_NOTES, PRESETS
+from options.presets import DATASETS, MODELS, PRESET_NOTES, PRESETS
 
 BLOCK_CHOICES = ("6blocks", "9blocks")
 
@@ -21,7 +20,7 @@ BLOCK_CHOICES = ("6blocks", "9blocks")
 RUN: Rows = (
     ("preset", ("auto", *PRESETS), "auto",
      ", ".join(f"{name} ({what})" for name, what in PRESET_NOTES.items())),
-    ("model", MODEL_NAMES, "medical_cycle_gan",
+    ("model", list(MODELS), "medical_cycle_gan",
      "medical_cycle_gan (8x) or medical_cycle_ganx4 (4x, with its loss weights; taken for "
      "--dataset_mode public_2D unless --model or --sampling_times says otherwise)"),
     ("suffix", str, "", "appended to the name; {option} is filled in, such as _ngf{ngf}"),
@@ -46,7 +45,7 @@ RUN: Rows = (
     ("keep", whole_number, 5, "numbered checkpoints kept, the newest ones; 0 keeps all"),
 )
 DATA: Rows = (
-    ("dataset_mode", ("unpaired", "public_2D", "paired"), "unpaired",
+    ("dataset_mode", list(DATASETS), "unpaired",
      "unpaired clinical CT and micro-CT; clinical CT alone, shrunk by itself; or paired: each "
      "micro volume shows the field of its clinical one, in the same order"),
     ("clinical_folder", str, None, "folder of clinical CT volumes"),

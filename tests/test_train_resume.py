@@ -90,7 +90,7 @@ def test_a_stopped_run_goes_on_exactly(
     assert command(*words, "--num_threads", str(threads), "--name", "parts") == EXIT_INTERRUPTED
     err = capsys.readouterr().err
     assert f"stopped after step {step} (epoch {1 + (step - 1) // 3}); go on with: " in err
-    assert "bash run.sh --continue_train --name parts\n" in err
+    assert "bash run.sh --continue_train --name parts --gpu_ids -1\n" in err
     folder = Path("checkpoints/parts")
     assert load_checkpoint(folder / "latest.pt")["position"]["step"] == step
     assert len(loss_rows(folder)) == step
@@ -237,7 +237,7 @@ def test_the_resume_command_names_another_checkpoint_folder(
     assert command(*TINY_RUN, *data, *words) == EXIT_INTERRUPTED
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.endswith(
-        "bash run.sh --continue_train --name 'my run' --checkpoints_dir 'else where'"
+        "bash run.sh --continue_train --name 'my run' --checkpoints_dir 'else where' --gpu_ids -1"
     )
 
 

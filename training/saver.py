@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from argparse import Namespace
@@ -139,8 +140,14 @@ def resume_command(options: Namespace) -> str:
     launcher = ["bash", "run.sh"]
     count = process_place()[1]
     if count > 1:
-        launcher = ["torchrun", "--nproc_per_node", str(count), "train.py"]
+        here = os.environ.get(
+            "LOCAL_WORLD_SIZE", str(count)
+        )  # of this machine, where there are more
+        launcher = ["torchrun", "--nproc_per_node", here, "train.py"]
     words = [*launcher, "--continue_train", "--name", options.name]
-    if options.checkpoints_dir != TrainOptions().build().get_default("checkpoints_dir"):
-        words += ["--checkpoints_dir", options.checkpoints_dir]
+    default = TrainOptions().build().get_default
+    # What a checkpoint does not bring with it.
+    for name in ("checkpoints_dir", "gpu_ids"):
+        if getattr(options, name) != default(name):
+            words += [f"--{name}", getattr(options, name)]
     return shlex.join(words)

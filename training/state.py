@@ -33,6 +33,7 @@ FIXED_OPTIONS = (
     "netD",
     "n_layers_D",
     "norm",
+    "skip",
     "lr_policy",
 )
 
@@ -187,7 +188,10 @@ def start_or_resume(
             return Start(Position(options.epoch_count))
     state = load_newest(folder, say) if path.name == LATEST else load_checkpoint(path)
     for name in FIXED_OPTIONS:
-        was, now = state["options"].get(name), getattr(options, name)
+        now = getattr(options, name)
+        was = state["options"].get(
+            name, "none" if name == "skip" else None
+        )  # --skip is the youngest
         if was != now:
             raise UserError(
                 f"{path} was trained with --{name} {was}, got {now}: leave --{name} out to go on, "

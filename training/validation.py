@@ -96,7 +96,7 @@ def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) ->
         UserError: slices are smaller than a patch.
     """
     scale = 2**options.sampling_times
-    paired = options.dataset_mode == "public_2D"
+    public = options.dataset_mode == "public_2D"
     samples = []
     micro: list[tuple[Volume, np.ndarray | None]] = [(volume, None) for volume in held_back.micro]
     domains: list[tuple[Domain, list[tuple[Volume, np.ndarray | None]]]] = [
@@ -104,7 +104,7 @@ def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) ->
         ("micro", micro),
     ]
     for domain, volumes in domains:
-        whole = domain == "micro" or paired
+        whole = domain == "micro" or public
         edge = LARGEST_EDGE if whole else LARGEST_EDGE // scale
         spacing = None
         if domain == "micro" and options.match_spacing:

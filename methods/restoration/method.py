@@ -76,7 +76,7 @@ def score_case(
     path: Path, folder: Path, model: LoadedModel, options: Namespace, domain: Domain
 ) -> None:
     """Evaluate one volume and write volumes, scores, picture and record into its folder."""
-    volume, mask = open_case(path, options)
+    volume, mask = open_case(path, options, domain)
     if mask is not None and not any(section.any() for section in mask):
         raise UserError(
             f"{volume.source}: no slice shows lung, so nothing would be scored: give other "

@@ -6,6 +6,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,8 @@ def super_resolution(options: Namespace) -> int:
     Returns:
         Exit code, see `methods.cohort.run_cases`.
     """
-
-    def check(folder: Path) -> None:
-        check_exports(options, folder)
-
     names = [*output_names(options), *export_names(options)]
+    check = partial(check_exports, options)
     return run_method(options, "clinical", names, super_resolve_case, check=check)
 
 
@@ -55,7 +53,7 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
     """Super-resolve one volume into its folder."""
     started = time.monotonic()
     names = output_names(options)
-    volume, mask = open_case(path, options)
+    volume, mask = open_case(path, options, "clinical")
     window = model.windows.window_for(volume, "clinical")
     warn_if_outside(volume, window)
     plan = plan_case(volume, mask, window, folder, names, model, options)

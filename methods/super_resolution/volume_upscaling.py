@@ -243,8 +243,7 @@ def slice_job(
         return SliceJob(window.to_unit(image))
     if not section.any():
         return None
-    # Super-resolution fades out over one input pixel beyond the mask
-    # (methods/super_resolution/volume_upscaling.py).
+    # Super-resolution fades out over one input pixel beyond the mask, see `compose_slice`.
     needed = ndimage.binary_dilation(section != 0, np.ones((3, 3)))
     scope = section if settings.lung_statistics else None
     return SliceJob(window.to_unit(image), scope, needed)

@@ -13,7 +13,7 @@ from training_helpers import write_case
 import methods.inputs
 from data.phantom.training_set import PhantomPaths
 from data.volumes.volume import Volume
-from data.windows import CLINICAL_WINDOW
+from data.windows import CLINICAL_WINDOW, Domain
 from methods.inputs import (
     input_paths,
     refuse_existing,
@@ -29,7 +29,7 @@ def test_without_input_the_held_back_phantom_is_used(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    domain: str,
+    domain: Domain,
 ) -> None:
     held_back = {
         name: write_case(tmp_path / f"{name}_test", name, (8, 8, 1)).parent

@@ -39,3 +39,10 @@ def test_state_goes_on_exactly() -> None:
     for start in range(10, 60, 2):
         batch = numbered(start, 2)
         assert torch.equal(first.query(batch), second.query(batch))
+
+
+def test_an_image_keeps_nothing_of_its_batch_alive() -> None:
+    pool = ImagePool(2)
+    for _ in range(2):
+        pool.query(torch.rand(4, 1, 8, 8))
+    assert all(image.untyped_storage().nbytes() == image.nbytes for image in pool.images)

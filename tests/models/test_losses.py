@@ -13,6 +13,7 @@ from models.losses import (
     GANLoss,
     enlarge_identity,
     enlarge_nearest,
+    finite,
     gradient_penalty,
     noise_where_constant,
     pool,
@@ -141,3 +142,8 @@ def test_only_constant_images_get_noise() -> None:
     found = noise_where_constant(torch.cat([flat, grey]))
     assert torch.equal(found[1], grey[0])
     assert 0.005 < float((found[0] - flat[0]).std()) < 0.02
+
+
+def test_finite_stays_within_the_range_of_images() -> None:
+    images = torch.tensor([float("nan"), float("inf"), float("-inf"), 0.5])
+    assert finite(images).tolist() == [0.0, 1.0, -1.0, 0.5]

@@ -67,6 +67,9 @@ def test_slices_from_the_end_are_no_flag(words: tuple[str, ...]) -> None:
         ("--method microCTsmallpatchtest --maskdatafolder m", "--maskdatafolder has no effect"),
         ("--method smallpatchtest --degradation zoom", "--degradation has no effect"),
         ("--allow_training_data", "--allow_training_data has no effect with --method small"),
+        ("--method phantomtest --num_parts 2", "--num_parts has no effect with --method phantom"),
+        ("--method phantomtest --patients 2 --input a", "--patients has no effect with --input"),
+        ("--output_name SR.NII.GZ", "expected a name that ends in .nii or .nii.gz"),
         ("--normalization minmax --windows micro=0:9", "--windows has no effect with"),
         ("--norm_scope lung --region all", "needs the lung mask, which --region all leaves out"),
         (
