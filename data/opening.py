@@ -12,6 +12,7 @@ from data.formats.readers import read_volume
 from data.formats.zarr_store import is_zarr
 from data.lung_mask import load_lung_mask
 from data.volumes.volume import LARGE_BYTES, Volume, parse_slices, slice_digest
+from data.windows import Domain
 
 Spacing = tuple[float, float, float]
 DIGESTS_OF_LARGE = 4  # a slice of a Zarr volume costs all the chunks that it crosses
@@ -40,10 +41,10 @@ def open_volumes(
     return volumes
 
 
-def clinical_spacing(path: Path, spacing: Spacing | None) -> Spacing | None:
-    """What --micro_spacing says of a clinical volume: it is for files that cannot state a voxel
-    size, not for CT in Zarr."""
-    return None if is_zarr(path) else spacing
+def spacing_for(path: Path, domain: Domain, spacing: Spacing | None) -> Spacing | None:
+    """What --micro_spacing says of a volume: it is for files that cannot state a voxel size, and so
+    not for CT in Zarr."""
+    return None if domain == "clinical" and is_zarr(path) else spacing
 
 
 def open_with_lung_mask(
@@ -58,7 +59,7 @@ def open_with_lung_mask(
     The mask is found or computed for the whole CT before slices are selected, so that it does
     not depend on the selection.
     """
-    volume = read_volume(path, cache_dir, clinical_spacing(path, spacing))
+    volume = read_volume(path, cache_dir, spacing_for(path, "clinical", spacing))
     mask = load_lung_mask(volume, mask_folder, cache_dir)
     if slices is not None:
         start, stop = parse_slices(slices, volume.num_slices)

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.formats.nifti import read_layout
 from data.formats.readers import read_volume
-from data.opening import clinical_spacing
+from data.opening import spacing_for
 from data.volumes.names import NIFTI_ENDINGS, ending_of
 from data.volumes.volume import parse_slices
 from data.windows import Domain
@@ -111,9 +111,7 @@ def volume_size(path: Path, options: Namespace) -> tuple[tuple[int, int, int], i
         stored = stored_type(layout.dtype, layout.slope, layout.intercept)
     else:
         cache_dir = Path(options.cache_dir) if options.cache_dir else None
-        spacing = options.micro_spacing
-        if domain_of(options) == "clinical":
-            spacing = clinical_spacing(path, spacing)
+        spacing = spacing_for(path, domain_of(options), options.micro_spacing)
         volume = read_volume(path, cache_dir, spacing)
         columns, rows, slices = volume.size
         stored = stored_type(volume.array.dtype, volume.slope, volume.intercept)

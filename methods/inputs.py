@@ -11,7 +11,7 @@ import numpy as np
 
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
-from data.opening import clinical_spacing, open_with_lung_mask
+from data.opening import open_with_lung_mask, spacing_for
 from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.names import case_name
 from data.volumes.volume import Volume, parse_slices
@@ -161,10 +161,7 @@ def open_case(path: Path, options: Namespace, domain: Domain) -> tuple[Volume, n
     if options.region == "lung":
         folder = Path(options.maskdatafolder) if options.maskdatafolder else None
         return open_with_lung_mask(path, cache_dir, folder, options.micro_spacing, options.slices)
-    spacing = options.micro_spacing
-    if domain == "clinical":
-        spacing = clinical_spacing(path, spacing)
-    volume = read_volume(path, cache_dir, spacing)
+    volume = read_volume(path, cache_dir, spacing_for(path, domain, options.micro_spacing))
     if options.slices is not None:
         volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
     return volume, None

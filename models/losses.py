@@ -1,4 +1,4 @@
-"""Adversarial loss, SSIM and the four-part multi-modality super-resolution loss of the paper.
+"""The formulas of the losses; models/medical_cycle_gan.py: generator_losses puts them together.
 
 Paper: J. Med. Imaging 9(2) 024003 (2022), loss sections; docs/method.md sets each formula beside
 its function.

@@ -77,7 +77,7 @@ class MedicalCycleGANModel(BaseModel):
 
     Args:
         options: parsed training options (see options/train_options.py); this class is the one
-            place below the scripts that takes the whole bag.
+            place in models/ that takes the whole bag.
         devices: where to compute; the first holds the weights, several split each batch.
         processes: those that train this model together; gradients and losses are their means.
     """

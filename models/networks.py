@@ -179,12 +179,6 @@ class DownsamplingGenerator(nn.Module):
         self, sampling_times: int = 3, ngf: int = 64, blocks: int = 9, norm: str = "instance"
     ) -> None:
         super().__init__()
-        self.architecture: dict[str, int | str] = {
-            "sampling_times": sampling_times,
-            "ngf": ngf,
-            "blocks": blocks,
-            "norm": norm,
-        }
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(EDGE_PADDING),
             nn.Conv2d(1, ngf, 7),

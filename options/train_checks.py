@@ -151,8 +151,7 @@ def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, 
     smallest = smallest_patch(options, scale)
     multiple = max(4, scale)
     if patch < smallest or patch % multiple:
-        fix = max(smallest, -(-patch // multiple) * multiple)
-        fix = -(-fix // multiple) * multiple
+        fix = -(-max(smallest, patch) // multiple) * multiple
         parser.error(
             f"--clinical_patch_size is {patch}, expected a multiple of {multiple} of at least "
             f"{smallest} for the generators' padding and the discriminators at {scale}x: take {fix}"

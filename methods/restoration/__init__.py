@@ -1,1 +1,1 @@
-"""microCTsmallpatchtest and clinicalpatchtest: shrunk slices restored and scored."""
+"""microCTsmallpatchtest and wholevolumetest: shrunk slices restored and scored."""

@@ -58,7 +58,7 @@ def fused_network(
     return GpuNetwork(network, dtype)
 
 
-class FusedNetwork(nn.Module):
+class FusedNetwork:
     """One of the project's networks with instance norm or none, run by `run_fused`.
 
     Args:
@@ -67,11 +67,9 @@ class FusedNetwork(nn.Module):
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network = network
-        self.dtype = dtype
+        self.network, self.dtype = network, dtype
 
-    def forward(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """float32 (N, 1, H, W) to what the network makes of it, in float32."""
         layers = self.network.model
         if not isinstance(layers, nn.Sequential):

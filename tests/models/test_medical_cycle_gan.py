@@ -78,6 +78,8 @@ def test_every_weight_flag_scales_its_loss() -> None:
         "lambda_micro_ssim": "micro_ssim",
         "lambda_pair": "pair",
     }
+    # A new loss stands above: these are the two sums, the other identity, and one that needs pairs.
+    assert {*flags.values(), "D_A", "D_B", "G", "idt_B", "supervised"} == set(LOSSES)
     for flag, name in flags.items():
         values = []
         for weight in ("0.1", "0.3"):
