@@ -317,7 +317,30 @@ def start_without_checkerboard(generator: SRGenerator) -> None:
     The new network then enlarges as nearest neighbour does, and its output has no grid to unlearn
     (ICNR: Aitken et al., arXiv 1707.02937). In place.
     """
-    for layer in generator.upsampling:
-        if isinstance(layer, nn.Conv2d):
-            first = layer.weight.detach()[::PHASES]
-            layer.weight.data.copy_(first.repeat_interleave(PHASES, dim=0))
+    for layer in _shuffled(generator):
+        first = layer.weight.detach()[::PHASES]
+        layer.weight.data.copy_(first.repeat_interleave(PHASES, dim=0))
+
+
+@torch.no_grad()
+def even_out_shuffles(generator: SRGenerator) -> None:
+    """Let the four channels that a PixelShuffle puts side by side answer a flat input alike.
+
+    Where they do not, every flat region gets a grid of the input's pixels, which training removes
+    only where it looks. Instance norm behind the convolution takes such means away; without it, the
+    sum of each kernel over its taps, and the bias, become their mean over the four. In place; what
+    a kernel makes of anything but a constant stays. After a training step it is the nearest such
+    network.
+    """
+    for layer in _shuffled(generator):
+        taps = layer.weight.unflatten(0, (-1, PHASES))
+        means = taps.mean((-2, -1), keepdim=True)
+        layer.weight.copy_((taps - means + means.mean(1, keepdim=True)).flatten(0, 1))
+        if layer.bias is not None:
+            means = layer.bias.view(-1, PHASES).mean(1)
+            layer.bias.copy_(means.repeat_interleave(PHASES))
+
+
+def _shuffled(generator: SRGenerator) -> list[nn.Conv2d]:
+    """The convolutions in front of a PixelShuffle."""
+    return [layer for layer in generator.upsampling if isinstance(layer, nn.Conv2d)]
