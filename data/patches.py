@@ -79,6 +79,10 @@ class PatchSettings:
     max_size: int | None  # items an epoch at the most; None for no limit
     sampling: Sampling  # how often each volume is taken
     match_spacing: bool  # resample micro-CT to the clinical voxel size / scale
+    # smallest and largest edge that micro patches are read with, in patch edges, before they are
+    # resampled: clinical pixels of other sizes
+    zoom: tuple[float, float] = (1.0, 1.0)
+    mark_shrunk: bool = False  # items say whether "clinical" is an area average, as "shrunk"
 
 
 class PatchSource:
@@ -90,6 +94,8 @@ class PatchSource:
         patch_size, mask, rule: as in `PatchPositions`, which raises the same errors.
         pixels: edge of the square that is read and resampled to `patch_size`, to match another
             voxel size; None reads `patch_size` pixels as they are.
+        zoom: smallest and largest factor on that edge, drawn anew for each patch; no more than the
+            volume holds.
     """
 
     def __init__(
@@ -100,17 +106,24 @@ class PatchSource:
         mask: np.ndarray | None = None,
         rule: Rule = "inside",
         pixels: int | None = None,
+        zoom: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.volume = volume
         self.window = window
         self._patch_size = patch_size
-        self._pixels = patch_size if pixels is None else pixels
-        self.positions = PatchPositions(volume, self._pixels, mask, rule)
+        smallest, largest = (round(factor * (pixels or patch_size)) for factor in zoom)
+        self._smallest = max(1, smallest)
+        self._largest = max(self._smallest, min(largest, *volume.size[:2]))
+        self.positions = PatchPositions(volume, self._largest, mask, rule)
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """float32 (patch_size, patch_size) in [-1, 1], each admissible position equally likely."""
         section, row, column = self.positions.draw(generator)
-        read = self.volume.read_patch(section, row, column, self._pixels, self._pixels)
+        edge = self._largest
+        if self._smallest < self._largest:
+            edge = int(generator.integers(self._smallest, self._largest + 1))
+        inset = (self._largest - edge) // 2  # the middle stays, and with it what a mask admits
+        read = self.volume.read_patch(section, row + inset, column + inset, edge, edge)
         return self.window.to_unit(resize(read, self._patch_size, self._patch_size))
 
 
@@ -224,6 +237,12 @@ def noise_if_constant(patch: np.ndarray, generator: np.random.Generator) -> np.n
         return patch
     noise = generator.normal(0.0, CONSTANT_PATCH_NOISE, patch.shape)
     return (patch + noise.astype(np.float32)).clip(-1.0, 1.0)
+
+
+def make_pair(clinical: np.ndarray, micro: np.ndarray, shrunk: bool | None = None) -> Item:
+    """The item of a clinical and a micro patch; `shrunk` says what the clinical one is."""
+    item = {"clinical": to_tensor(clinical), "micro": to_tensor(micro)}
+    return item if shrunk is None else {**item, "shrunk": torch.tensor(shrunk)}
 
 
 def to_tensor(patch: np.ndarray) -> torch.Tensor:

@@ -11,8 +11,8 @@ from data.patches import (
     PatchSettings,
     PatchSource,
     low_resolution,
+    make_pair,
     noise_if_constant,
-    to_tensor,
 )
 from data.training_data import TrainingData
 from util.errors import UserError
@@ -49,7 +49,14 @@ class PublicDataset(PatchDataset):
                 f"give a size that is a multiple of {scale}"
             )
         sources = [
-            PatchSource(volume, data.windows.window_for(volume, "clinical"), size, mask, "centre")
+            PatchSource(
+                volume,
+                data.windows.window_for(volume, "clinical"),
+                size,
+                mask,
+                "centre",
+                zoom=settings.zoom,
+            )
             for volume, mask in data.clinical
         ]
         self._volumes = Choice(sources, settings.sampling)
@@ -59,7 +66,7 @@ class PublicDataset(PatchDataset):
         low = noise_if_constant(self._low_patch(index, generator), generator)
         generator = self.generator(epoch, index, _HIGH)
         high = noise_if_constant(self._high_patch(generator), generator)
-        return {"clinical": to_tensor(low), "micro": to_tensor(high)}
+        return make_pair(low, high, True if self.settings.mark_shrunk else None)
 
     def patch_counts(self) -> list[int]:
         """Patch positions in each volume."""
@@ -73,7 +80,7 @@ class PublicDataset(PatchDataset):
         patch = self.flipped(
             low_resolution(large, self.settings.scale, self.settings.degradation), generator
         )
-        if generator.random() < NOISE_PROBABILITY:
+        if not self.settings.mark_shrunk and generator.random() < NOISE_PROBABILITY:
             noise = generator.standard_normal(patch.shape, dtype=np.float32)
             patch = (patch + np.float32(NOISE_SIGMA) * noise).clip(-1.0, 1.0)
         return patch

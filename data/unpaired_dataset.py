@@ -11,9 +11,9 @@ from data.patches import (
     PatchSettings,
     PatchSource,
     low_resolution,
+    make_pair,
     noise_if_constant,
     pixels_of,
-    to_tensor,
 )
 from data.training_data import TrainingData
 from util.errors import UserError
@@ -59,6 +59,7 @@ class UnpairedDataset(PatchDataset):
                 windows.window_for(volume, "micro"),
                 edge,
                 pixels=None if spacing is None else pixels_of(volume, edge, spacing),
+                zoom=settings.zoom,
             )
             for volume in data.micro
         ]
@@ -66,23 +67,28 @@ class UnpairedDataset(PatchDataset):
 
     def make_item(self, epoch: int, index: int) -> Item:
         generator = self.generator(epoch, index, _CLINICAL)
-        clinical = noise_if_constant(self._clinical_patch(index, generator), generator)
+        patch, shrunk = self._clinical_patch(index, generator)
+        clinical = noise_if_constant(patch, generator)
         generator = self.generator(epoch, index, _MICRO)
         micro = noise_if_constant(self._micro_patch(index, generator), generator)
-        return {"clinical": to_tensor(clinical), "micro": to_tensor(micro)}
+        return make_pair(clinical, micro, shrunk if self.settings.mark_shrunk else None)
 
     def patch_counts(self) -> list[int]:
         """Patch positions in each volume: clinical ones first, then micro-CT."""
         sources = [*self._clinical.sources, *self._micro.sources]
         return [source.positions.count for source in sources]
 
-    def _clinical_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:
-        if generator.random() < self.settings.micro_mix:
+    def _clinical_patch(
+        self, index: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, bool]:
+        """The patch, and whether it is a shrunk micro patch."""
+        shrunk = generator.random() < self.settings.micro_mix
+        if shrunk:
             large = self._micro.draw(generator).draw(generator)
             patch = low_resolution(large, self.settings.scale, self.settings.degradation)
         else:
             patch = self._clinical.of_item(index, generator).draw(generator)
-        return self.flipped(patch, generator)
+        return self.flipped(patch, generator), shrunk
 
     def _micro_patch(self, index: int, generator: np.random.Generator) -> np.ndarray:
         if self.settings.serial:

@@ -23,6 +23,7 @@ from models.networks import (
     start_without_checkerboard,
 )
 from models.optimisation import WeightAverage, make_scheduler, resume_rate, step_scheduler
+from models.scanner_model import FixedScanner, RandomScanner, Scanner, ScannerRanges
 from util.processes import Processes
 
 NETWORKS = ("G_A", "G_B", "D_A", "D_B")
@@ -75,6 +76,20 @@ def make_optimizers(
         )
         for name in ("G", "D")
     }
+
+
+def make_scanner(options: Namespace) -> Scanner:
+    """The scanner that `options` describe."""
+    scale = 2**options.sampling_times
+    if options.scanner == "fixed":
+        return FixedScanner(scale, options.pair_blur, options.pair_noise)
+    ranges = ScannerRanges(
+        tuple(options.scanner_blur),  # lists, as JSON gives them back
+        tuple(options.scanner_sharpening),
+        tuple(options.scanner_noise),
+        options.scanner_calibration,
+    )
+    return RandomScanner(scale, ranges)
 
 
 class BaseModel:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base_model import BaseModel
+from models.base_model import BaseModel, make_scanner
 from models.graphed_step import GraphedStep
 from models.losses import (
     GANLoss,
@@ -28,8 +28,8 @@ from models.losses import (
     random_crop,
     ssim,
 )
+from models.networks import even_out_shuffles
 from models.optimisation import guarded_step
-from models.scanner_model import ScannerModel
 from util.processes import ALONE, Processes
 
 IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
@@ -90,7 +90,7 @@ class MedicalCycleGANModel(BaseModel):
         super().__init__(options, devices, processes)
         self.scale: int = 2**options.sampling_times
         self.gan_loss = GANLoss(options.gan_mode)
-        self.scanner = ScannerModel(self.scale, options.pair_blur, options.pair_noise)
+        self.scanner = make_scanner(options)
         self.losses: dict[str, Tensor] = {}
         self._images: dict[str, Tensor] = {}
         self.steps = 0
@@ -99,8 +99,14 @@ class MedicalCycleGANModel(BaseModel):
             self.graphed = GraphedStep(self)
 
     def set_input(self, batch: Mapping[str, Tensor]) -> None:
-        """Take a batch {"clinical": (N, 1, p, p), "micro": (N, 1, p * scale, p * scale)}."""
+        """Take a batch {"clinical": (N, 1, p, p), "micro": (N, 1, p * scale, p * scale)}.
+
+        "shrunk" (N,) may say which clinical patches are area averages, for the scanner to see.
+        """
         self.real_A = batch["clinical"].to(self.device, non_blocking=True)
+        if "shrunk" in batch:
+            shrunk = batch["shrunk"].to(self.device, non_blocking=True).view(-1, 1, 1, 1)
+            self.real_A = torch.where(shrunk, self.scanner.acquire(self.real_A), self.real_A)
         self.real_B = batch["micro"].to(self.device, non_blocking=True)
         if self.graphed is not None:
             self.real_A, self.real_B = self.graphed.place(self.real_A, self.real_B)
@@ -250,6 +256,8 @@ class MedicalCycleGANModel(BaseModel):
         self.losses["norm_G"], skipped = guarded_step(
             self.optimizers["G"], self.processes, self.options.clip_gradient
         )
+        if self.options.norm == "none":
+            even_out_shuffles(self.G_A)
         return skipped
 
     def remembered_fakes(self) -> dict[str, Tensor]:

@@ -1,13 +1,15 @@
 """How a clinical scanner would have seen a micro-CT patch: the input of pseudo-pairs.
 
 P, the area average, is all that a clinical CT does to tissue in the losses of the paper. A real one
-also blurs by its kernel and adds noise. Where both are known, pairs made with them teach G_A to
-undo them (docs/method.md, `--lambda_pair`).
+also blurs by its kernel and adds noise. Pairs made with such a scanner teach G_A to undo it
+(docs/method.md, `--lambda_pair`): one scanner of known blur and noise, or another one for each
+patch, so that what is learned holds on scanners that nobody measured.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +18,40 @@ from torch import Tensor
 from models.losses import pool
 
 FWHM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
+Range = tuple[float, float]
+
+EXACTLY_NONE = 0.1  # share of patches without any blur, and of those without any noise
+SHARPENED = 0.5  # share of kernels that lift fine detail
+SHARPENING_SIGMA = 0.64  # clinical pixels; what is coarser than that is not lifted
+WITH_RAMP = 0.5  # share of noise that has the ramp of filtered back-projection
+WITH_GRAIN = 0.7  # share of noise that is blurred
+GRAIN: Range = (0.0, 3.2)  # by this full width at half maximum, clinical pixels
 
 
-class ScannerModel:
-    """Area average, Gaussian blur, and noise as filtered back-projection leaves it.
+class Scanner:
+    """What the scanners share: the area average, and then what the machine does to it.
+
+    Args:
+        scale: 2^n.
+    """
+
+    def __init__(self, scale: int) -> None:
+        self.scale = scale
+
+    def __call__(self, micro: Tensor) -> Tensor:
+        """Map (N, 1, H, W) in [-1, 1] to (N, 1, H / scale, W / scale), a new noise each time."""
+        return self.acquire(pool(micro, self.scale))
+
+    def acquire(self, averaged: Tensor) -> Tensor:
+        """Blur and noise of an area average, (N, 1, h, w) in [-1, 1]; the shape stays.
+
+        All draws come from torch's generator of the device.
+        """
+        raise NotImplementedError
+
+
+class FixedScanner(Scanner):
+    """Gaussian blur, and noise as filtered back-projection leaves it (`--scanner fixed`).
 
     Args:
         scale: 2^n.
@@ -29,16 +61,12 @@ class ScannerModel:
     """
 
     def __init__(self, scale: int, blur: float = 0.0, noise: float = 0.0) -> None:
-        self.scale = scale
+        super().__init__(scale)
         self.sigma = blur * FWHM_TO_SIGMA
         self.noise = noise
 
-    def __call__(self, micro: Tensor) -> Tensor:
-        """Map (N, 1, H, W) in [-1, 1] to (N, 1, H / scale, W / scale), a new noise each time.
-
-        The noise comes from torch's generator of the device.
-        """
-        seen = pool(micro, self.scale)
+    def acquire(self, averaged: Tensor) -> Tensor:
+        seen = averaged
         if self.sigma > 0:
             seen = self._blurred(seen)
         if self.noise > 0:
@@ -60,15 +88,95 @@ class ScannerModel:
         The spectrum is that of filtered back-projection (Riederer et al., Phys. Med. Biol. 23
         (1978) 446-454) with the blur's MTF.
         """
-        height, width = like.shape[2:]
-        down = torch.fft.fftfreq(height, device=like.device)[:, None]
-        across = torch.fft.rfftfreq(width, device=like.device)
-        frequency = torch.sqrt(down**2 + across**2)
-        transfer = torch.exp(-2 * (math.pi * self.sigma * frequency) ** 2)
-        spectrum = torch.fft.rfft2(torch.randn_like(like)) * frequency.sqrt() * transfer
-        noise = torch.fft.irfft2(spectrum, s=(height, width))
-        # By its expectation, so that a patch may have more or less of it.
-        # Of a real image's spectrum only the lowest and the highest frequency across stand once.
-        twice = torch.where((across == 0) | (across == 0.5), 1.0, 2.0)
-        power = (frequency * transfer**2 * twice).sum() / (height * width)
-        return noise / power.sqrt()
+        frequency = frequencies(like)
+        return coloured_noise(like, frequency.sqrt() * gaussian_transfer(frequency, self.sigma))
+
+
+@dataclass(frozen=True)
+class ScannerRanges:
+    """What the scanners of `RandomScanner` are drawn from, evenly between lowest and highest."""
+
+    blur: Range = (0.0, 3.2)  # full width at half maximum of the point spread, clinical pixels
+    sharpening: Range = (0.0, 1.0)  # by how much the kernel lifts fine detail; 1 doubles it
+    noise: Range = (0.0, 0.1)  # standard deviation on the scale of [-1, 1]: 0.1 are 75 HU
+    calibration: float = 0.01  # largest error of the offset, and of the slope from air on
+
+
+class RandomScanner(Scanner):
+    """Another scanner for each patch (`--scanner random`).
+
+    Drawn apart from each other for each patch: the point spread, a Gaussian whose fine detail may
+    be lifted, as sharp kernels do until they overshoot; the level of the noise; the spectrum of the
+    noise, white or with the ramp of filtered back-projection, blurred or not; and errors of
+    calibration. One patch in ten has no blur and one in ten no noise at all.
+
+    Args:
+        scale: 2^n.
+        ranges: to draw from.
+    """
+
+    def __init__(self, scale: int, ranges: ScannerRanges) -> None:
+        super().__init__(scale)
+        self.ranges = ranges
+
+    def acquire(self, averaged: Tensor) -> Tensor:
+        ranges, count = self.ranges, averaged.shape[0]
+
+        def drawn(low: float, high: float) -> Tensor:
+            return low + (high - low) * torch.rand(count, 1, 1, 1, device=averaged.device)
+
+        def happens(share: float) -> Tensor:
+            return (torch.rand(count, 1, 1, 1, device=averaged.device) < share).float()
+
+        sigma = FWHM_TO_SIGMA * drawn(*ranges.blur) * happens(1 - EXACTLY_NONE)
+        lift = drawn(*ranges.sharpening) * happens(SHARPENED)
+        grain = FWHM_TO_SIGMA * drawn(*GRAIN) * happens(WITH_GRAIN)
+        ramp = happens(WITH_RAMP)
+        level = drawn(*ranges.noise) * happens(1 - EXACTLY_NONE)
+        offset, slope = (drawn(-ranges.calibration, ranges.calibration) for _ in range(2))
+
+        seen = self._through_kernel(averaged, sigma, lift)
+        frequency = frequencies(seen)
+        amplitude = frequency.sqrt() ** ramp * gaussian_transfer(frequency, grain)
+        seen = seen + level * coloured_noise(seen, amplitude)
+        return ((seen + 1) * (1 + slope) - 1 + offset).clamp(-1, 1)
+
+    def _through_kernel(self, images: Tensor, sigma: Tensor, lift: Tensor) -> Tensor:
+        widest = self.ranges.blur[1] * FWHM_TO_SIGMA + SHARPENING_SIGMA
+        reach = min(math.ceil(3 * widest), min(images.shape[2:]) - 1)
+        padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+        frequency = frequencies(padded)
+        transfer = gaussian_transfer(frequency, sigma)
+        transfer = transfer * (1 + lift * (1 - gaussian_transfer(frequency, SHARPENING_SIGMA)))
+        return filtered(padded, transfer)[..., reach:-reach, reach:-reach]
+
+
+def frequencies(images: Tensor) -> Tensor:
+    """Frequencies of the half spectrum of images (..., H, W), cycles a pixel: (H, W // 2 + 1)."""
+    height, width = images.shape[-2:]
+    down = torch.fft.fftfreq(height, device=images.device)[:, None]
+    across = torch.fft.rfftfreq(width, device=images.device)
+    return torch.sqrt(down**2 + across**2)
+
+
+def gaussian_transfer(frequency: Tensor, sigma: float | Tensor) -> Tensor:
+    """MTF of a Gaussian point spread of `sigma` pixels."""
+    return torch.exp(-2 * (math.pi * sigma * frequency) ** 2)
+
+
+def filtered(images: Tensor, transfer: Tensor) -> Tensor:
+    """Images (N, 1, H, W) times a transfer function (N, 1 or nothing, then as `frequencies`)."""
+    return torch.fft.irfft2(torch.fft.rfft2(images) * transfer, s=tuple(images.shape[-2:]))
+
+
+def coloured_noise(like: Tensor, amplitude: Tensor) -> Tensor:
+    """Noise of standard deviation 1 in the shape of `like`, of this spectrum (as `frequencies`).
+
+    Scaled by its expectation, so that a patch may have more or less of it.
+    """
+    height, width = like.shape[-2:]
+    across = torch.fft.rfftfreq(width, device=like.device)
+    # Of a real image's spectrum only the lowest and the highest frequency across stand once.
+    twice = torch.where((across == 0) | (across == 0.5), 1.0, 2.0)
+    power = (amplitude**2 * twice).sum((-2, -1), keepdim=True) / (height * width)
+    return filtered(torch.randn_like(like), amplitude) / power.sqrt()

@@ -95,6 +95,7 @@ BEST: dict[str, object] = {
     "beta1": 0.9,
     "precision": "bf16",
     "ema": 0.999,
+    "scanner": "random",
     "lambda_pair": 1.0,
     "lambda_G_A": 0.1,
     "lambda_G_B": 0.0,

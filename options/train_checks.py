@@ -18,6 +18,9 @@ START_OPTIONS = (
     "epoch_count",
 )
 
+# Ends of --scanner_... options that take two numbers.
+SCANNER_RANGES = ("blur", "sharpening", "noise", "pixel")
+
 # Option -> (option it depends on, value it needs there): without that it would have no effect.
 DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
     "n_layers_D": ("netD", "n_layers"),
@@ -26,6 +29,9 @@ DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
     "match_spacing": ("dataset_mode", "unpaired"),
     "micro_axes": ("dataset_mode", "unpaired"),
     "windows": ("normalization", "window"),
+    "pair_blur": ("scanner", "fixed"),
+    "pair_noise": ("scanner", "fixed"),
+    **{f"scanner_{name}": ("scanner", "random") for name in (*SCANNER_RANGES, "calibration")},
     "epoch": ("continue_train", True),
     "load_iter": ("continue_train", True),
 }
@@ -129,6 +135,20 @@ def check_losses(parser: argparse.ArgumentParser, options: argparse.Namespace) -
             f"--lambda_supervised {options.lambda_supervised:g} compares with the truth, got "
             f"--dataset_mode {options.dataset_mode}: take --dataset_mode paired, or leave it out"
         )
+
+
+def check_scanner(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse ranges that are none, and pixels without a size."""
+    for name in SCANNER_RANGES:
+        ends = getattr(options, f"scanner_{name}")
+        if len(ends) != 2 or ends[0] > ends[1]:
+            text = " ".join(f"{end:g}" for end in ends)
+            parser.error(
+                f"--scanner_{name} is {text}, expected the lowest and the highest value, such as "
+                f"--scanner_{name} {'0.8 1.8' if name == 'pixel' else '0 1'}"
+            )
+    if options.scanner_pixel[0] == 0:
+        parser.error("--scanner_pixel begins at 0, expected a size above it, such as 0.8")
 
 
 def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, scale: int) -> None:

@@ -151,14 +151,29 @@ LOSSES: Rows = (
      "edge in pixels of a random square of the micro patch for idt_A; else the whole patch"),
     ("identity_every", positive_int, 1,
      "steps between two with the identity losses, which then weigh so much more"),
-    ("pair_blur", non_negative_float, 0.0,
-     "the clinical kernel's point spread in --lambda_pair: full width at half maximum in "
-     "clinical pixels"),
-    ("pair_noise", non_negative_float, 0.0,
-     "the clinical noise there: standard deviation on the scale of [-1, 1] (25 HU in a window of "
-     "1500 HU are 0.033)"),
     ("ssim_data_range", non_negative_float, 2.0,
      "span of the values in the SSIM constants: 2 for [-1, 1], 1 as published"),
+)
+RANGE = Shown("LOWEST_AND_HIGHEST", non_negative_float, several=True)
+SCANNER: Rows = (
+    ("scanner", ("fixed", "random"), "fixed",
+     "what shrinks micro-CT for --lambda_pair: fixed, one scanner of --pair_blur and --pair_noise; "
+     "or random, another one for each patch, which also sees the shrunk patches of --micro_mix and "
+     "public_2D"),
+    ("pair_blur", non_negative_float, 0.0,
+     "point spread of the fixed scanner: full width at half maximum in clinical pixels"),
+    ("pair_noise", non_negative_float, 0.0,
+     "noise of the fixed scanner: standard deviation on the scale of [-1, 1] (25 HU in a window of "
+     "1500 HU are 0.033)"),
+    ("scanner_blur", RANGE, [0.0, 3.2], "point spread of random scanners, as --pair_blur"),
+    ("scanner_sharpening", RANGE, [0.0, 1.0],
+     "by how much half of the random kernels lift fine detail; 1 doubles it"),
+    ("scanner_noise", RANGE, [0.0, 0.1],
+     "noise of random scanners, as --pair_noise: 0.1 are 75 HU"),
+    ("scanner_pixel", RANGE, [0.8, 1.8],
+     "pixel size of random scanners: micro patches are read so many times as large, and resampled"),
+    ("scanner_calibration", non_negative_float, 0.01,
+     "largest error of the offset of random scanners on the scale of [-1, 1], and of their slope"),
 )
 DISPLAY: Rows = (
     ("print_freq", positive_int, 100, "steps between two loss reports"),
@@ -182,5 +197,6 @@ TRAIN_GROUPS = {
     "networks": NETWORKS,
     "schedule": SCHEDULE,
     "losses (docs/method.md has the formulas)": LOSSES,
+    "scanner that shrinks micro-CT": SCANNER,
     "display (nothing here can end training)": DISPLAY,
 }

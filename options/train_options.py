@@ -13,6 +13,7 @@ from options.train_checks import (
     check_identity,
     check_losses,
     check_patches,
+    check_scanner,
     check_validation,
     refuse_idle_options,
     refuse_restart,
@@ -105,6 +106,7 @@ class TrainOptions(BaseOptions):
         check_patches(parser, options, scale)
         check_identity(parser, options)
         check_losses(parser, options)
+        check_scanner(parser, options)
         check_validation(parser, options)
         if options.ngf % scale:
             parser.error(f"--ngf is {options.ngf}, expected a multiple of the scale {scale}")

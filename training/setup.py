@@ -242,6 +242,7 @@ def data_words(options: Namespace) -> dict[str, list[str]]:
 
 def patch_settings(options: Namespace) -> PatchSettings:
     """The options that say how patches are drawn."""
+    random_scanner = options.scanner == "random"
     return PatchSettings(
         clinical_patch_size=options.clinical_patch_size,
         micro_patch_size=options.micro_patch_size,
@@ -256,4 +257,6 @@ def patch_settings(options: Namespace) -> PatchSettings:
         max_size=options.max_dataset_size,
         sampling=options.sampling,
         match_spacing=options.match_spacing,
+        zoom=options.scanner_pixel if random_scanner else (1.0, 1.0),
+        mark_shrunk=random_scanner,
     )

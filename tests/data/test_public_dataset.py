@@ -93,6 +93,13 @@ def test_noise_falls_on_a_tenth_of_the_low_resolution_patches_only() -> None:
     assert torch.cat(noisy).std() == pytest.approx(0.05, rel=0.1)
 
 
+def test_a_random_scanner_brings_the_noise_itself() -> None:
+    plain, marked = make_dataset(flip=False), make_dataset(flip=False, mark_shrunk=True)
+    assert all(bool(item["shrunk"]) for item in marked)
+    same = [torch.equal(a["clinical"], b["clinical"]) for a, b in zip(plain, marked, strict=True)]
+    assert 0.6 < np.mean(same) < 1  # all but those with the published noise
+
+
 def test_noise_stays_in_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.public_dataset.NOISE_PROBABILITY", 1.0)
     array = np.full((1, 40, 50), 500, np.int16)

@@ -189,6 +189,20 @@ def test_micro_mix_feeds_shrunk_micro_patches_other_than_the_partner(degradation
         assert not np.allclose(low, partner_low)
 
 
+def test_items_say_which_clinical_patches_are_shrunk_ones() -> None:
+    dataset = make_dataset(micro_mix=0.5, mark_shrunk=True, flip=False)
+    plain = make_dataset(micro_mix=0.5, flip=False)
+    shrunk = []
+    clinical = [CLINICAL_WINDOW.to_unit(clinical_volume(seed).array) for seed in range(2)]
+    for marked, item in zip(dataset, plain, strict=True):
+        assert torch.equal(marked["clinical"], item["clinical"])
+        is_clinical = any(is_patch_of(item["clinical"][0].numpy(), unit) for unit in clinical)
+        assert bool(marked["shrunk"]) != is_clinical
+        shrunk.append(not is_clinical)
+        assert "shrunk" not in item
+    assert 0 < sum(shrunk) < len(shrunk)
+
+
 def test_micro_mix_is_a_probability() -> None:
     dark = make_volume(np.full((2, 20, 20), -1000, np.int16), "ct.nii.gz")
     bright = make_volume(np.full((1, 40, 40), 1000, np.uint16), "micro.tif")

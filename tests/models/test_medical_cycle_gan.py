@@ -16,6 +16,7 @@ from data.sampling import item_generator
 from models.base_model import residual_blocks
 from models.losses import enlarge_nearest
 from models.medical_cycle_gan import LOGGED, LOSSES, MODELS, MULTI_MODALITY, MedicalCycleGANModel
+from models.scanner_model import FixedScanner, RandomScanner
 from util.processes import Processes
 
 
@@ -185,9 +186,32 @@ def test_pseudo_pairs_are_micro_patches_and_their_area_average() -> None:
     with torch.no_grad():
         expected = 2 * (model.G_A(shrunk) - batch["micro"]).abs().mean()
     assert float(model.losses["pair"]) == pytest.approx(float(expected), rel=1e-5)
-    model.scanner.noise = 0.5
+    model.scanner = FixedScanner(2, noise=0.5)
     model.generator_loss()
     assert float(model.losses["pair"]) > 1.1 * float(expected)
+
+
+def test_a_random_scanner_sees_the_clinical_patches_that_are_shrunk_ones() -> None:
+    model = tiny_model("--scanner", "random", "--scanner_noise", "0.1", "0.1")
+    assert isinstance(model.scanner, RandomScanner)
+    batch = tiny_batch()
+    assert len(batch["clinical"]) == 2
+    model.set_input({**batch, "shrunk": torch.tensor([True, False])})
+    assert not torch.equal(model.real_A[0], batch["clinical"][0])
+    assert torch.equal(model.real_A[1], batch["clinical"][1])
+    model.set_input(batch)
+    assert torch.equal(model.real_A, batch["clinical"])
+
+
+def test_shuffles_stay_even_without_norm_only() -> None:
+    for norm, even in (("none", True), ("instance", False)):
+        model = tiny_model("--norm", norm, "--lr", "0.01")
+        model.set_input(tiny_batch())
+        model.optimize_parameters()
+        layer = model.G_A.upsampling[0]
+        assert isinstance(layer, nn.Conv2d)
+        sums = layer.weight.detach().sum((-1, -2)).unflatten(0, (-1, 4))
+        assert bool((sums.amax(1) - sums.amin(1) < 1e-6).all()) == even
 
 
 @pytest.mark.parametrize("mode", ["vanilla", "wgangp"])

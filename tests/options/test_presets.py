@@ -82,6 +82,12 @@ def test_every_preset_is_taken_as_it_stands(preset: str, words: str) -> None:
         assert getattr(options, name) == value, name
 
 
+def test_the_papers_presets_have_one_scanner_and_the_best_one_many() -> None:
+    scanners = {name: train_options("--preset", name).scanner for name in PRESETS}
+    assert scanners["paper"] == scanners["paper_exact"] == "fixed"
+    assert scanners["best"] == "random"
+
+
 def test_the_best_preset_trains_one_generator_and_its_judge_at_4x_too() -> None:
     """The published 4x weights belong to losses that it does not have."""
     for words in ((), ("--model", "medical_cycle_ganx4"), ("--dataset_mode", "public_2D")):

@@ -96,6 +96,12 @@ def test_debug_is_read_from_the_words() -> None:
         ("--load_iter 3", "without --continue_train: add it or leave --load_iter out"),
         ("--continue_train --overwrite", "give one of them"),
         ("--continue_train --suffix _b", "give the whole name by --name"),
+        ("--scanner_noise 0 0.1", "without --scanner random"),
+        ("--preset best --pair_blur 2", "without --scanner fixed"),
+        ("--scanner random --scanner_blur 2", "the lowest and the highest value"),
+        ("--scanner random --scanner_blur 3 2", "--scanner_blur is 3 2, expected the lowest"),
+        ("--scanner random --scanner_pixel 0 2", "expected a size above it"),
+        ("--scanner random --scanner_noise -1 2", "expected a number of at least 0"),
         ("--beta1 1.5", "expected a number from 0 to 1"),
         ("--lr -1", "expected a number of at least 0"),
         ("--lambda_A -0.5", "expected a number of at least 0"),
@@ -224,6 +230,13 @@ def test_continue_train_takes_the_stored_options(stored: Path, words: tuple[str,
     assert options.micro_spacing == (0.1, 0.1, 0.1)
     assert options.continue_train
     assert options.preset == "demo"
+
+
+def test_a_run_that_knew_no_random_scanner_goes_on_with_a_fixed_one(stored: Path) -> None:
+    path = next(stored.rglob("options.json"))
+    words = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in words.items() if "scanner" not in k}))
+    assert train_options("--continue_train").scanner == "fixed"
 
 
 def test_continue_train_takes_flags_before_stored_options(stored: Path) -> None:
