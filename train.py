@@ -72,6 +72,8 @@ def train(options: argparse.Namespace) -> int:
     run.monitor.finish()
     run.saver.record("finished")
     leave_processes(processes)
+    if run.validator is not None and (verdict := run.validator.verdict()):
+        print(verdict, file=sys.stderr)
     processes.say(f"trained: {run.folder / 'latest.pt'}; try it with: bash test.sh")
     return 0
 

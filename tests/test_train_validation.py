@@ -49,9 +49,11 @@ def test_scores_are_logged_and_the_best_epoch_is_kept(
     same = load_checkpoint(Path(f"checkpoints/a/epoch_{best + 1}.pt"))["networks"]
     for name, weights in kept["networks"].items():
         assert all(torch.equal(weight, same[name][key]) for key, weight in weights.items())
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "4 squares of held-back slices are scored every 1 epochs" in out
     assert "epoch 1: PSNR " in out
+    assert "(cubic spline: PSNR " in out
+    assert "on held-back data cubic spline interpolation is better" in err
     assert Path("checkpoints/a/curves.png").is_file()
     command("--continue_train", "--name", "a", "--epoch", "best", "--niter", "5")
     assert scores("a")[-1]["epoch"] == "5"

@@ -72,7 +72,9 @@ class Run:
         mine = None if self.validator is None else self.validator.score(self.model)
         scores: Mapping[str, float] = self.processes.from_first(mine)
         self.monitor.validated(position.epoch, position.step, scores)
-        self.processes.say(f"epoch {position.epoch}: {describe(scores)}")
+        if self.validator is not None:
+            opponent = describe(self.validator.cubic)
+            print(f"epoch {position.epoch}: {describe(scores)} (cubic spline: {opponent})")
         if not is_better(metric, scores[metric], position.best):
             return False
         position.best, position.best_epoch = scores[metric], position.epoch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from models.medical_cycle_gan import MedicalCycleGANModel
 from util.errors import UserError
 from util.images.metrics import psnr, ssim
 from util.images.resampling import area_average, resize
+from util.images.resampling import enlarge as interpolate
 
 SCORES = ("psnr", "ssim", "consistency")
 SLICES = 8  # of a domain, evenly spaced: enough to see a trend, a matter of seconds on a GPU
@@ -198,14 +199,44 @@ class Validator:
     Args:
         samples: at least one, and at least one of them with its truth.
         scale: k = 2^n.
+
+    Attributes:
+        scores: the last ones; None before the first.
+        cubic: the scores of cubic spline interpolation, which are to be beaten.
     """
 
     def __init__(self, samples: Sequence[Sample], scale: int) -> None:
         self.samples = samples
         self.scale = scale
+        self.scores: dict[str, float] | None = None
+        self.cubic = self._scored(lambda low: interpolate(low, scale, 3).clip(-1, 1))
 
     def score(self, model: MedicalCycleGANModel) -> dict[str, float]:
+        """Scores of G_A, or of its moving average where one is kept; see `_scored`."""
+        self.scores = self._scored(lambda low: enlarge(model, low))
+        return self.scores
+
+    def verdict(self) -> str | None:
+        """What to say in the end, where cubic spline interpolation scores higher."""
+        if self.scores is None:
+            return None
+        behind = [n for n in ("psnr", "ssim") if self.scores[n] < self.cubic[n]]
+        if not behind:
+            return None
+        shipped = f"weights/sr_x{self.scale}.safetensors"
+        start = f"start from {shipped} by --init_weights, " if self.scale in (4, 8) else ""
+        return (
+            f"warning: on held-back data cubic spline interpolation is better in "
+            f"{' and '.join(n.upper() for n in behind)} ({describe(self.cubic)}) than this model "
+            f"({describe(self.scores)}): train longer, {start}or take --preset best "
+            "(docs/training.md)"
+        )
+
+    def _scored(self, enlarged: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """PSNR and SSIM of restored images, and how far the SR image's average is from its input.
+
+        Args:
+            enlarged: (rows, columns) in [-1, 1] -> (rows * k, columns * k).
 
         Returns:
             psnr in dB from the squared error over all samples with a truth; ssim, their mean, on
@@ -218,7 +249,7 @@ class Validator:
         similar: list[float] = []
         inconsistent: dict[bool, list[float]] = {True: [], False: []}
         for sample in self.samples:
-            image = enlarge(model, sample.low)
+            image = enlarged(sample.low)
             error = np.abs(area_average(image, self.scale) - sample.low).mean() * sample.hu
             inconsistent[sample.high is None].append(float(error))
             if sample.high is not None:

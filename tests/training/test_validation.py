@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from training_helpers import tiny_model, tiny_options, write_case, write_micro
 
 from data.training_data import TrainingData, open_training_data
@@ -165,6 +166,24 @@ def test_scores_of_a_known_enlargement() -> None:
     found = Validator([*samples, clinical], 2).score(Repeating(0.1))  # type: ignore[arg-type]
     assert found["consistency"] == pytest.approx(75.0, rel=1e-4)
     assert describe(found).startswith("PSNR 26.02 dB, SSIM 0.")
+
+
+def test_a_model_is_held_against_cubic_interpolation() -> None:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-0.5, 0.5, (12, 12)).astype(np.float32)
+    high = low.repeat(2, axis=0).repeat(2, axis=1)
+    validator = Validator([Sample(low, high, 50.0)], 2)
+    cubic = ndimage.zoom(low, 2, order=3, mode="grid-mirror", grid_mode=True)
+    assert validator.cubic["psnr"] == pytest.approx(psnr(cubic, high, 2.0), abs=1e-4)
+    assert validator.verdict() is None  # nothing was scored yet
+    validator.score(Repeating(0.5))  # type: ignore[arg-type]
+    told = validator.verdict()
+    assert told is not None
+    assert "cubic spline interpolation is better in PSNR (PSNR " in told
+    assert "or take --preset best" in told
+    assert "--init_weights" not in told  # no weights of 2x come with the project
+    validator.score(Repeating(0.01))  # type: ignore[arg-type]
+    assert validator.verdict() is None
 
 
 def test_a_model_is_scored_without_moving_it_and_by_its_average() -> None:

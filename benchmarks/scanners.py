@@ -1,0 +1,119 @@
+"""How weights do on scanners that they were not made for: dB inside the lung, scanner by scanner.
+
+`python -m benchmarks.scanners --weights FILE ... --patients FOLDER ...` takes phantom patients as
+`python -m data.phantom` makes them; `--ct FILE` with its lung mask `--mask FILE` takes a CT as the
+truth of itself. The truth is shrunk by area average, blurred by a Gaussian (full width at half
+maximum in pixels of the shrunk slice) and given noise of a band-pass spectrum that no training
+draws; then it is enlarged again. PSNR in the window [-1000, 500] HU, of each slice, mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from benchmarks.machine import machine_line
+from data.formats.readers import read_volume
+from data.phantom.case import read_case
+from models.inference.super_resolver import SuperResolver
+from util.images.resampling import area_average, enlarge
+
+WINDOW = (-1000.0, 500.0)  # HU
+BLURS = (0.0, 1.2, 2.0, 2.8)  # full width at half maximum, clinical pixels
+NOISES = (0.0, 25.0, 60.0)  # standard deviation, HU
+NOISE_PEAK = 0.18  # cycles a pixel, where the noise is strongest
+FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+OPPONENTS = {"cubic spline": 3, "nearest": 0}
+
+
+def band_pass_noise(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Noise of standard deviation 1 whose amplitude goes with f * exp(-(f / peak)^2 / 2)."""
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
+    amplitude = frequency * np.exp(-((frequency / NOISE_PEAK) ** 2) / 2)
+    spectrum = np.fft.fft2(generator.standard_normal(shape)) * amplitude
+    noise: np.ndarray = np.fft.ifft2(spectrum).real
+    return noise / noise.std()
+
+
+def psnr(image: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> float:
+    """dB inside the lung, both clipped to the window."""
+    error = image.clip(*WINDOW)[inside] - truth.clip(*WINDOW)[inside]
+    return float(10 * np.log10((WINDOW[1] - WINDOW[0]) ** 2 / np.mean(np.square(error))))
+
+
+def truths(arguments: argparse.Namespace, scale: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Slices in HU and their lung (bool), sides multiples of the scale."""
+    for folder in arguments.patients:
+        case = read_case(folder)
+        for index in range(0, case.truth.shape[0], arguments.step):
+            lung = case.mask[index].repeat(case.scale, axis=0).repeat(case.scale, axis=1)
+            yield case.truth[index], lung
+    if arguments.ct:
+        volume, mask = read_volume(arguments.ct), read_volume(arguments.mask)
+        rows, columns = (length // scale * scale for length in volume.array.shape[1:])
+        first, stop = arguments.slices
+        for index in range(first, stop, arguments.step):
+            lung = mask.read_slice(index)[:rows, :columns] != 0
+            yield volume.read_slice(index)[:rows, :columns].astype(np.float32), lung
+
+
+def measure(
+    resolvers: Sequence[SuperResolver], arguments: argparse.Namespace
+) -> tuple[list[tuple[float, float]], np.ndarray]:
+    """The scanners, and dB (scanners, opponents and weights), mean over slices."""
+    scale = resolvers[0].scale
+    cells = list(itertools.product(arguments.blurs, arguments.noises))
+    rows = []
+    generator = np.random.default_rng(arguments.seed)
+    for truth, inside in truths(arguments, scale):
+        average = area_average(truth, scale)
+        of_slice = []
+        for blur, noise in cells:
+            seen = ndimage.gaussian_filter(average, blur * FWHM_TO_SIGMA, mode="reflect")
+            seen = (seen + noise * band_pass_noise(seen.shape, generator)).astype(np.float32)
+            images = [enlarge(seen, scale, order) for order in OPPONENTS.values()]
+            images += [resolver.upscale(seen) for resolver in resolvers]
+            of_slice.append([psnr(image, truth, inside) for image in images])
+        rows.append(of_slice)
+    return cells, np.mean(rows, axis=0)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", nargs="+", type=Path, required=True)
+    parser.add_argument("--patients", nargs="+", type=Path, default=[], help="phantom folders")
+    parser.add_argument("--ct", type=Path, help="a CT that is the truth of itself")
+    parser.add_argument("--mask", type=Path, help="its lung mask")
+    parser.add_argument("--slices", nargs=2, type=int, default=(40, 200), help="of the CT")
+    parser.add_argument("--step", type=int, default=4, help="slices from one to the next")
+    parser.add_argument("--blurs", nargs="+", type=float, default=BLURS)
+    parser.add_argument("--noises", nargs="+", type=float, default=NOISES)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if not arguments.patients and not (arguments.ct and arguments.mask):
+        parser.error("no truth: give --patients, or --ct and --mask")
+    resolvers = [
+        SuperResolver.from_checkpoint(path, precision=arguments.precision)
+        for path in arguments.weights
+    ]
+    cells, scores = measure(resolvers, arguments)
+    names = [*OPPONENTS, *(path.stem for path in arguments.weights)]
+    print(machine_line(resolvers[0].device, arguments.seed))
+    print("| point spread, noise | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
+    for (blur, noise), row in zip(cells, scores, strict=True):
+        print(f"| {blur:g} px, {noise:g} HU | " + " | ".join(f"{one:.2f}" for one in row) + " |")
+    gains = scores - scores[:, :1]
+    for word, line in (("mean", gains.mean(0)), ("worst", gains.min(0))):
+        print(f"| {word} against cubic | " + " | ".join(f"{one:+.2f}" for one in line) + " |")
+
+
+if __name__ == "__main__":
+    main()
