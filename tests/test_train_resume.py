@@ -20,8 +20,12 @@ from models.medical_cycle_gan import MedicalCycleGANModel
 from training.monitor.training_monitor import TrainingMonitor
 from util.errors import EXIT_INTERRUPTED, run_command_line
 
-# A pool that fills at once and a penalty at random points: all sources of chance are in use.
-RANDOM_PARTS = ("--pool_size", "2", "--gan_mode", "wgangp")
+# A pool that fills at once, a penalty at random points and a scanner for each patch: all sources of
+# chance are in use.
+RANDOM_PARTS = (
+    *("--pool_size", "2", "--gan_mode", "wgangp"),
+    *("--scanner", "random", "--lambda_pair", "1", "--micro_mix", "0.5"),
+)
 RESUME = ("--continue_train",)
 
 
