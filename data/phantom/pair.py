@@ -107,13 +107,16 @@ def write_pair(folder: Path, plan: PairPlan, processes: int = 1) -> Path:
     facts = {"plan": wanted, "centre_mm": list(centre), "labels": LABELS}
     # First, so that what a stop leaves behind is known for ours.
     write_json(folder / RECORD, {**facts, "complete": False})
-    clinical = scan(anatomy, "clinical", plan.size, plan.clinical, centre, processes)
+    title = f"phantom {plan.seed}"
+    clinical = scan(
+        anatomy, "clinical", plan.size, plan.clinical, centre, processes, f"{title}, clinical CT"
+    )
     write_volume(folder / FILES[0], clinical.array, clinical.affine, overwrite=True)
     corner = corner_of(plan.size, plan.clinical.spacing, centre)
     z, y, x = voxel_centres(corner, plan.clinical.spacing, plan.size)
     lung = anatomy.depth(z, y, x) < 0
     write_volume(folder / FILES[1], lung, clinical.affine, overwrite=True, dtype=np.uint8)
-    _write_fine(folder, anatomy, plan, corner, processes)
+    _write_fine(folder, anatomy, plan, corner, processes, f"{title}, micro-CT")
     write_json(folder / RECORD, {**facts, "complete": True})
     return folder
 
@@ -158,14 +161,19 @@ def field_centre(anatomy: Anatomy, plan: PairPlan) -> Point:
 
 
 def _write_fine(
-    folder: Path, anatomy: Anatomy, plan: PairPlan, corner: np.ndarray, processes: int
+    folder: Path,
+    anatomy: Anatomy,
+    plan: PairPlan,
+    corner: np.ndarray,
+    processes: int,
+    title: str,
 ) -> None:
     """Micro-CT and truth from one rendering, and the labels."""
     scanner, size = plan.micro_scanner, plan.micro_size
     margin = scanner.margin
     wide = (size[0] + 2 * margin[0], size[1] + 2 * margin[1], size[2] + 2 * margin[2])
     wide_corner = corner - np.multiply(margin, scanner.spacing)
-    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes)
+    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes, title)
     place = tuple(slice(m, m + n) for m, n in zip(margin[::-1], size[::-1], strict=True))
     affine = ras_affine(corner, scanner.spacing)
     write_volume(folder / "truth.nii", np.rint(values[place]), affine, overwrite=True)

@@ -15,6 +15,7 @@ from data.phantom.processes import run_jobs
 from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volumes.volume import Volume
 from util.errors import UserError
+from util.progress import progress
 
 BLOCK_SAMPLES = 64  # samples along a block's side: some 20 MB of working arrays
 BLOCK_SIDE = 8.0  # mm; the foam's table of cells grows with the cube of a block's side
@@ -32,6 +33,7 @@ def render_micro(
     centre: Point | None = None,
     disease: Disease = HEALTHY,
     processes: int = 1,
+    title: str | None = None,
 ) -> Volume:
     """Scan a specimen of patient `seed` in the micro-CT.
 
@@ -42,7 +44,7 @@ def render_micro(
         centre: middle of the field of view (x, y, z) in phantom coordinates, mm; by default a
             place wholly in lung around an airway.
         disease: of the patient.
-        processes: parts rendered at once, see `voxel_averages`.
+        processes, title: as for `voxel_averages`.
 
     Returns:
         A volume in memory, uint16 scanner units.
@@ -56,7 +58,7 @@ def render_micro(
     if centre is None:
         chosen = anatomy.micro_centre(np.multiply(size, scanner.spacing))
         centre = (float(chosen[0]), float(chosen[1]), float(chosen[2]))
-    return scan(anatomy, "micro", size, scanner, centre, processes)
+    return scan(anatomy, "micro", size, scanner, centre, processes, title)
 
 
 def render_clinical(
@@ -66,6 +68,7 @@ def render_clinical(
     centre: Point | None = None,
     disease: Disease = HEALTHY,
     processes: int = 1,
+    title: str | None = None,
 ) -> Volume:
     """Scan the chest of patient `seed` in the clinical CT.
 
@@ -75,7 +78,8 @@ def render_clinical(
     scanner = scanner or ClinicalScanner()
     refuse_size(size)
     anatomy = Anatomy(seed, disease)
-    return scan(anatomy, "clinical", size, scanner, centre or clinical_centre(anatomy), processes)
+    centre = centre or clinical_centre(anatomy)
+    return scan(anatomy, "clinical", size, scanner, centre, processes, title)
 
 
 def render_lung_mask(
@@ -115,7 +119,12 @@ def voxel_centres(corner: np.ndarray, spacing: Point, size: Size) -> tuple[np.nd
 
 
 def voxel_averages(
-    anatomy: Anatomy, corner: np.ndarray, spacing: Point, size: Size, processes: int = 1
+    anatomy: Anatomy,
+    corner: np.ndarray,
+    spacing: Point,
+    size: Size,
+    processes: int = 1,
+    title: str | None = None,
 ) -> np.ndarray:
     """Mean CT number of the anatomy over each voxel.
 
@@ -130,6 +139,7 @@ def voxel_averages(
         size: voxels along (x, y, z).
         processes: parts of the volume rendered at once, each in a process of its own. The values
             do not depend on it.
+        title: of a progress bar; None shows none.
 
     Returns:
         HU, float32 (z, y, x).
@@ -144,14 +154,15 @@ def voxel_averages(
     bands = grid.bands()
     if processes == 1 or len(bands) == 1:
         values = np.empty(size[::-1], np.float32)
-        for first, stop in bands:
+        for first, stop in progress(bands, title or "", "band", hidden=title is None):
             values[:, first:stop] = grid.render(anatomy, first, stop)
         return values
     with TemporaryDirectory() as folder:
         path = Path(folder) / "values.npy"
         shared = np.lib.format.open_memmap(path, "w+", np.float32, size[::-1])
         jobs = [Band(path, anatomy.seed, anatomy.disease, grid, *band).render for band in bands]
-        for _ in run_jobs(jobs, min(processes, len(bands))):
+        done = run_jobs(jobs, min(processes, len(bands)))
+        for _ in progress(done, title or "", "band", len(bands), hidden=title is None):
             pass
         return np.array(shared)
 
@@ -243,13 +254,14 @@ def scan(
     scanner: MicroScanner | ClinicalScanner,
     centre: Point,
     processes: int = 1,
+    title: str | None = None,
 ) -> Volume:
     """What a scanner stores of an anatomy; arguments as for `render_micro`."""
     margin = scanner.margin  # the blur at the border needs what lies outside it
     corner = corner_of(size, scanner.spacing, centre)
     wide = (size[0] + 2 * margin[0], size[1] + 2 * margin[1], size[2] + 2 * margin[2])
     wide_corner = corner - np.multiply(margin, scanner.spacing)
-    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes)
+    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes, title)
     x, y, z = (slice(m, m + n) for m, n in zip(margin, size, strict=True))
     seen = scanner.blur(values)[z, y, x]
     stored = scanner.acquire(seen, np.random.default_rng([anatomy.seed, len(kind)]))

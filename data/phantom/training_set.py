@@ -19,7 +19,6 @@ from nibabel.wrapstruct import WrapStructError
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.anatomy.patient import VERSION
 from data.phantom.pair import fitting_micro
-from data.phantom.processes import run_jobs
 from data.phantom.render import Size, render_clinical, render_lung_mask, render_micro
 from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volumes.volume import Volume
@@ -125,8 +124,8 @@ def write_phantom(
         folder: made where it is missing.
         plan: what to write.
         progress: told after each volume.
-        processes: volumes rendered at once, each in its own process (about 200 MB); by default
-            two where there are two cores and much to do. 1 renders in this process.
+        processes: parts of a volume rendered at once, each in its own process (about 200 MB); by
+            default two where there are two cores and much to do. 1 renders in this process.
 
     Raises:
         UserError: the folder holds another phantom or foreign files, or cannot be written.
@@ -142,7 +141,8 @@ def write_phantom(
     large = sum(int(np.prod(job.size)) for job in missing) > WORTH_A_PROCESS
     count = processes or (min(2, os.cpu_count() or 1) if large else 1)
     done = len(jobs) - len(missing)
-    for name in run_jobs([job.write for job in missing], min(count, len(missing))):
+    for job in missing:
+        name = job.write(count)
         done += 1
         if progress:
             progress(done, len(jobs), name)
@@ -223,16 +223,20 @@ class _Job:
             done &= told == self.label and (path.suffix == ".gz" or path.stat().st_size == whole)
         return done
 
-    def write(self) -> str:
+    def write(self, processes: int) -> str:
         """Render and write; the volume's file name."""
-        disease = DISEASES[self.disease]
+        disease, title = DISEASES[self.disease], f"phantom: {self.path.stem}"
         if isinstance(self.scanner, MicroScanner):
-            volume = render_micro(self.seed, self.size, self.scanner, disease=disease)
+            volume = render_micro(
+                self.seed, self.size, self.scanner, None, disease, processes, title
+            )
             _write_nifti(self.path, volume, self.label)
         else:
             mask = render_lung_mask(self.seed, self.size, self.scanner)
             _write_nifti(self.files[1], mask, self.label)
-            volume = render_clinical(self.seed, self.size, self.scanner, disease=disease)
+            volume = render_clinical(
+                self.seed, self.size, self.scanner, None, disease, processes, title
+            )
             _write_nifti(self.path, volume, self.label)
         return self.path.name
 

@@ -97,7 +97,9 @@ def test_a_complete_folder_is_not_touched(written: PhantomPaths) -> None:
     assert calls == []
 
 
-def test_an_interrupted_folder_is_completed(written: PhantomPaths, tmp_path: Path) -> None:
+def test_an_interrupted_folder_is_completed(
+    written: PhantomPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = copy_of(written, tmp_path)
     (folder / "complete.json").unlink()
     (folder / NAMES[1]).unlink()  # a mask is missing
@@ -111,6 +113,9 @@ def test_an_interrupted_folder_is_completed(written: PhantomPaths, tmp_path: Pat
         (5, 6, "phantom_clinical_seed1.nii"),
         (6, 6, "phantom_micro_seed11.nii"),
     ]
+    err = capsys.readouterr().err  # a bar moves inside each volume
+    assert "phantom: phantom_clinical_seed1: 100%" in err
+    assert "phantom: phantom_micro_seed11: 100%" in err
     after = state(folder)
     for name in NAMES:
         assert after[name][1] == (written.folder / name).read_bytes()
