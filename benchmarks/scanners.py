@@ -20,14 +20,15 @@ from scipy import ndimage
 from benchmarks.machine import machine_line
 from data.formats.readers import read_volume
 from data.phantom.case import read_case
+from data.phantom.scanners import FWHM_TO_SIGMA
 from models.inference.super_resolver import SuperResolver
+from util.images.metrics import psnr
 from util.images.resampling import area_average, enlarge
 
 WINDOW = (-1000.0, 500.0)  # HU
 BLURS = (0.0, 1.2, 2.0, 2.8)  # full width at half maximum, clinical pixels
 NOISES = (0.0, 25.0, 60.0)  # standard deviation, HU
 NOISE_PEAK = 0.18  # cycles a pixel, where the noise is strongest
-FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 OPPONENTS = {"cubic spline": 3, "nearest": 0}
 
 
@@ -38,12 +39,6 @@ def band_pass_noise(shape: tuple[int, ...], generator: np.random.Generator) -> n
     spectrum = np.fft.fft2(generator.standard_normal(shape)) * amplitude
     noise: np.ndarray = np.fft.ifft2(spectrum).real
     return noise / noise.std()
-
-
-def psnr(image: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> float:
-    """dB inside the lung, both clipped to the window."""
-    error = image.clip(*WINDOW)[inside] - truth.clip(*WINDOW)[inside]
-    return float(10 * np.log10((WINDOW[1] - WINDOW[0]) ** 2 / np.mean(np.square(error))))
 
 
 def truths(arguments: argparse.Namespace, scale: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -78,7 +73,9 @@ def measure(
             seen = (seen + noise * band_pass_noise(seen.shape, generator)).astype(np.float32)
             images = [enlarge(seen, scale, order) for order in OPPONENTS.values()]
             images += [resolver.upscale(seen) for resolver in resolvers]
-            of_slice.append([psnr(image, truth, inside) for image in images])
+            clipped = truth.clip(*WINDOW)
+            width = WINDOW[1] - WINDOW[0]
+            of_slice.append([psnr(image.clip(*WINDOW), clipped, width, inside) for image in images])
         rows.append(of_slice)
     return cells, np.mean(rows, axis=0)
 

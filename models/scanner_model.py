@@ -94,12 +94,12 @@ class FixedScanner(Scanner):
 
 @dataclass(frozen=True)
 class ScannerRanges:
-    """What the scanners of `RandomScanner` are drawn from, evenly between lowest and highest."""
+    """What scanners are drawn from, evenly; `options/train_groups.py` has the defaults."""
 
-    blur: Range = (0.0, 3.2)  # full width at half maximum of the point spread, clinical pixels
-    sharpening: Range = (0.0, 1.0)  # by how much the kernel lifts fine detail; 1 doubles it
-    noise: Range = (0.0, 0.1)  # standard deviation on the scale of [-1, 1]: 0.1 are 75 HU
-    calibration: float = 0.01  # largest error of the offset, and of the slope from air on
+    blur: Range  # full width at half maximum of the point spread, clinical pixels
+    sharpening: Range  # by how much the kernel lifts fine detail; 1 doubles it
+    noise: Range  # standard deviation on the scale of [-1, 1]: 0.1 are 75 HU
+    calibration: float  # largest error of the offset, and of the slope from air on
 
 
 class RandomScanner(Scanner):

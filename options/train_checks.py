@@ -18,7 +18,7 @@ START_OPTIONS = (
     "epoch_count",
 )
 
-# Ends of --scanner_... options that take two numbers.
+# --scanner_... options that take two numbers.
 SCANNER_RANGES = ("blur", "sharpening", "noise", "pixel")
 
 # Option -> (option it depends on, value it needs there): without that it would have no effect.

@@ -223,12 +223,13 @@ class Validator:
         behind = [n for n in ("psnr", "ssim") if self.scores[n] < self.cubic[n]]
         if not behind:
             return None
-        shipped = f"weights/sr_x{self.scale}.safetensors"
-        start = f"start from {shipped} by --init_weights, " if self.scale in (4, 8) else ""
+        # They are of that preset's network, so that no other can start from them.
+        shipped = f" --init_weights weights/sr_x{self.scale}.safetensors"
+        start = shipped if self.scale in (4, 8) else ""
         return (
             f"warning: on held-back data cubic spline interpolation is better in "
             f"{' and '.join(n.upper() for n in behind)} ({describe(self.cubic)}) than this model "
-            f"({describe(self.scores)}): train longer, {start}or take --preset best "
+            f"({describe(self.scores)}): train longer, or take --preset best{start} "
             "(docs/training.md)"
         )
 

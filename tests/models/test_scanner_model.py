@@ -12,6 +12,7 @@ import torch
 from models.losses import pool
 from models.scanner_model import FixedScanner, RandomScanner, ScannerRanges
 
+RANGES = ScannerRanges(blur=(0, 3.2), sharpening=(0, 1), noise=(0, 0.1), calibration=0.01)
 NONE = ScannerRanges(blur=(0, 0), sharpening=(0, 0), noise=(0, 0), calibration=0)
 
 
@@ -117,7 +118,7 @@ def test_errors_of_calibration_stay_within_their_bound() -> None:
 
 
 def test_random_scanners_repeat_by_seed_and_stay_in_range() -> None:
-    scanner = RandomScanner(8, ScannerRanges())
+    scanner = RandomScanner(8, RANGES)
     micro = torch.rand(3, 1, 64, 64) * 2 - 1
     torch.manual_seed(3)
     first, second = scanner(micro), scanner(micro)

@@ -182,6 +182,11 @@ def test_a_model_is_held_against_cubic_interpolation() -> None:
     assert "cubic spline interpolation is better in PSNR (PSNR " in told
     assert "or take --preset best" in told
     assert "--init_weights" not in told  # no weights of 2x come with the project
+    validator.scale = 4
+    assert "--preset best --init_weights weights/sr_x4.safetensors (docs" in str(
+        validator.verdict()
+    )
+    validator.scale = 2
     validator.score(Repeating(0.01))  # type: ignore[arg-type]
     assert validator.verdict() is None
 
