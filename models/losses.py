@@ -17,6 +17,7 @@ SSIM_SIGMA = 1.5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 CONSTANT_RANGE = 0.01  # of [-1, 1]: bf16 rounds it to one or two values
 CONSTANT_NOISE = 0.01
+MOST_NOISE = 0.04  # of another look: 30 HU in a window of 1500 HU
 GRADIENT_PENALTY_WEIGHT = 10.0  # Gulrajani et al. 2017, WGAN-GP
 
 
@@ -77,6 +78,16 @@ def noise_where_constant(images: Tensor) -> Tensor:
     low, high = (edge((1, 2, 3), keepdim=True) for edge in (images.amin, images.amax))
     noise = CONSTANT_NOISE * torch.randn_like(images)
     return torch.where(high - low < CONSTANT_RANGE, images + noise, images)
+
+
+def another_look(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] mirrored left to right, each with some more white noise.
+
+    Tissue has no preferred side, and another scan of it has another noise: what is made of either
+    look should be the same image (util/images/trust.py measures how far it is).
+    """
+    level = MOST_NOISE * torch.rand(images.shape[0], 1, 1, 1, device=images.device)
+    return (images.flip(-1) + level * torch.randn_like(images)).clamp(-1, 1)
 
 
 def finite(images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from models.base_model import BaseModel, make_scanner
 from models.graphed_step import GraphedStep
 from models.losses import (
     GANLoss,
+    another_look,
     enlarge_identity,
     enlarge_nearest,
     finite,
@@ -36,7 +37,7 @@ IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
 
 # Names of the numbers that a step leaves.
 MULTI_MODALITY = ("downsample", "upsample", "clinical_ssim", "micro_ssim")
-BEYOND = ("pair", "supervised")  # not of the paper, see docs/method.md
+BEYOND = ("pair", "stability", "supervised")  # not of the paper, see docs/method.md
 CYCLE_GAN = ("D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B")
 LOSSES = (*CYCLE_GAN, *MULTI_MODALITY, *BEYOND, "G")
 CRITIC = (
@@ -61,6 +62,7 @@ LOOKED_AT_BY = {
         "lambda_A",
         "lambda_downsample_loss",
         "lambda_clinical_ssim",
+        "lambda_stability",
         "lambda_supervised",
     ),
     "rec_A": ("lambda_A",),
@@ -191,10 +193,17 @@ class MedicalCycleGANModel(BaseModel):
                 o.lambda_micro_ssim,
                 lambda: 1 - ssim(self.enlarged_A, self.real_B, o.ssim_data_range),
             ),
-            # Beyond the paper: pseudo-pairs of a scanner model, and registered pairs.
+            # Beyond the paper: pseudo-pairs of a scanner model, the same image of another look at
+            # the same tissue, and registered pairs.
             "pair": (
                 o.lambda_pair,
                 lambda: F.l1_loss(self.run(self.G_A, self.scanner(self.real_B)), self.real_B),
+            ),
+            "stability": (
+                o.lambda_stability,
+                lambda: F.l1_loss(
+                    self.run(self.G_A, another_look(self.real_A)).flip(-1), self.fake_B
+                ),
             ),
             "supervised": (o.lambda_supervised, lambda: F.l1_loss(self.fake_B, self.real_B)),
         }

@@ -145,6 +145,8 @@ LOSSES: Rows = (
      "1 - SSIM of the repeated clinical image and its source"),
     ("lambda_pair", non_negative_float, 0.0,
      "L1 of a micro patch and G_A of its area average (not of the paper)"),
+    ("lambda_stability", non_negative_float, 0.0,
+     "L1 of G_A's images of a clinical patch and of its mirrored, noised copy (not of the paper)"),
     ("lambda_supervised", non_negative_float, 0.0,
      "L1 of G_A's image and the truth (needs --dataset_mode paired)"),
     ("identity_crop", positive_int, None,

@@ -78,6 +78,7 @@ def test_every_weight_flag_scales_its_loss() -> None:
         "lambda_clinical_ssim": "clinical_ssim",
         "lambda_micro_ssim": "micro_ssim",
         "lambda_pair": "pair",
+        "lambda_stability": "stability",
     }
     # A new loss stands above: these are the two sums, the other identity, and one that needs pairs.
     assert {*flags.values(), "D_A", "D_B", "G", "idt_B", "supervised"} == set(LOSSES)
@@ -119,6 +120,7 @@ NONE = [f"--lambda_{name}=0" for name in (
     [
         (("--lambda_pair", "1"), set(), {"G_A"}),
         (("--lambda_downsample_loss", "1"), {"fake_B"}, {"G_A"}),
+        (("--lambda_stability", "1"), {"fake_B"}, {"G_A"}),
         (("--lambda_G_A", "1"), {"fake_B"}, {"G_A", "D_A"}),
         (("--lambda_micro_ssim", "1"), {"fake_A"}, {"G_B"}),
         (("--lambda_B", "1"), {"fake_A", "rec_B"}, {"G_A", "G_B"}),
