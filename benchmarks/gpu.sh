@@ -152,11 +152,11 @@ for stage in "$@"; do
             --slices "${SLICES:-64}" --edge "${EDGE:-512}" || true
         ;;
     weights)
-        wait ${data:-}
+        wait
         weights
         ;;
     train)
-        wait ${data:-}
+        wait
         train
         ;;
     *)
