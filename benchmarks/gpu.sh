@@ -4,8 +4,8 @@
 #   bash benchmarks/gpu.sh OUT data right fast volume weights train
 #
 # data: phantom patients 101 to 105 and 201 to 205, made beside what follows. right: the tests that
-# need a GPU. fast: benchmarks/gpu.py. volume: a volume end to end. weights: sr_x8, and sr_x4 beside
-# it, trained on from weights/ for SECONDS_WEIGHTS, with CLINICAL, a real CT, among the clinical ones.
+# need a GPU. fast: benchmarks/gpu.py. volume: a volume end to end. weights: sr_x8, then sr_x4,
+# trained on from weights/ for SECONDS_WEIGHTS in all, with CLINICAL, a real CT, as clinical data.
 # train: sr_cyclegan_x8 for SECONDS_TRAIN, as many steps as `fast` found to fit.
 #
 # DEVICE=cpu tries everything at small sizes. PYTHON, PYTEST_ADDOPTS, SLICES, EDGE and SECONDS_...
@@ -69,56 +69,42 @@ PROGRAM
     cp "$out/checkpoints/sr_cyclegan_x8/loss_log.csv" "$out/loss_log.csv"
 }
 
-further() { # NAME EPOCH_STEPS EPOCHS_OF_DECAY: trains the weights NAME on
-    local words
+further() { # NAME STEPS EPOCHS: trains weights/NAME on, so many steps an epoch
+    local clinical=${CLINICAL:?a real CT is needed} words
     if [ "$1" = sr_x4 ]; then
-        words=(--dataset_mode public_2D --micro_patch_size 96 --all_clinical_paths "$CLINICAL")
+        words=(--dataset_mode public_2D --micro_patch_size 96 --all_clinical_paths "$clinical")
     else
         words=(--clinical_patch_size 24 --windows micro=2500:12250
-            --all_clinical_paths "$CLINICAL" "$CLINICAL" "$phantom"/10?/clinical.nii
+            --all_clinical_paths "$clinical" "$phantom"/10?/clinical.nii
             --all_micro_paths "$phantom"/20?/micro.nii)
     fi
-    [ "${DEVICE:-cuda}" = cpu ] && words+=(--engine eager)
     "$python" train.py --preset best --gpu_ids "$ids" --name "$1" --checkpoints_dir "$out/further" \
-        --overwrite --init_weights "weights/${1%_calm}.safetensors" --lambda_G_A 0 \
-        --lambda_stability "$(stability_of "$1")" --batch_size "${BATCH:-32}" --lr "${RATE:-4e-4}" \
-        --ema 0.999 --niter 1 --niter_decay "$3" --batch_num 1000000 --num_threads 5 --no_html \
-        --max_dataset_size $(($2 * ${BATCH:-32})) --print_freq 50 "${words[@]}" 2>&1 |
-        tr '\r' '\n' | grep -v "step/s" >"$out/$1.txt"
-}
-
-stability_of() {
-    case $1 in
-    *_calm) echo "${CALM:-1}" ;;
-    *) echo "${STABILITY:-0.3}" ;;
-    esac
+        --overwrite --init_weights "weights/$1.safetensors" --lambda_G_A 0 \
+        --lambda_stability "${STABILITY:-0.3}" --batch_size "$batch" --lr 4e-4 --ema 0.999 \
+        --niter 1 --niter_decay $(($3 - 1)) --batch_num 1000000 --max_dataset_size $(($2 * batch)) \
+        --no_html --print_freq 50 "${words[@]}" 2>&1 | tr '\r' '\n' | grep -v "step/s" >"$out/$1.txt"
 }
 
 weights() {
-    local names=(${NAMES:-sr_x8 sr_x8_calm sr_x4}) name steps try=${TRIAL_STEPS:-400} started
-    local took=()
-    for steps in 10 10 "$try"; do # kernels are compiled; then the start alone, and steps with it
-        started=$(date +%s%N)
-        for name in "${names[@]}"; do further "$name" "$steps" 1 & done
-        wait
-        took+=($(((($(date +%s%N) - started)) / 1000000)))
-    done
-    echo "start ${took[1]} ms, $((2 * try)) steps beside each other ${took[2]} ms"
-    local seconds=${SECONDS_WEIGHTS:-300}
-    [ -n "${DEADLINE:-}" ] && seconds=$((DEADLINE - $(date +%s) - 25))
-    steps=$(((seconds * 950 - took[1]) * 2 * (try - 10) / (took[2] - took[1] + 1) / 5))
-    [ "$steps" -gt 0 ] || steps=1
-    echo "$seconds s: five epochs of $steps steps of ${BATCH:-32} patches"
-    for name in "${names[@]}"; do further "$name" "$steps" 4 & done
-    wait
-    for name in "${names[@]}"; do
-        tail -3 "$out/$name.txt"
+    local batch=${BATCH:-32} few=10 many=${TRIAL_STEPS:-400} name steps started took room spent
+    local seconds=$((${SECONDS_WEIGHTS:-300} / 2))
+    for name in sr_x8 sr_x4; do
+        took=()
+        for steps in "$few" "$few" "$many"; do # kernels are compiled; the start alone; with steps
+            started=$(date +%s%N)
+            further "$name" "$steps" 2
+            took+=($((($(date +%s%N) - started) / 1000000)))
+        done
+        room=$((seconds * 950 - took[1])) spent=$((took[2] - took[1]))
+        # A trial too short to tell, or no time: a few steps, so that all is tried at least.
+        steps=$((room > 0 && spent > 0 ? 2 * (many - few) * room / spent / 5 + 1 : few))
+        echo "$name: ${took[1]} ms to start, $((2 * many)) steps ${took[2]} ms; 5 epochs of $steps"
+        further "$name" "$steps" 5
         "$python" scripts/export_weights.py --checkpoint "$out/further/$name/latest.pt" \
             --out "$out/$name.safetensors" --licence "weights: BSD-3-Clause" \
-            --training "benchmarks/gpu.sh weights, $((5 * steps)) steps of ${BATCH:-32} patches" || true
-        cp "$out/further/$name/loss_log.csv" "$out/$name.csv" || true
+            --training "benchmarks/gpu.sh weights, $((5 * steps)) steps of $batch patches"
+        cp "$out/further/$name/loss_log.csv" "$out/$name.csv"
     done
-    mv "$out/further" /tmp/further || true
 }
 
 for stage in "$@"; do

@@ -81,10 +81,18 @@ def noise_where_constant(images: Tensor) -> Tensor:
 
 
 def another_look(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) in [-1, 1] mirrored left to right, each with some more white noise.
+    """The same tissue seen once more: mirrored left to right, with white noise added.
 
     Tissue has no preferred side, and another scan of it has another noise: what is made of either
-    look should be the same image (util/images/trust.py measures how far it is).
+    look should be the same image, mirrored. Not of the paper; util/images/trust.py measures how far
+    it is (flip, noise gain).
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+
+    Returns:
+        The same shape and range; the noise of each image has a standard deviation of its own, drawn
+        evenly up to `MOST_NOISE`.
     """
     level = MOST_NOISE * torch.rand(images.shape[0], 1, 1, 1, device=images.device)
     return (images.flip(-1) + level * torch.randn_like(images)).clamp(-1, 1)

@@ -10,7 +10,9 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from models.losses import (
+    MOST_NOISE,
     GANLoss,
+    another_look,
     enlarge_identity,
     enlarge_nearest,
     finite,
@@ -147,3 +149,13 @@ def test_only_constant_images_get_noise() -> None:
 def test_finite_stays_within_the_range_of_images() -> None:
     images = torch.tensor([float("nan"), float("inf"), float("-inf"), 0.5])
     assert finite(images).tolist() == [0.0, 1.0, -1.0, 0.5]
+
+
+def test_another_look_is_mirrored_and_noised() -> None:
+    torch.manual_seed(0)
+    images = torch.linspace(-0.5, 0.5, 64).expand(200, 1, 64, 64)
+    added = another_look(images) - images.flip(-1)
+    levels = added.std((1, 2, 3))
+    assert float(levels.max()) == pytest.approx(MOST_NOISE, rel=0.1)
+    assert float(levels.mean()) == pytest.approx(MOST_NOISE / 2, rel=0.1)
+    assert another_look(torch.ones(9, 1, 8, 8)).max() <= 1

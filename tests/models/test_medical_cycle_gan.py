@@ -115,6 +115,19 @@ NONE = [f"--lambda_{name}=0" for name in (
 )]  # fmt: skip
 
 
+def test_stability_is_nothing_where_a_mirrored_look_gives_the_mirrored_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model(*NONE, "--lambda_stability", "1")
+    model.set_input(tiny_batch())
+    monkeypatch.setattr("models.medical_cycle_gan.another_look", lambda images: images.flip(-1))
+    monkeypatch.setattr(model, "run", lambda network, images: images)
+    assert float(model.generator_loss()) == 0
+    monkeypatch.setattr(model, "run", lambda network, images: images.roll(1, -1))
+    model.set_input(tiny_batch())
+    assert float(model.generator_loss()) > 0.01
+
+
 @pytest.mark.parametrize(
     ("words", "images", "moving"),
     [
