@@ -30,7 +30,8 @@ from models.fused.network import fused_network
 from models.fused.output_layer import EDGE, OutputConvolution
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
-from models.medical_cycle_gan import LOSSES, MODELS, MedicalCycleGANModel
+from models.loss_names import LOSSES
+from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import SRGenerator
 from options import TrainOptions
 from training.dry_run import measure_step

@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.machine import interleaved, machine_line, seconds
-from models.medical_cycle_gan import LOSSES, MODELS, MedicalCycleGANModel
+from models.loss_names import LOSSES
+from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from options import TrainOptions
 from util.devices import choose_devices
 from util.run_record import peak_memory

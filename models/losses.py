@@ -98,6 +98,22 @@ def another_look(images: Tensor) -> Tensor:
     return (images.flip(-1) + level * torch.randn_like(images)).clamp(-1, 1)
 
 
+def lattice_power(differences: Tensor, scale: int) -> Tensor:
+    """The grid of the input's pixels that images leave: its mean power.
+
+    What is wrong at the same place within every input pixel is a grid; its mean over them is taken
+    for each image. Not of the paper; util/images/trust.py measures what is left of it (lattice).
+
+    Args:
+        differences: (N, C, H, W), enlarged images without their truth.
+        scale: pixels of an enlarged image along an input pixel.
+    """
+    count, channels, height, width = differences.shape
+    cells = differences.view(count, channels, height // scale, scale, width // scale, scale)
+    pattern = cells.mean((2, 4))
+    return (pattern - pattern.mean((-2, -1), keepdim=True)).square().mean()
+
+
 def finite(images: Tensor) -> Tensor:
     """Images with 0 for NaN, and the ends of [-1, 1] for what is infinite."""
     return torch.nan_to_num(images, nan=0.0, posinf=1.0, neginf=-1.0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.base_model import BaseModel, make_scanner
 from models.graphed_step import GraphedStep
+from models.loss_names import CRITIC, OWN
 from models.losses import (
     GANLoss,
     another_look,
@@ -24,6 +25,7 @@ from models.losses import (
     enlarge_nearest,
     finite,
     gradient_penalty,
+    lattice_power,
     noise_where_constant,
     pool,
     random_crop,
@@ -35,26 +37,6 @@ from util.processes import ALONE, Processes
 
 IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
 
-# Names of the numbers that a step leaves.
-MULTI_MODALITY = ("downsample", "upsample", "clinical_ssim", "micro_ssim")
-BEYOND = ("pair", "stability", "supervised")  # not of the paper, see docs/method.md
-CYCLE_GAN = ("D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B")
-LOSSES = (*CYCLE_GAN, *MULTI_MODALITY, *BEYOND, "G")
-CRITIC = (
-    "D_A",
-    "D_B",
-    "D_A_right",  # share of D_A's scores on the right side, over real and generated images
-    "D_B_right",
-)
-# Equal in all processes that train together anyway, or no means.
-OWN = (
-    "norm_G",  # of the gradients, before clipping
-    "norm_D",
-    "learning_rate",
-    "skipped",  # 1 where a step was left out, see models.optimisation.guarded_step
-)
-LOGGED = ("D_A_right", "D_B_right", *OWN, *LOSSES)
-
 # Generated image -> the weights of the losses that look at it.
 LOOKED_AT_BY = {
     "fake_B": (
@@ -62,7 +44,7 @@ LOOKED_AT_BY = {
         "lambda_A",
         "lambda_downsample_loss",
         "lambda_clinical_ssim",
-        "lambda_stability",
+        "lambda_lattice",
         "lambda_supervised",
     ),
     "rec_A": ("lambda_A",),
@@ -151,6 +133,16 @@ class MedicalCycleGANModel(BaseModel):
         """N(fake_A), as large as real_B."""
         return self._once("enlarged_A", lambda: enlarge_nearest(self.fake_A, self.scale))
 
+    @property
+    def scanned_B(self) -> Tensor:
+        """real_B as a scanner would have seen it, as large as real_A."""
+        return self._once("scanned_B", lambda: self.scanner(self.real_B))
+
+    @property
+    def restored_B(self) -> Tensor:
+        """G_A(scanned_B)."""
+        return self._once("restored_B", lambda: self.run(self.G_A, self.scanned_B))
+
     def _once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """An image of this batch, computed when it is first looked at."""
         if name not in self._images:
@@ -180,10 +172,7 @@ class MedicalCycleGANModel(BaseModel):
                 lambda: self.identity_of_G_B() * o.lambda_A * IDT_B_SHARE,
             ),
             # The four-part multi-modality loss: the image stays the same image across domains.
-            "downsample": (
-                o.lambda_downsample_loss,
-                lambda: F.l1_loss(self.pooled_B, self.real_A),
-            ),
+            "downsample": (o.lambda_downsample_loss, lambda: F.l1_loss(self.pooled_B, self.real_A)),
             "upsample": (o.lambda_upsample_loss, lambda: F.l1_loss(self.enlarged_A, self.real_B)),
             "clinical_ssim": (
                 o.lambda_clinical_ssim,
@@ -194,23 +183,26 @@ class MedicalCycleGANModel(BaseModel):
                 lambda: 1 - ssim(self.enlarged_A, self.real_B, o.ssim_data_range),
             ),
             # Beyond the paper: pseudo-pairs of a scanner model, the same image of another look at
-            # the same tissue, and registered pairs.
-            "pair": (
-                o.lambda_pair,
-                lambda: F.l1_loss(self.run(self.G_A, self.scanner(self.real_B)), self.real_B),
-            ),
-            "stability": (
-                o.lambda_stability,
-                lambda: F.l1_loss(
-                    self.run(self.G_A, another_look(self.real_A)).flip(-1), self.fake_B
-                ),
-            ),
+            # their tissue, and registered pairs.
+            "pair": (o.lambda_pair, lambda: F.mse_loss(self.restored_B, self.real_B)),
+            "stability": (o.lambda_stability, self.instability_of_G_A),
+            "lattice": (o.lambda_lattice, self.lattice_of_G_A),
             "supervised": (o.lambda_supervised, lambda: F.l1_loss(self.fake_B, self.real_B)),
         }
 
     def adversarial(self, discriminator: nn.Module, fake: Tensor) -> Tensor:
         """How far `discriminator` is from taking generated images for real ones."""
         return self.gan_loss(self.run(discriminator, fake), real=True)
+
+    def instability_of_G_A(self) -> Tensor:
+        """L1 between what is made of two looks at the same pseudo-pair."""
+        again = self.run(self.G_A, another_look(self.scanned_B)).flip(-1)
+        return F.l1_loss(again, self.restored_B)
+
+    def lattice_of_G_A(self) -> Tensor:
+        """Power of the grid in pseudo-pairs, beyond their truth's, and in clinical patches."""
+        of_pairs = lattice_power(self.restored_B - self.real_B, self.scale)
+        return of_pairs + lattice_power(self.fake_B, self.scale)
 
     def identity_of_G_A(self) -> Tensor:
         """L1(P(G_A(B)), B). G_A on a micro patch is the dearest pass of all, so a crop may do."""

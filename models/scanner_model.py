@@ -25,6 +25,7 @@ SHARPENED = 0.5  # share of kernels that lift fine detail
 SHARPENING_SIGMA = 0.64  # clinical pixels; what is coarser than that is not lifted
 WITH_RAMP = 0.5  # share of noise that has the ramp of filtered back-projection
 WITH_GRAIN = 0.7  # share of noise that is blurred
+WITH_FLOOR = 0.5  # share of noise that is white in part
 GRAIN: Range = (0.0, 3.2)  # by this full width at half maximum, clinical pixels
 
 
@@ -132,13 +133,15 @@ class RandomScanner(Scanner):
         lift = drawn(*ranges.sharpening) * happens(SHARPENED)
         grain = FWHM_TO_SIGMA * drawn(*GRAIN) * happens(WITH_GRAIN)
         ramp = happens(WITH_RAMP)
+        floor = drawn(0.0, 1.0) * happens(WITH_FLOOR)  # white share of the noise's power
         level = drawn(*ranges.noise) * happens(1 - EXACTLY_NONE)
         offset, slope = (drawn(-ranges.calibration, ranges.calibration) for _ in range(2))
 
         seen = self._through_kernel(averaged, sigma, lift)
         frequency = frequencies(seen)
         amplitude = frequency.sqrt() ** ramp * gaussian_transfer(frequency, grain)
-        seen = seen + level * coloured_noise(seen, amplitude)
+        noise = (1 - floor).sqrt() * coloured_noise(seen, amplitude)
+        seen = seen + level * (noise + floor.sqrt() * torch.randn_like(seen))
         return ((seen + 1) * (1 + slope) - 1 + offset).clamp(-1, 1)
 
     def _through_kernel(self, images: Tensor, sigma: Tensor, lift: Tensor) -> Tensor:

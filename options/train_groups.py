@@ -144,9 +144,13 @@ LOSSES: Rows = (
     ("lambda_micro_ssim", non_negative_float, 1.0,
      "1 - SSIM of the repeated clinical image and its source"),
     ("lambda_pair", non_negative_float, 0.0,
-     "L1 of a micro patch and G_A of its area average (not of the paper)"),
+     "squared difference of a micro patch and G_A of what --scanner makes of it "
+     "(not of the paper)"),
     ("lambda_stability", non_negative_float, 0.0,
-     "L1 of G_A's images of a clinical patch and of its mirrored, noised copy (not of the paper)"),
+     "L1 of what G_A makes of a pseudo-pair and of its mirrored, noised copy (not of the paper)"),
+    ("lambda_lattice", non_negative_float, 0.0,
+     "power of the grid that G_A leaves in pseudo-pairs, so small that 100 is usual "
+     "(not of the paper)"),
     ("lambda_supervised", non_negative_float, 0.0,
      "L1 of G_A's image and the truth (needs --dataset_mode paired)"),
     ("identity_crop", positive_int, None,

@@ -14,7 +14,8 @@ import argparse
 import numpy as np
 import torch
 
-from models.medical_cycle_gan import LOSSES, MODELS
+from models.loss_names import LOSSES
+from models.medical_cycle_gan import MODELS
 from options import TrainOptions
 
 STEPS = 3

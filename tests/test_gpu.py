@@ -16,7 +16,8 @@ from training_helpers import tiny_batch, tiny_options
 
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
-from models.medical_cycle_gan import LOSSES, MODELS, MedicalCycleGANModel
+from models.loss_names import LOSSES
+from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from util.devices import set_up_cudnn
 from util.images.intensity_window import IntensityWindow
 
@@ -86,7 +87,16 @@ def test_bf16_is_near_fp32(engine: str) -> None:
         ("--identity_crop", "16"),
         ("--skip", "cubic", "--norm", "none", "--lambda_pair", "1"),
         ("--lambda_pair", "1", "--pair_blur", "1.5", "--pair_noise", "0.03"),
-        ("--lambda_pair", "1", "--scanner", "random", "--lambda_stability", "1"),
+        (
+            "--lambda_pair",
+            "1",
+            "--scanner",
+            "random",
+            "--lambda_stability",
+            "1",
+            "--lambda_lattice",
+            "100",
+        ),
     ],
     ids=" ".join,
 )

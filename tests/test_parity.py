@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from models.base_model import NETWORKS
 from models.checkpoints.checkpoint import recognise_generator
-from models.medical_cycle_gan import BEYOND, LOSSES, MODELS, MedicalCycleGANModel
+from models.loss_names import BEYOND, LOSSES
+from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from options import TrainOptions
 
 HERE = Path(__file__).resolve().parent

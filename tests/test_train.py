@@ -20,7 +20,8 @@ from data.formats.readers import read_volume
 from models.base_model import NETWORKS
 from models.checkpoints.checkpoint import load_checkpoint, load_generator
 from models.checkpoints.experiment_folder import last_experiment
-from models.medical_cycle_gan import LOGGED, MedicalCycleGANModel
+from models.loss_names import LOGGED
+from models.medical_cycle_gan import MedicalCycleGANModel
 from training.monitor.training_monitor import TrainingMonitor
 from util.errors import UserError, run_command_line
 

@@ -15,7 +15,8 @@ from data.datasets import DATASETS
 from data.patches import Item, PatchDataset, PatchSettings
 from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
-from models.medical_cycle_gan import LOGGED, MODELS, MedicalCycleGANModel
+from models.loss_names import LOGGED
+from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
 from training.monitor.training_monitor import TrainingMonitor

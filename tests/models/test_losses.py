@@ -17,6 +17,7 @@ from models.losses import (
     enlarge_nearest,
     finite,
     gradient_penalty,
+    lattice_power,
     noise_where_constant,
     pool,
     random_crop,
@@ -159,3 +160,18 @@ def test_another_look_is_mirrored_and_noised() -> None:
     assert float(levels.max()) == pytest.approx(MOST_NOISE, rel=0.1)
     assert float(levels.mean()) == pytest.approx(MOST_NOISE / 2, rel=0.1)
     assert another_look(torch.ones(9, 1, 8, 8)).max() <= 1
+
+
+def test_lattice_power_is_that_of_the_grid_alone() -> None:
+    torch.manual_seed(0)
+    tissue = torch.randn(2, 1, 6, 6).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert float(lattice_power(tissue, 4)) == pytest.approx(0, abs=1e-12)
+    grid = torch.randn(4, 4)
+    grid -= grid.mean()
+    with_grid = tissue + 0.1 * grid.repeat(6, 6)
+    expected = float(grid.square().mean()) / 100
+    assert float(lattice_power(with_grid, 4)) == pytest.approx(expected, rel=1e-4)
+    # Of one image alone, whatever the other one has.
+    assert float(lattice_power(torch.cat([with_grid, -with_grid]), 4)) == pytest.approx(
+        expected, rel=1e-4
+    )
