@@ -20,7 +20,7 @@ from models.losses import pool
 FWHM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
 Range = tuple[float, float]
 
-EXACTLY_NONE = 0.1  # share of patches without any blur, and of those without any noise
+EXACTLY_NONE = 0.2  # share of patches without any blur, and of those without any noise
 SHARPENED = 0.5  # share of kernels that lift fine detail
 SHARPENING_SIGMA = 0.64  # clinical pixels; what is coarser than that is not lifted
 WITH_RAMP = 0.5  # share of noise that has the ramp of filtered back-projection
@@ -109,7 +109,7 @@ class RandomScanner(Scanner):
     Drawn apart from each other for each patch: the point spread, a Gaussian whose fine detail may
     be lifted, as sharp kernels do until they overshoot; the level of the noise; the spectrum of the
     noise, white or with the ramp of filtered back-projection, blurred or not; and errors of
-    calibration. One patch in ten has no blur and one in ten no noise at all.
+    calibration. One patch in five has no blur and one in five no noise at all.
 
     Args:
         scale: 2^n.

@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
         loaded.generator,
         {
             "windows": loaded.windows,
+            "scans": loaded.scans,
             "training": chosen.training,
             "dataset_mode": loaded.options.get("dataset_mode"),
             "step": loaded.step,

@@ -96,7 +96,7 @@ def save_state(
 ) -> None:
     """Save a training run of one process."""
     own = [process_state(model)]
-    save_training_state([path], model, model.options, position, windows or {}, digests, own)
+    save_training_state([path], model, model.options, position, windows or {}, digests, {}, own)
 
 
 # Steps of some ten milliseconds: 1x1 discriminators let the patches be 8 pixels small.

@@ -22,6 +22,7 @@ from models.medical_cycle_gan import MedicalCycleGANModel
 from models.networks import all_finite
 from options import TrainOptions
 from options.base_options import format_options
+from training.known_scans import known_scans
 from training.state import Position, process_state, save_training_state
 from util.errors import UserError
 from util.files import write_json, write_text
@@ -67,6 +68,7 @@ class RunSaver:
             self.superseded.append(folder / BEST)
             position.best = None
         if model.processes.is_first:
+            self.scans = known_scans(options, data)
             text = format_options(TrainOptions().build(), options)
             write_text(folder / "options.txt", text + "\n")
             write_json(folder / "options.json", vars(options))
@@ -91,7 +93,14 @@ class RunSaver:
         paths = [self.folder / f"{name}.pt" for name in names]
         windows = self.data.windows.as_dict()
         save_training_state(
-            paths, self.model, self.options, self.position, windows, self.digests, processes
+            paths,
+            self.model,
+            self.options,
+            self.position,
+            windows,
+            self.digests,
+            self.scans,
+            processes,
         )
         # Only now, so that a run which fails before its first save loses nothing.
         while self.superseded:
@@ -120,6 +129,7 @@ class RunSaver:
             processes=self.model.processes.count,
             data=self.data.sources,
             windows=self.data.windows.as_dict(),
+            scans=self.scans,
             outputs=[str(self.folder / LATEST)],
         )
 

@@ -109,6 +109,7 @@ def save_training_state(
     position: Position,
     windows: Mapping[str, Any],
     digests: Sequence[str],
+    scans: Mapping[str, Any],
     processes: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write one checkpoint under each of `paths`; what was `latest.pt` becomes `previous.pt`.
@@ -118,12 +119,14 @@ def save_training_state(
     digests, so that testing and exact resuming need nothing else.
 
     Args:
+        scans: `known_scans` of the run.
         processes: `process_state` of each.
     """
     state = {
         "architecture": model.G_A.architecture,
         "windows": dict(windows),
         "training_digests": list(digests),
+        "scans": dict(scans),
         "position": position.state_dict(),
         "processes": list(processes),
         "options": {name: plain_option(value) for name, value in vars(options).items()},

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints.shipped_weights import SUFFIX, read_weights
+from models.checkpoints.shipped_weights import SCANS, SUFFIX, read_weights
 from models.networks import SRGenerator
 from util.errors import UserError
 from util.files import atomic_path
@@ -38,6 +38,9 @@ class LoadedGenerator:
     origin: Path  # path of the file
     step: int | None  # optimisation steps behind the weights; None in a bare state dict
     options: Mapping[str, Any]  # training options as text-like values; empty in a bare state dict
+    # name of a property of scans -> lowest and highest value that training saw (see
+    # training/known_scans.py); None where the file does not say
+    scans: Mapping[str, Any] | None = None
     digest: str = ""  # fingerprint of the weights, see `weights_digest`
 
 
@@ -158,6 +161,7 @@ def load_generator(path: Path) -> LoadedGenerator:
                 path,
                 state["position"]["step"],
                 state["options"],
+                state.get("scans"),
             )
         except (KeyError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
@@ -194,7 +198,7 @@ def _load_shipped(path: Path) -> LoadedGenerator:
         ) from error
     options = {"dataset_mode": facts["dataset_mode"]}
     windows, step = facts["windows"], facts["step"]
-    return LoadedGenerator(generator, windows, frozenset(), path, step, options)
+    return LoadedGenerator(generator, windows, frozenset(), path, step, options, facts[SCANS])
 
 
 def load_original_weights(folder: Path, epoch: str) -> dict[str, dict[str, Tensor]] | None:

@@ -24,6 +24,7 @@ SUFFIX = ".safetensors"
 FOLDER = Path(__file__).resolve().parents[2] / "weights"
 # What a file must say; all but the licence and the training are JSON.
 FACTS = ("architecture", "windows", "training", "dataset_mode", "step", "commit", "licence")
+SCANS = "scans"  # which scans the weights know; older files do not say
 
 
 def shipped_weights(scale: int, folder: Path = FOLDER) -> Path | None:
@@ -39,7 +40,7 @@ def write_weights(path: Path, generator: SRGenerator, facts: Mapping[str, Any]) 
         path: ends in .safetensors.
         generator: its weights are stored as they are.
         facts: windows (a dict), training (text: data, command, seed), dataset_mode, step, commit,
-            licence.
+            licence; scans (see training/known_scans.py) if it is known.
 
     Raises:
         ValueError: a fact is missing.
@@ -48,7 +49,8 @@ def write_weights(path: Path, generator: SRGenerator, facts: Mapping[str, Any]) 
     missing = [name for name in FACTS if name not in told]
     if missing:
         raise ValueError(f"facts lack {', '.join(missing)}")
-    metadata = {"format": FORMAT, **{name: json.dumps(told[name]) for name in FACTS}}
+    names = [*FACTS, *([SCANS] if told.get(SCANS) else [])]
+    metadata = {"format": FORMAT, **{name: json.dumps(told[name]) for name in names}}
     tensors = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
     with atomic_path(path) as partial:
         save_file(tensors, str(partial), metadata)
@@ -74,6 +76,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if metadata.get("format") != FORMAT:
             raise KeyError("format")
         facts = {name: json.loads(metadata[name]) for name in FACTS}
+        facts[SCANS] = json.loads(metadata.get(SCANS, "null"))
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{path} does not say what its weights are ({error}): give a file of this project, or "

@@ -79,7 +79,7 @@ def test_a_random_kernel_blurs_as_far_as_a_fixed_one_of_its_width() -> None:
     seen = RandomScanner(1, replace(NONE, blur=(2.0, 2.0)))(images)
     expected = FixedScanner(1, blur=2.0)(images[:1])
     sharp = (seen - images).abs().amax((1, 2, 3)) < 1e-5
-    assert 0 < int(sharp.sum()) < 15  # one in ten stays as it is
+    assert 2 < int(sharp.sum()) < 20  # one in five stays as it is
     torch.testing.assert_close(
         seen[~sharp], expected.expand(int((~sharp).sum()), -1, -1, -1), atol=2e-3, rtol=0
     )
@@ -98,7 +98,7 @@ def test_each_patch_has_a_noise_of_its_own() -> None:
     torch.manual_seed(0)
     noise = RandomScanner(1, replace(NONE, noise=(0.0, 0.1)))(torch.zeros(400, 1, 24, 24))
     deviation = noise.std((1, 2, 3))
-    assert 20 < int((deviation == 0).sum()) < 65  # one in ten has none
+    assert 50 < int((deviation == 0).sum()) < 110  # one in five has none
     assert float(deviation.max()) == pytest.approx(0.1, rel=0.3)
     assert float(deviation.median()) == pytest.approx(0.045, rel=0.2)
     power = torch.fft.rfft2(noise[deviation > 0]).abs().square().mean(1)
