@@ -52,8 +52,8 @@ def measure_scan(volume: Volume, mask: np.ndarray | None) -> ScanProperties:
         mask: lung mask (z, y, x), where noise is looked for; None for everywhere.
     """
     noises, spreads = [], []
-    for place in np.linspace(0.25, 0.75, SAMPLED_SLICES):
-        index = int(place * (volume.num_slices - 1))
+    places = np.linspace(0.25, 0.75, SAMPLED_SLICES) * (volume.num_slices - 1)
+    for index in sorted({int(place) for place in places}):
         image = volume.read_slice(index).astype(np.float32)
         inside = np.ones(image.shape, bool) if mask is None else mask[index] != 0
         noises.append(noise_of(image, inside))

@@ -27,6 +27,7 @@ from methods.super_resolution.companions import (
     write_exports,
 )
 from methods.super_resolution.resuming import forget_journals, plan_case, recorded
+from methods.super_resolution.trust_report import check_scan, judge
 from methods.super_resolution.volume_upscaling import Upscaled, upscale_volume
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import enlarge
@@ -62,6 +63,7 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
         if not (folder / PAGE).is_file():
             show_result(options, folder, recorded(folder / "run.json"), volume, mask, window)
         return
+    seen = check_scan(volume, mask, model)
     picture = folder / "preview.png"
     # Not as an exception from anywhere: a lock or a finaliser in Python's own code may lose it.
     with StopRequest() as stop:
@@ -79,9 +81,10 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
         remove_exports(folder / names[0], path)  # they show the result that was replaced
         # Only now, so that a broken run leaves no picture that looks like a result.
         draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
-        record = record_case(
-            folder, options, model, volume, window, time.monotonic() - started, made, plan.key
-        )
+        seconds = time.monotonic() - started
+        section = None if mask is None else mask[made.shown]
+        seen["trust"] = judge(made.redo, *made.preview, section, volume.name)
+        record = record_case(folder, options, model, volume, window, seconds, made, plan.key, seen)
         forget_journals(folder, names)
         print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
         # After the record: whatever befalls them, the result stays a finished one.
@@ -135,8 +138,9 @@ def record_case(
     seconds: float,
     made: Upscaled,
     key: Mapping[str, Any],
+    seen: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write run.json of one case; returns what it says."""
+    """Write run.json of one case, with what was `seen` of scan and image; returns what it says."""
     facts: dict[str, Any] = {
         "method": options.method,
         "input": volume.source,
@@ -148,6 +152,7 @@ def record_case(
         "determined_by": key,
         # Of the slices of this run: those of an interrupted one that was resumed are not timed.
         "consistency_error_hu": made.consistency.as_dict(),
+        **seen,
         "slices_resumed": volume.num_slices - made.computed,
         "seconds": round(seconds, 3),
         "seconds_per_slice": round(seconds / made.computed, 4) if made.computed else None,

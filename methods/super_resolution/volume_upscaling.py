@@ -6,7 +6,7 @@ Inside the lung and the window its slices are the network's, elsewhere interpola
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,7 @@ class Upscaled:
     preview: tuple[np.ndarray, np.ndarray]  # its input and result in HU
     consistency: Consistency  # see `Consistency`
     computed: int  # slices of this run, without those that it resumed
+    redo: Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # HU and lung mask -> result in HU
 
 
 def upscale_volume(
@@ -146,6 +147,10 @@ def upscale_volume(
         )
         return stack.enter_context(opened)
 
+    def redo(image: np.ndarray, section: np.ndarray | None) -> np.ndarray:
+        item = next(compute([(0, image, section)], enlarger, window, settings))
+        return finish_slice(image, section, item[-1], window, settings, scale)
+
     with ExitStack() as stack:
         clinical_writer = writer(f"clinical{ending}", volume.size, volume.affine)
         sr_writer = writer(settings.output_name, fine_size, fine_affine)
@@ -188,12 +193,11 @@ def upscale_volume(
             if index == shown:
                 preview = (image, result)
         if preview is None:  # written by the run that was resumed: computed once more
-            item = next(compute(read_slices(volume, mask, [shown]), enlarger, window, settings))
-            _, image, section, enlarged = item
-            preview = (image, finish_slice(image, section, enlarged, window, settings, scale))
+            image = volume.read_slice(shown)
+            preview = (image, redo(image, None if mask is None else mask[shown]))
         for opened in writers:  # so that only their names are missing when the first gets its own
             opened.seal()
-    return Upscaled(shown, preview, consistency, slices - start)
+    return Upscaled(shown, preview, consistency, slices - start, redo)
 
 
 def common_start(writers: list[NiftiSliceWriter], group: int) -> int:

@@ -1,0 +1,96 @@
+"""Which figures of trust go with an image that is better than interpolation, where truth is known.
+
+`python -m benchmarks.trust_borders --weights FILE ... --patients FOLDER ...` enlarges phantom
+patients, seen by the scanners of `benchmarks.scanners`, with weights good and bad, and prints for
+several borders of flip, noise gain and lattice how many of the images below it beat cubic
+interpolation (PSNR inside the lung), and how many above it do. The words of
+methods/super_resolution/trust_report.py come from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from benchmarks.machine import machine_line
+from benchmarks.scanners import BLURS, NOISES, WINDOW, band_pass_noise
+from data.phantom.case import read_case
+from data.phantom.scanners import FWHM_TO_SIGMA
+from models.inference.super_resolver import SuperResolver
+from util.images.metrics import psnr
+from util.images.resampling import area_average, enlarge
+from util.images.trust import measure_trust
+
+COLUMNS = ("flip, HU", "noise gain", "lattice, HU")
+BORDERS = {
+    "flip, HU": (6, 8, 10, 12, 15, 20),
+    "noise gain": (1.25, 1.5, 2.0, 2.5, 3.0, 4.0),
+    "lattice, HU": (1.0, 2.0, 3.0, 4.0, 6.0, 9.0),
+}
+
+
+def score(image: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> float:
+    """PSNR in the window, dB."""
+    return psnr(image.clip(*WINDOW), truth.clip(*WINDOW), WINDOW[1] - WINDOW[0], inside)
+
+
+def cases(weights: list[Path], patients: list[Path], seed: int) -> np.ndarray:
+    """Rows of flip, noise gain, lattice in HU, and dB above cubic interpolation."""
+    resolvers = [SuperResolver.from_checkpoint(path) for path in weights]
+    generator = np.random.default_rng(seed)
+    rows = []
+    for folder in patients:
+        case = read_case(folder)
+        index = case.truth.shape[0] // 2
+        truth, inside = case.truth[index], case.mask[index] != 0
+        fine = inside.repeat(case.scale, axis=0).repeat(case.scale, axis=1)
+        average = area_average(truth, case.scale)
+        for blur, noise in product(BLURS, NOISES):
+            seen = ndimage.gaussian_filter(average, blur * FWHM_TO_SIGMA, mode="reflect")
+            seen = (seen + noise * band_pass_noise(seen.shape, generator)).astype(np.float32)
+
+            def score(
+                image: np.ndarray, truth: np.ndarray = truth, fine: np.ndarray = fine
+            ) -> float:
+                width = WINDOW[1] - WINDOW[0]
+                return psnr(image.clip(*WINDOW), truth.clip(*WINDOW), width, fine)
+
+            cubic = score(enlarge(seen, case.scale, 3))
+            for resolver in resolvers:
+                found = measure_trust(resolver.upscale, seen, inside)
+                gain = score(resolver.upscale(seen), truth, fine) - cubic
+                rows.append((found.flip, found.noise_gain, found.lattice.amplitude, gain))
+    return np.array(rows)
+
+
+def main() -> None:
+    """Measure and print a table for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", nargs="+", type=Path, required=True)
+    parser.add_argument("--patients", nargs="+", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    print(machine_line(torch.device("cpu"), arguments.seed))
+    rows = cases(arguments.weights, arguments.patients, arguments.seed)
+    better = rows[:, 3] > 0
+    print(f"{len(rows)} images, {100 * better.mean():.0f} % of them better than cubic spline\n")
+    for column, name in enumerate(COLUMNS):
+        print(f"| {name} | images up to it | of them better | images above it | of them better |")
+        print("|---|---|---|---|---|")
+        for border in BORDERS[name]:
+            below = rows[:, column] <= border
+            shares = [
+                f"{chosen.sum()} | {100 * better[chosen].mean():.0f} %" if chosen.any() else "0 | "
+                for chosen in (below, ~below)
+            ]
+            print(f"| {border:g} | {shares[0]} | {shares[1]} |")
+        print()
+
+
+if __name__ == "__main__":
+    main()
