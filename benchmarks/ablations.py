@@ -46,7 +46,7 @@ VARIANTS: dict[str, list[str]] = {
     "paper, ICNR": ["--init_icnr"],
     "no norm, skip": NEW_NETWORK,
     "no norm, skip, pseudo-pairs too": [*NEW_NETWORK, "--lambda_pair", "5", *SCANNER],
-    "preset best": [  # the networks of the others, its losses
+    "pseudo-pairs, adversarial": [
         *NEW_NETWORK,
         *NO_UNPAIRED,
         "--lambda_G_A",
@@ -58,11 +58,11 @@ VARIANTS: dict[str, list[str]] = {
         "--micro_mix",
         "0",
         "--lambda_pair",
-        "1",
+        "5",
         *SCANNER,
     ],
-    "pseudo-pairs alone": [*NEW_NETWORK, *NO_UNPAIRED, "--lambda_pair", "1", *SCANNER],
-    "pseudo-pairs alone, scanner unknown": [*NEW_NETWORK, *NO_UNPAIRED, "--lambda_pair", "1"],
+    "pseudo-pairs alone": [*NEW_NETWORK, *NO_UNPAIRED, "--lambda_pair", "5", *SCANNER],
+    "pseudo-pairs alone, scanner unknown": [*NEW_NETWORK, *NO_UNPAIRED, "--lambda_pair", "5"],
     "supervised": [*NEW_NETWORK, *PAIRED],
     "supervised, published network": PAIRED,
 }

@@ -79,8 +79,7 @@ further() { # NAME STEPS EPOCHS: trains weights/NAME on, so many steps an epoch
             --all_micro_paths "$phantom"/20?/micro.nii)
     fi
     "$python" train.py --preset best --gpu_ids "$ids" --name "$1" --checkpoints_dir "$out/further" \
-        --overwrite --init_weights "weights/$1.safetensors" --lambda_G_A 0 \
-        --lambda_stability "${STABILITY:-0.3}" --batch_size "$batch" --lr 4e-4 --ema 0.999 \
+        --overwrite --init_weights "weights/$1.safetensors" --batch_size "$batch" --lr 4e-4 --ema 0.999 \
         --niter 1 --niter_decay $(($3 - 1)) --batch_num 1000000 --max_dataset_size $(($2 * batch)) \
         --no_html --print_freq 50 "${words[@]}" 2>&1 | tr '\r' '\n' | grep -v "step/s" >"$out/$1.txt"
 }

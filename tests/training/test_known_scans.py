@@ -13,7 +13,7 @@ from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from options import TrainOptions
 from training.known_scans import known_scans
 
-PAIRS_ALONE = ("--preset", "best", "--lambda_G_A", "0")
+PAIRS_ALONE = ("--preset", "best")
 
 
 def options_of(*words: str) -> Namespace:
