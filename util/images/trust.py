@@ -11,9 +11,11 @@ All work on single slices in HU, inside a mask on the input's grid.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -128,19 +130,19 @@ def lattice(enlarged: Slice, mask: Mask) -> Lattice:
 def _harmonics_to_beside(values: Slice, scale: int) -> float:
     """Mean power at the harmonics of the cells over the mean power beside them."""
     rows, columns = values.shape
+    spectrum = scipy.fft.fft2(values)
+    reach = int(BESIDE[1])
+    steps = np.arange(-reach, reach + 1)
+    lines = np.hypot(steps[:, None], steps)
+    at, beside = lines <= AT, (lines > BESIDE[0]) & (lines <= BESIDE[1])
+    sums = np.zeros(2)
     # Sides are whole numbers of cells, so that harmonics fall on the spectrum's lines.
-    down, across = rows // scale, columns // scale
-    power = np.abs(np.fft.fft2(values)) ** 2
-    harmonics = np.zeros((rows, columns), bool)
-    harmonics[::down, ::across] = True
-    harmonics[0, 0] = False
-    lines = np.hypot(np.fft.fftfreq(rows, 1 / rows)[:, None], np.fft.fftfreq(columns, 1 / columns))
-    at = np.fft.fft2(harmonics)
-    means = []
-    for ring in (lines <= AT, (lines > BESIDE[0]) & (lines <= BESIDE[1])):
-        chosen = np.fft.ifft2(at * np.fft.fft2(ring)).real.round()  # how often a line is counted
-        means.append(float((power * chosen).sum() / chosen.sum()))
-    return means[0] / means[1]
+    for down, across in product(range(0, rows, rows // scale), range(0, columns, columns // scale)):
+        if down or across:
+            near = np.ix_((down + steps) % rows, (across + steps) % columns)
+            power = np.abs(spectrum[near]).astype(np.float64) ** 2
+            sums += power[at].mean(), power[beside].mean()
+    return float(sums[0] / sums[1])
 
 
 def _faded(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
