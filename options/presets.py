@@ -7,7 +7,8 @@ that there is to choose from.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 # Loss weights that the published 4x setting changes (docs/method.md, table of losses).
@@ -44,7 +45,7 @@ PAPER_EXACT: dict[str, object] = {
 # quarter of the channels, one patch a step, a learning rate that moves in hundreds of steps, a
 # small adversarial weight, since in so few steps a full one leaves checkerboards, and no identity
 # loss, which alone would take half of each step.
-DEMO: dict[str, object] = {
+DEMO_FROM_SCRATCH: dict[str, object] = {
     "ngf": 16,
     "ndf": 16,
     "batch_size": 1,
@@ -60,6 +61,46 @@ DEMO: dict[str, object] = {
     "update_html_freq": 50,
     "save_latest_freq": 100,
 }
+
+# As long, from the weights that come with the project, where they fit: their network, the paper's
+# losses with the same small adversarial weight, a rate that does not undo what they have learned,
+# and pseudo-pairs of random scanners, by which they were taught. G_B with all its channels takes
+# most of a step, so patches are small, and discriminators see 16 pixels.
+DEMO: dict[str, object] = {
+    **DEMO_FROM_SCRATCH,
+    "ngf": 64,
+    "norm": "none",
+    "skip": "cubic",
+    "netD": "n_layers",
+    "n_layers_D": 1,
+    "clinical_patch_size": 16,
+    "batch_num": 65,
+    "lr": 5e-5,
+    "ema": 0.99,
+    "scanner": "random",
+    "lambda_pair": 5.0,
+}
+# What the weights are built from: another value asks for another network.
+ARCHITECTURE = frozenset({"ngf", "norm", "skip", "clinical2micronetG"})
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+
+
+def demo_values(times: int, given: Collection[str], from_scratch: bool) -> dict[str, object]:
+    """The demo's values: from the weights that come with the project, or from scratch.
+
+    Args:
+        times: n of the enlargement 2^n.
+        given: names of the options that the command line states.
+        from_scratch: whether --from_scratch is among them.
+    """
+    weights = WEIGHTS / f"sr_x{2**times}.safetensors"
+    if from_scratch or ARCHITECTURE.intersection(given) or not weights.is_file():
+        return DEMO_FROM_SCRATCH
+    values = {**DEMO, "init_weights": str(weights)}
+    if "micro_patch_size" in given:
+        del values["clinical_patch_size"]  # which follows from it
+    return values
+
 
 # The same networks and losses for less time (docs/training.md compares): the learning rate of
 # CycleGAN itself, one patch a step, bf16, a crop as large as a clinical patch for idt_A, and a
@@ -124,7 +165,7 @@ PRESET_NOTES = {
     "best": "what the phantom benchmark likes best",
     "fast": "the paper's networks in a fraction of the time",
     "paper_exact": "its known faults too, for comparison",
-    "demo": "minutes on a CPU",
+    "demo": "minutes on a CPU, from the weights that come with the project",
 }
 
 

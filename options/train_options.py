@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from options.base_options import BaseOptions, given_names, join_slices
-from options.presets import PRESETS, X4_DEFAULTS
+from options.presets import PRESETS, X4_DEFAULTS, demo_values
 from options.train_checks import (
     check_identity,
     check_losses,
@@ -86,7 +86,16 @@ class TrainOptions(BaseOptions):
             options.model = "medical_cycle_ganx4"  # the public setting is published at 4x
         if options.model == "medical_cycle_ganx4":
             derived.update(X4_DEFAULTS)
-        derived.update(PRESETS[options.preset])
+        values = PRESETS[options.preset]
+        if options.preset == "demo":
+            times = 2 if options.model == "medical_cycle_ganx4" else options.sampling_times
+            values = demo_values(times, given, options.from_scratch)
+        elif options.from_scratch:
+            parser.error(
+                f"--from_scratch is about --preset demo, got {options.preset}, which starts from "
+                "random weights anyway: leave it out"
+            )
+        derived.update(values)
         for name, value in derived.items():
             if name not in given:
                 setattr(options, name, value)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Appended to the README's `bash run.sh`: the demo's 500 steps would take minutes.
+# Appended to the README's `bash run.sh`, which would take minutes: few steps of a narrow network.
 FEW_STEPS = " --batch_num 2 --ngf 8 --ndf 4"
 
 

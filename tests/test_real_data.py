@@ -19,7 +19,16 @@ from util.errors import UserError
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
 # Narrow networks on the smallest patch the discriminators take: 300 steps in 40 seconds.
-NARROW = ("--preset", "demo", "--clinical_patch_size", "24", "--no_html", "--num_threads", "0")
+NARROW = (
+    "--preset",
+    "demo",
+    "--from_scratch",
+    "--clinical_patch_size",
+    "24",
+    "--no_html",
+    "--num_threads",
+    "0",
+)
 STEPS_4X = 300
 
 

@@ -56,7 +56,15 @@ def test_screenshot_of_results(tmp_path: Path, browser: Page) -> None:
 
 
 def test_screenshot_of_training(tmp_path: Path, browser: Page) -> None:
-    words = ["--preset", "demo", "--name", "phantom", "--checkpoints_dir", str(tmp_path)]
+    words = [
+        "--preset",
+        "demo",
+        "--from_scratch",
+        "--name",
+        "phantom",
+        "--checkpoints_dir",
+        str(tmp_path),
+    ]
     words += ["--batch_num", "60", "--val_slices", "-2:", "--print_freq", "2", "--gpu_ids", "-1"]
     assert run_command_line(train.main, words) == 0
     browser.open(tmp_path / "phantom" / "web" / "index.html")

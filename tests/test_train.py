@@ -365,9 +365,7 @@ def test_one_domain_alone_is_refused(
 def test_the_preset_line_names_the_other() -> None:
     options = train.TrainOptions().parse(["--preset", "paper"], lambda: 0)[0]
     line = training.setup.preset_line(options, "cuda")
-    assert line == (
-        "preset paper on cuda; --preset demo: small networks and few steps, minutes on a CPU"
-    )
+    assert line == ("preset paper on cuda; --preset demo: few steps, minutes on a CPU")
 
 
 @pytest.mark.slow

@@ -174,9 +174,10 @@ def preset_line(options: Namespace, device: str) -> str:
     other = "paper" if options.preset == "demo" else "demo"
     purpose = {
         "paper": "the paper's sizes and schedule, meant for a GPU",
-        "demo": "small networks and few steps, minutes on a CPU",
+        "demo": "few steps, minutes on a CPU",
     }[other]
-    return f"preset {options.preset} on {device}; --preset {other}: {purpose}"
+    start = f", from {options.init_weights}" if options.init_weights else ""
+    return f"preset {options.preset} on {device}{start}; --preset {other}: {purpose}"
 
 
 def refuse_epoch(folder: Path, length: int, position: Position, processes: Processes) -> None:

@@ -4,7 +4,13 @@ import pytest
 from option_helpers import option_names, train_options
 
 from options import TrainOptions
-from options.presets import DEMO, PAPER, PAPER_EXACT, PRESETS, X4_DEFAULTS
+from options.presets import (
+    DEMO_FROM_SCRATCH,
+    PAPER,
+    PAPER_EXACT,
+    PRESETS,
+    X4_DEFAULTS,
+)
 
 
 def test_presets_hold_options_only() -> None:
@@ -67,25 +73,43 @@ def test_paper_exact_restores_every_published_fault() -> None:
 
 def test_the_demo_is_smaller_in_everything_that_costs_time() -> None:
     for name in ("ngf", "ndf", "batch_size", "batch_num", "niter", "niter_decay"):
-        smaller, published = DEMO.get(name, PAPER[name]), PAPER[name]
+        smaller, published = DEMO_FROM_SCRATCH.get(name, PAPER[name]), PAPER[name]
         assert isinstance(smaller, int)
         assert isinstance(published, int)
         assert smaller <= published
-    assert DEMO != PAPER
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("words", ["", "--model medical_cycle_ganx4", "--sampling_times 1"])
 def test_every_preset_is_taken_as_it_stands(preset: str, words: str) -> None:
     options = train_options("--preset", preset, *words.split())
-    for name, value in PRESETS[preset].items():
+    values = (
+        DEMO_FROM_SCRATCH if preset == "demo" and "--sampling_times" in words else PRESETS[preset]
+    )
+    for name, value in values.items():
         assert getattr(options, name) == value, name
+
+
+def test_the_demo_starts_from_the_weights_that_come_with_the_project_where_they_fit() -> None:
+    for words, weights in (((), "sr_x8"), (("--dataset_mode", "public_2D"), "sr_x4")):
+        options = train_options("--preset", "demo", *words)
+        assert options.init_weights.endswith(f"weights/{weights}.safetensors")
+        assert (options.ngf, options.norm, options.skip) == (64, "none", "cubic")
+        # The paper's losses are at work all the same.
+        assert min(options.lambda_G_A, options.lambda_A, options.lambda_downsample_loss) > 0
+    for words in (("--from_scratch",), ("--norm", "instance"), ("--sampling_times", "1")):
+        options = train_options("--preset", "demo", *words)
+        assert options.init_weights is None
+        assert (options.ngf, options.lambda_pair) == (16, 0)
+    assert train_options("--preset", "demo", "--init_weights", "my.pt").init_weights == "my.pt"
+    with pytest.raises(SystemExit):
+        train_options("--preset", "paper", "--from_scratch")
 
 
 def test_the_papers_presets_have_one_scanner_and_the_best_one_many() -> None:
     scanners = {name: train_options("--preset", name).scanner for name in PRESETS}
     assert scanners["paper"] == scanners["paper_exact"] == "fixed"
-    assert scanners["best"] == "random"
+    assert scanners["best"] == scanners["demo"] == "random"
 
 
 def test_the_best_preset_trains_one_generator_at_4x_too() -> None:

@@ -35,6 +35,7 @@ KNOWN_NAMES = (
 READ_ELSEWHERE = {
     "suffix": "test_suffix_takes_values_of_options",
     "debug": "tests/util/test_errors.py",
+    "from_scratch": "tests/options/test_presets.py",
 }
 
 
@@ -63,8 +64,8 @@ def test_debug_is_read_from_the_words() -> None:
     [
         ("--clinical_patch_size 32 --micro_patch_size 255", "expected clinical_patch_size * 2^"),
         ("--clinical_patch_size 32 --micro_patch_size 128", "32 * 8 = 256"),
-        ("--micro_patch_size 255", "31 * 8 = 248"),
-        ("--micro_patch_size 3", "1 * 8 = 8"),
+        ("--preset paper --micro_patch_size 255", "31 * 8 = 248"),
+        ("--preset paper --micro_patch_size 3", "1 * 8 = 8"),
         (
             "--preset paper --clinical_patch_size 20",
             "of at least 32 for the generators' padding",
@@ -85,7 +86,7 @@ def test_debug_is_read_from_the_words() -> None:
         ("--suffix {", "names no option"),
         ("--name a/b", "expected a plain folder name"),
         ("--name ..", "expected a plain folder name"),
-        ("--n_layers_D 4", "without --netD n_layers"),
+        ("--preset paper --n_layers_D 4", "without --netD n_layers"),
         ("--display_port 8098", "which --display_id 1 turns on"),
         ("--display_freq 5", "which --display_id 1 turns on"),
         ("--lr_decay_iters 4", "without --lr_policy step"),
@@ -96,7 +97,7 @@ def test_debug_is_read_from_the_words() -> None:
         ("--load_iter 3", "without --continue_train: add it or leave --load_iter out"),
         ("--continue_train --overwrite", "give one of them"),
         ("--continue_train --suffix _b", "give the whole name by --name"),
-        ("--scanner_noise 0 0.1", "without --scanner random"),
+        ("--preset paper --scanner_noise 0 0.1", "without --scanner random"),
         ("--preset best --pair_blur 2", "without --scanner fixed"),
         ("--scanner random --scanner_blur 2", "the lowest and the highest value"),
         ("--scanner random --scanner_blur 3 2", "--scanner_blur is 3 2, expected the lowest"),
@@ -135,8 +136,15 @@ def test_contradictions_are_refused_with_the_fix(
     ],
 )
 def test_patch_sizes_follow_from_what_is_given(words: str, sizes: tuple[int, int]) -> None:
-    options = train_options(*words.split())
+    options = train_options("--preset", "paper", *words.split())
     assert (options.clinical_patch_size, options.micro_patch_size) == sizes
+
+
+def test_a_micro_patch_size_brings_the_clinical_one_of_the_demo_too() -> None:
+    options = train_options("--preset", "demo", "--micro_patch_size", "192")
+    assert (options.clinical_patch_size, options.micro_patch_size) == (24, 192)
+    options = train_options("--preset", "demo")
+    assert (options.clinical_patch_size, options.micro_patch_size) == (16, 128)
 
 
 @pytest.mark.parametrize(("netD", "smallest"), [("basic", 24), ("pixel", 8)])
