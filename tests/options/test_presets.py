@@ -91,14 +91,14 @@ def test_every_preset_is_taken_as_it_stands(preset: str, words: str) -> None:
 
 
 def test_the_demo_starts_from_the_weights_that_come_with_the_project_where_they_fit() -> None:
-    for words, weights in (((), "sr_x8"), (("--dataset_mode", "public_2D"), "sr_x4")):
-        options = train_options("--preset", "demo", *words)
+    for more, weights in (("", "sr_x8"), ("--dataset_mode public_2D", "sr_x4")):
+        options = train_options("--preset", "demo", *more.split())
         assert options.init_weights.endswith(f"weights/{weights}.safetensors")
         assert (options.ngf, options.norm, options.skip) == (64, "none", "cubic")
         # The paper's losses are at work all the same.
         assert min(options.lambda_G_A, options.lambda_A, options.lambda_downsample_loss) > 0
-    for words in (("--from_scratch",), ("--norm", "instance"), ("--sampling_times", "1")):
-        options = train_options("--preset", "demo", *words)
+    for more in ("--from_scratch", "--norm instance", "--sampling_times 1"):
+        options = train_options("--preset", "demo", *more.split())
         assert options.init_weights is None
         assert (options.ngf, options.lambda_pair) == (16, 0)
     assert train_options("--preset", "demo", "--init_weights", "my.pt").init_weights == "my.pt"
