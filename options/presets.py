@@ -78,7 +78,9 @@ DEMO: dict[str, object] = {
     "lr": 5e-5,
     "ema": 0.99,
     "scanner": "random",
-    "lambda_pair": 5.0,
+    "lambda_pair": 20.0,
+    "lambda_stability": 1.0,
+    "lambda_lattice": 1000.0,
 }
 # What the weights are built from: another value asks for another network.
 ARCHITECTURE = frozenset({"ngf", "norm", "skip", "clinical2micronetG"})
