@@ -41,6 +41,19 @@ def band_pass_noise(shape: tuple[int, ...], generator: np.random.Generator) -> n
     return noise / noise.std()
 
 
+def seen_by(
+    average: np.ndarray, blur: float, noise: float, generator: np.random.Generator
+) -> np.ndarray:
+    """An area average in HU as a scanner of that blur (pixels) and noise (HU) shows it."""
+    seen = ndimage.gaussian_filter(average, blur * FWHM_TO_SIGMA, mode="reflect")
+    return (seen + noise * band_pass_noise(seen.shape, generator)).astype(np.float32)
+
+
+def score(image: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> float:
+    """PSNR in the window, dB."""
+    return psnr(image.clip(*WINDOW), truth.clip(*WINDOW), WINDOW[1] - WINDOW[0], inside)
+
+
 def truths(arguments: argparse.Namespace, scale: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Slices in HU and their lung (bool), sides multiples of the scale."""
     for folder in arguments.patients:
@@ -69,13 +82,10 @@ def measure(
         average = area_average(truth, scale)
         of_slice = []
         for blur, noise in cells:
-            seen = ndimage.gaussian_filter(average, blur * FWHM_TO_SIGMA, mode="reflect")
-            seen = (seen + noise * band_pass_noise(seen.shape, generator)).astype(np.float32)
+            seen = seen_by(average, blur, noise, generator)
             images = [enlarge(seen, scale, order) for order in OPPONENTS.values()]
             images += [resolver.upscale(seen) for resolver in resolvers]
-            clipped = truth.clip(*WINDOW)
-            width = WINDOW[1] - WINDOW[0]
-            of_slice.append([psnr(image.clip(*WINDOW), clipped, width, inside) for image in images])
+            of_slice.append([score(image, truth, inside) for image in images])
         rows.append(of_slice)
     return cells, np.mean(rows, axis=0)
 

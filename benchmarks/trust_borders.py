@@ -15,14 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from benchmarks.machine import machine_line
-from benchmarks.scanners import BLURS, NOISES, WINDOW, band_pass_noise
+from benchmarks.scanners import BLURS, NOISES, score, seen_by
 from data.phantom.case import read_case
-from data.phantom.scanners import FWHM_TO_SIGMA
 from models.inference.super_resolver import SuperResolver
-from util.images.metrics import psnr
 from util.images.resampling import area_average, enlarge
 from util.images.trust import measure_trust
 
@@ -32,11 +29,6 @@ BORDERS = {
     "noise gain": (1.25, 1.5, 2.0, 2.5, 3.0, 4.0),
     "lattice, HU": (1.0, 2.0, 3.0, 4.0, 6.0, 9.0),
 }
-
-
-def score(image: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> float:
-    """PSNR in the window, dB."""
-    return psnr(image.clip(*WINDOW), truth.clip(*WINDOW), WINDOW[1] - WINDOW[0], inside)
 
 
 def cases(weights: list[Path], patients: list[Path], seed: int) -> np.ndarray:
@@ -51,16 +43,8 @@ def cases(weights: list[Path], patients: list[Path], seed: int) -> np.ndarray:
         fine = inside.repeat(case.scale, axis=0).repeat(case.scale, axis=1)
         average = area_average(truth, case.scale)
         for blur, noise in product(BLURS, NOISES):
-            seen = ndimage.gaussian_filter(average, blur * FWHM_TO_SIGMA, mode="reflect")
-            seen = (seen + noise * band_pass_noise(seen.shape, generator)).astype(np.float32)
-
-            def score(
-                image: np.ndarray, truth: np.ndarray = truth, fine: np.ndarray = fine
-            ) -> float:
-                width = WINDOW[1] - WINDOW[0]
-                return psnr(image.clip(*WINDOW), truth.clip(*WINDOW), width, fine)
-
-            cubic = score(enlarge(seen, case.scale, 3))
+            seen = seen_by(average, blur, noise, generator)
+            cubic = score(enlarge(seen, case.scale, 3), truth, fine)
             for resolver in resolvers:
                 found = measure_trust(resolver.upscale, seen, inside)
                 gain = score(resolver.upscale(seen), truth, fine) - cubic

@@ -108,8 +108,9 @@ class RandomScanner(Scanner):
 
     Drawn apart from each other for each patch: the point spread, a Gaussian whose fine detail may
     be lifted, as sharp kernels do until they overshoot; the level of the noise; the spectrum of the
-    noise, white or with the ramp of filtered back-projection, blurred or not; and errors of
-    calibration. One patch in five has no blur and one in five no noise at all.
+    noise, white or with the ramp of filtered back-projection, blurred or not, and half of the time
+    white in part all the same; and errors of calibration. One patch in five has no blur and one in
+    five no noise at all.
 
     Args:
         scale: 2^n.

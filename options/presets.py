@@ -99,8 +99,8 @@ def demo_values(times: int, given: Collection[str], from_scratch: bool) -> dict[
     if from_scratch or ARCHITECTURE.intersection(given) or not weights.is_file():
         return DEMO_FROM_SCRATCH
     values = {**DEMO, "init_weights": str(weights)}
-    if "micro_patch_size" in given:
-        del values["clinical_patch_size"]  # which follows from it
+    if {"micro_patch_size", "netD", "n_layers_D"}.intersection(given):
+        del values["clinical_patch_size"]  # which follows from the one, or has to fit the others
     return values
 
 

@@ -151,7 +151,7 @@ LOSSES: Rows = (
     ("lambda_stability", non_negative_float, 0.0,
      "L1 of what G_A makes of a pseudo-pair and of its mirrored, noised copy (not of the paper)"),
     ("lambda_lattice", non_negative_float, 0.0,
-     "power of the grid that G_A leaves in pseudo-pairs, so small that 100 is usual "
+     "power of the grid that G_A leaves, so small that weights of 100 and more are usual "
      "(not of the paper)"),
     ("lambda_supervised", non_negative_float, 0.0,
      "L1 of G_A's image and the truth (needs --dataset_mode paired)"),

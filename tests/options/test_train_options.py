@@ -145,6 +145,8 @@ def test_a_micro_patch_size_brings_the_clinical_one_of_the_demo_too() -> None:
     assert (options.clinical_patch_size, options.micro_patch_size) == (24, 192)
     options = train_options("--preset", "demo")
     assert (options.clinical_patch_size, options.micro_patch_size) == (16, 128)
+    # Small patches are for its own discriminator.
+    assert train_options("--preset", "demo", "--netD", "basic").clinical_patch_size == 32
 
 
 @pytest.mark.parametrize(("netD", "smallest"), [("basic", 24), ("pixel", 8)])
