@@ -82,28 +82,6 @@ DEMO: dict[str, object] = {
     "lambda_stability": 1.0,
     "lambda_lattice": 1000.0,
 }
-# What the weights are built from: another value asks for another network.
-ARCHITECTURE = frozenset({"ngf", "norm", "skip", "clinical2micronetG"})
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-
-
-def demo_values(times: int, given: Collection[str], from_scratch: bool) -> dict[str, object]:
-    """The demo's values: from the weights that come with the project, or from scratch.
-
-    Args:
-        times: n of the enlargement 2^n.
-        given: names of the options that the command line states.
-        from_scratch: whether --from_scratch is among them.
-    """
-    weights = WEIGHTS / f"sr_x{2**times}.safetensors"
-    if from_scratch or ARCHITECTURE.intersection(given) or not weights.is_file():
-        return DEMO_FROM_SCRATCH
-    values = {**DEMO, "init_weights": str(weights)}
-    if {"micro_patch_size", "netD", "n_layers_D"}.intersection(given):
-        del values["clinical_patch_size"]  # which follows from the one, or has to fit the others
-    return values
-
-
 # The same networks and losses for less time (docs/training.md compares): the learning rate of
 # CycleGAN itself, one patch a step, bf16, a crop as large as a clinical patch for idt_A, and a
 # moving average that steadies what such a rate makes of single steps.
@@ -154,21 +132,55 @@ BEST: dict[str, object] = {
     "lambda_micro_ssim": 0.0,
 }
 
+# What users' own data get on a GPU: on from the weights that come with the project, by the losses
+# that made them, at a rate that does not undo what they have learned (docs/training.md compares).
+ADAPT: dict[str, object] = {**BEST, "niter": 5, "niter_decay": 5, "lr": 1e-4}
+
 PRESETS: dict[str, dict[str, object]] = {
     "paper": PAPER,
+    "adapt": ADAPT,
     "best": BEST,
     "fast": FAST,
     "paper_exact": PAPER_EXACT,
     "demo": DEMO,
 }
+# Where those weights do not fit, these take the place of the presets that start from them.
+FROM_SCRATCH = {"demo": DEMO_FROM_SCRATCH, "adapt": BEST}
 PRESET_NOTES = {
-    "auto": "paper where CUDA is found, else demo",
-    "paper": "its sizes and schedule",
+    "auto": "adapt where CUDA is found, else demo",
+    "adapt": "from the weights that come with the project on, by the losses of best",
+    "paper": "the paper's networks, losses, sizes and schedule",
     "best": "what the phantom benchmark likes best",
     "fast": "the paper's networks in a fraction of the time",
     "paper_exact": "its known faults too, for comparison",
     "demo": "minutes on a CPU, from the weights that come with the project",
 }
+# What the weights are built from: another value asks for another network.
+ARCHITECTURE = frozenset({"ngf", "norm", "skip", "clinical2micronetG"})
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+
+
+def preset_values(
+    preset: str, times: int, given: Collection[str], from_scratch: bool
+) -> dict[str, object]:
+    """A preset's values: from the weights that come with the project where it starts from them.
+
+    Args:
+        preset: one of PRESETS.
+        times: n of the enlargement 2^n.
+        given: names of the options that the command line states.
+        from_scratch: whether --from_scratch is among them.
+    """
+    values = PRESETS[preset]
+    if preset not in FROM_SCRATCH:
+        return values
+    weights = WEIGHTS / f"sr_x{2**times}.safetensors"
+    if from_scratch or ARCHITECTURE.intersection(given) or not weights.is_file():
+        return FROM_SCRATCH[preset]
+    values = {**values, "init_weights": str(weights)}
+    if {"micro_patch_size", "netD", "n_layers_D"}.intersection(given):
+        values.pop("clinical_patch_size", None)  # it follows from the one, or fits the others
+    return values
 
 
 MODELS = {

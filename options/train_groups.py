@@ -107,7 +107,8 @@ NETWORKS: Rows = (
     ("init_weights", Shown("FILE"), None,
      "G_A starts from the weights of this checkpoint, .safetensors file or state dict"),
     ("from_scratch", FLAG, False,
-     "--preset demo starts from random weights and a narrow network, not from weights/"),
+     "presets demo and adapt start from random weights, not from weights/: demo with a narrow "
+     "network, adapt as best"),
     ("init_type", ("normal", "xavier", "kaiming", "orthogonal"), "normal",
      "how new weights are drawn"),
     ("init_gain", non_negative_float, 0.02, "spread of new weights (normal, xavier, orthogonal)"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from options.base_options import BaseOptions, given_names, join_slices
-from options.presets import PRESETS, X4_DEFAULTS, demo_values
+from options.presets import FROM_SCRATCH, X4_DEFAULTS, preset_values
 from options.train_checks import (
     check_identity,
     check_losses,
@@ -80,22 +80,19 @@ class TrainOptions(BaseOptions):
             return options, parser
         if options.preset == "auto":
             on_cpu = options.gpu_ids == "-1" or count_gpus() == 0
-            options.preset = "demo" if on_cpu else "paper"
+            options.preset = "demo" if on_cpu else "adapt"
         derived: dict[str, object] = {}
         if options.dataset_mode == "public_2D" and not given & {"model", "sampling_times"}:
             options.model = "medical_cycle_ganx4"  # the public setting is published at 4x
         if options.model == "medical_cycle_ganx4":
             derived.update(X4_DEFAULTS)
-        values = PRESETS[options.preset]
-        if options.preset == "demo":
-            times = 2 if options.model == "medical_cycle_ganx4" else options.sampling_times
-            values = demo_values(times, given, options.from_scratch)
-        elif options.from_scratch:
+        if options.from_scratch and options.preset not in FROM_SCRATCH:
             parser.error(
-                f"--from_scratch is about --preset demo, got {options.preset}, which starts from "
-                "random weights anyway: leave it out"
+                f"--from_scratch is about --preset {' and '.join(FROM_SCRATCH)}, got "
+                f"{options.preset}, which starts from random weights anyway: leave it out"
             )
-        derived.update(values)
+        times = 2 if options.model == "medical_cycle_ganx4" else options.sampling_times
+        derived.update(preset_values(options.preset, times, given, options.from_scratch))
         for name, value in derived.items():
             if name not in given:
                 setattr(options, name, value)

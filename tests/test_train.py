@@ -67,7 +67,7 @@ def test_a_run_leaves_everything_that_is_needed(
     assert (stored["name"], stored["ngf"], stored["lr"]) == ("run", 4, 1e-3)
     printed = capsys.readouterr().out
     assert (folder / "options.txt").read_text(encoding="utf-8") in printed
-    assert "preset demo on cpu; --preset paper: the paper's sizes and schedule" in printed
+    assert "preset demo on cpu; --preset adapt: from the weights" in printed
     assert "5 patches and 3 steps an epoch, 3 epochs" in printed
     assert "trained: checkpoints/run/latest.pt; try it with: bash test.sh" in printed
 
@@ -362,10 +362,15 @@ def test_one_domain_alone_is_refused(
     assert "got no micro-CT: give --micro_folder" in stop_line(capsys, *data[:2])
 
 
-def test_the_preset_line_names_the_other() -> None:
-    options = train.TrainOptions().parse(["--preset", "paper"], lambda: 0)[0]
+@pytest.mark.parametrize(
+    ("preset", "other"),
+    [("demo", "adapt"), ("adapt", "paper"), ("paper", "demo")],
+)
+def test_the_preset_line_names_the_one_that_is_asked_for_next(preset: str, other: str) -> None:
+    options = train.TrainOptions().parse(["--preset", preset], lambda: 0)[0]
     line = training.setup.preset_line(options, "cuda")
-    assert line == ("preset paper on cuda; --preset demo: few steps, minutes on a CPU")
+    start = "" if preset == "paper" else f", from {options.init_weights}"
+    assert line.startswith(f"preset {preset} on cuda{start}; --preset {other}: ")
 
 
 @pytest.mark.slow

@@ -19,9 +19,10 @@ from models.loss_names import LOGGED
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
+from options.presets import PRESET_NOTES
 from training.monitor.training_monitor import TrainingMonitor
 from training.saver import RunSaver
-from training.state import Position, start_or_resume
+from training.state import Position, start_or_resume, unlike_windows
 from training.validation import (
     SCORES,
     Validator,
@@ -109,6 +110,9 @@ def open_run(options: Namespace) -> Run:
             "larger --niter to go on"
         )
     data = open_data(options, start.windows, processes)
+    warning = unlike_windows(start.weights_windows, data.windows.as_dict())
+    if warning:
+        processes.say(warning)
     digests = sorted(start.digests.union(data.digests))
     dataset = DATASETS[options.dataset_mode](data, patch_settings(options))
     refuse_epoch(folder, len(dataset), position, processes)
@@ -170,14 +174,10 @@ def open_run(options: Namespace) -> Run:
 
 
 def preset_line(options: Namespace, device: str) -> str:
-    """Which preset is used, on what, and how to get the other."""
-    other = "paper" if options.preset == "demo" else "demo"
-    purpose = {
-        "paper": "the paper's sizes and schedule, meant for a GPU",
-        "demo": "few steps, minutes on a CPU",
-    }[other]
+    """Which preset is used, on what, and how to get the one that is asked for next."""
+    other = {"demo": "adapt", "adapt": "paper"}.get(options.preset, "demo")
     start = f", from {options.init_weights}" if options.init_weights else ""
-    return f"preset {options.preset} on {device}{start}; --preset {other}: {purpose}"
+    return f"preset {options.preset} on {device}{start}; --preset {other}: {PRESET_NOTES[other]}"
 
 
 def refuse_epoch(folder: Path, length: int, position: Position, processes: Processes) -> None:

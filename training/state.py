@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.checkpoint import (
+    LoadedGenerator,
     load_checkpoint,
     load_generator,
     load_original_weights,
@@ -98,6 +99,8 @@ class Start:
     position: Position  # the first step to take
     # intensity windows of the run so far; None at a fresh start
     windows: Mapping[str, Any] | None = None
+    # those that --init_weights were made for, if they say so
+    weights_windows: Mapping[str, Any] | None = None
     # slices that the run so far was trained on, which a resumed run with other data must not forget
     digests: frozenset[str] = frozenset()
 
@@ -175,8 +178,11 @@ def start_or_resume(
                 f"{folder} already holds a model: --continue_train goes on with it, --overwrite "
                 "replaces it, --name NAME starts another"
             )
-        seen = start_from_weights(options.init_weights, model) if options.init_weights else ()
-        return Start(Position(options.epoch_count), digests=frozenset(seen))
+        position = Position(options.epoch_count)
+        if not options.init_weights:
+            return Start(position)
+        loaded = start_from_weights(options.init_weights, model)
+        return Start(position, weights_windows=loaded.windows, digests=loaded.training_digests)
     if not path.is_file():
         original = load_original_weights(folder, options.epoch)
         if original is not None:
@@ -211,15 +217,15 @@ def start_or_resume(
     return Start(
         position,
         state["windows"],
-        frozenset(state["training_digests"]),
+        digests=frozenset(state["training_digests"]),
     )
 
 
-def start_from_weights(path: str, model: MedicalCycleGANModel) -> frozenset[str]:
+def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerator:
     """Let G_A begin with the weights of a checkpoint, a .safetensors file or a bare state dict.
 
     Returns:
-        Digests of the slices that those weights were trained on.
+        What they are.
 
     Raises:
         UserError: they cannot be read, or are of another architecture.
@@ -238,7 +244,32 @@ def start_from_weights(path: str, model: MedicalCycleGANModel) -> frozenset[str]
     model.G_A.load_state_dict(weights)
     if model.average is not None:
         model.average.network.load_state_dict(weights)
-    return loaded.training_digests
+    return loaded
+
+
+def unlike_windows(weights: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
+    """What to say where --init_weights know tissue by other values than this run gives them.
+
+    Micro-CT has units of its own at each scanner, so only the windows of clinical CT are compared.
+
+    Args:
+        weights: windows as `WindowPolicy.as_dict` tells them; None if nobody knows.
+        now: those of the run.
+    """
+    if weights is None or "clinical" not in weights:
+        return None
+    before, after = (
+        "each volume's range"
+        if windows["normalization"] == "minmax"
+        else "{low:g}:{high:g} HU".format(**windows["clinical"])
+        for windows in (weights, now)
+    )
+    if before == after:
+        return None
+    return (
+        f"warning: --init_weights were made for clinical CT in {before}, got {after}: the first "
+        "hundreds of steps go into that; give the --windows and --normalization of the weights"
+    )
 
 
 def _second_line(error: RuntimeError) -> str:

@@ -223,14 +223,12 @@ class Validator:
         behind = [n for n in ("psnr", "ssim") if self.scores[n] < self.cubic[n]]
         if not behind:
             return None
-        # They are of that preset's network, so that no other can start from them.
-        shipped = f" --init_weights weights/sr_x{self.scale}.safetensors"
-        start = shipped if self.scale in (4, 8) else ""
+        # Weights come with the project for these, and another preset starts from nothing.
+        better = "adapt" if self.scale in (4, 8) else "best"
         return (
             f"warning: on held-back data cubic spline interpolation is better in "
             f"{' and '.join(n.upper() for n in behind)} ({describe(self.cubic)}) than this model "
-            f"({describe(self.scores)}): train longer, or take --preset best{start} "
-            "(docs/training.md)"
+            f"({describe(self.scores)}): train longer, or take --preset {better} (docs/training.md)"
         )
 
     def _scored(self, enlarged: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:

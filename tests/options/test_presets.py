@@ -6,6 +6,7 @@ from option_helpers import option_names, train_options
 from options import TrainOptions
 from options.presets import (
     DEMO_FROM_SCRATCH,
+    FROM_SCRATCH,
     PAPER,
     PAPER_EXACT,
     PRESETS,
@@ -83,33 +84,48 @@ def test_the_demo_is_smaller_in_everything_that_costs_time() -> None:
 @pytest.mark.parametrize("words", ["", "--model medical_cycle_ganx4", "--sampling_times 1"])
 def test_every_preset_is_taken_as_it_stands(preset: str, words: str) -> None:
     options = train_options("--preset", preset, *words.split())
-    values = (
-        DEMO_FROM_SCRATCH if preset == "demo" and "--sampling_times" in words else PRESETS[preset]
-    )
-    for name, value in values.items():
+    fits = "--sampling_times" not in words  # no weights of 2x come with the project
+    for name, value in (PRESETS if fits else PRESETS | FROM_SCRATCH)[preset].items():
         assert getattr(options, name) == value, name
 
 
-def test_the_demo_starts_from_the_weights_that_come_with_the_project_where_they_fit() -> None:
-    for more, weights in (("", "sr_x8"), ("--dataset_mode public_2D", "sr_x4")):
-        options = train_options("--preset", "demo", *more.split())
-        assert options.init_weights.endswith(f"weights/{weights}.safetensors")
-        assert (options.ngf, options.norm, options.skip) == (64, "none", "cubic")
-        # The paper's losses are at work all the same.
-        assert min(options.lambda_G_A, options.lambda_A, options.lambda_downsample_loss) > 0
-    for more in ("--from_scratch", "--norm instance", "--sampling_times 1"):
-        options = train_options("--preset", "demo", *more.split())
-        assert options.init_weights is None
-        assert (options.ngf, options.lambda_pair) == (16, 0)
+@pytest.mark.parametrize("preset", FROM_SCRATCH)
+@pytest.mark.parametrize(
+    ("more", "weights"), [("", "sr_x8"), ("--dataset_mode public_2D", "sr_x4")]
+)
+def test_these_start_from_the_weights_that_come_with_the_project(
+    preset: str, more: str, weights: str
+) -> None:
+    options = train_options("--preset", preset, *more.split())
+    assert options.init_weights.endswith(f"weights/{weights}.safetensors")
+    assert (options.ngf, options.norm, options.skip) == (64, "none", "cubic")
+
+
+@pytest.mark.parametrize("preset", FROM_SCRATCH)
+@pytest.mark.parametrize("more", ["--from_scratch", "--norm instance", "--sampling_times 1"])
+def test_these_start_from_random_weights_where_the_others_do_not_fit(
+    preset: str, more: str
+) -> None:
+    options = train_options("--preset", preset, *more.split())
+    assert options.init_weights is None
+    assert options.lr == FROM_SCRATCH[preset]["lr"]
+
+
+def test_weights_that_are_named_win_and_other_presets_know_no_start() -> None:
     assert train_options("--preset", "demo", "--init_weights", "my.pt").init_weights == "my.pt"
     with pytest.raises(SystemExit):
         train_options("--preset", "paper", "--from_scratch")
 
 
+def test_the_demo_has_the_papers_losses_at_work() -> None:
+    options = train_options("--preset", "demo")
+    assert min(options.lambda_G_A, options.lambda_A, options.lambda_downsample_loss) > 0
+
+
 def test_the_papers_presets_have_one_scanner_and_the_best_one_many() -> None:
     scanners = {name: train_options("--preset", name).scanner for name in PRESETS}
     assert scanners["paper"] == scanners["paper_exact"] == "fixed"
-    assert scanners["best"] == scanners["demo"] == "random"
+    assert scanners["best"] == scanners["adapt"] == scanners["demo"] == "random"
 
 
 def test_the_best_preset_trains_one_generator_at_4x_too() -> None:

@@ -171,7 +171,7 @@ def test_the_smallest_patch_allowed_is_the_smallest_that_trains(netD: str, small
 
 
 def test_preset_follows_the_machine_and_the_flag_wins() -> None:
-    assert train_options(gpus=1).preset == "paper"
+    assert train_options(gpus=1).preset == "adapt"
     assert train_options(gpus=0).preset == "demo"
     assert train_options("--gpu_ids", "-1", gpus=1).preset == "demo"
     assert train_options("--preset", "paper", gpus=0).ngf == 64

@@ -8,7 +8,7 @@ from training_helpers import save_state, tiny_model, tiny_options
 
 from models.checkpoints.checkpoint import load_generator
 from models.medical_cycle_gan import MODELS
-from training.state import Position, start_or_resume
+from training.state import Position, start_or_resume, unlike_windows
 from util.errors import UserError
 from util.processes import Processes
 
@@ -70,6 +70,18 @@ def test_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> None
     message = "norm none instead of instance, skip cubic instead of none: give the options"
     with pytest.raises(UserError, match=message):
         start_or_resume(tmp_path / "third", other.options, other)
+
+
+def test_weights_that_know_tissue_by_other_values_are_told_of() -> None:
+    known = {"normalization": "window", "clinical": {"low": -1000.0, "high": 500.0}}
+    assert unlike_windows(known, known) is None
+    assert unlike_windows(None, known) is None  # a bare state dict does not say
+    wider = {"normalization": "window", "clinical": {"low": -1024.0, "high": 600.0}}
+    told = "made for clinical CT in -1000:500 HU, got -1024:600 HU: the first"
+    assert told in str(unlike_windows(known, wider))
+    assert "got each volume's range" in str(
+        unlike_windows(known, {**known, "normalization": "minmax"})
+    )
 
 
 def test_resume_refuses_another_architecture(tmp_path: Path) -> None:

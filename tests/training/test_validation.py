@@ -180,12 +180,9 @@ def test_a_model_is_held_against_cubic_interpolation() -> None:
     told = validator.verdict()
     assert told is not None
     assert "cubic spline interpolation is better in PSNR (PSNR " in told
-    assert "or take --preset best" in told
-    assert "--init_weights" not in told  # no weights of 2x come with the project
+    assert "or take --preset best (docs" in told  # no weights of 2x come with the project
     validator.scale = 4
-    assert "--preset best --init_weights weights/sr_x4.safetensors (docs" in str(
-        validator.verdict()
-    )
+    assert "or take --preset adapt (docs" in str(validator.verdict())
     validator.scale = 2
     validator.score(Repeating(0.01))  # type: ignore[arg-type]
     assert validator.verdict() is None
