@@ -362,17 +362,6 @@ def test_one_domain_alone_is_refused(
     assert "got no micro-CT: give --micro_folder" in stop_line(capsys, *data[:2])
 
 
-@pytest.mark.parametrize(
-    ("preset", "other"),
-    [("demo", "adapt"), ("adapt", "paper"), ("paper", "demo")],
-)
-def test_the_preset_line_names_the_one_that_is_asked_for_next(preset: str, other: str) -> None:
-    options = train.TrainOptions().parse(["--preset", preset], lambda: 0)[0]
-    line = training.setup.preset_line(options, "cuda")
-    start = "" if preset == "paper" else f", from {options.init_weights}"
-    assert line.startswith(f"preset {preset} on cuda{start}; --preset {other}: ")
-
-
 @pytest.mark.slow
 def test_every_step_sees_its_own_patches(
     data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
