@@ -16,6 +16,7 @@ from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.volume import Volume
 from data.windows import (
     CLINICAL_WINDOW,
+    Domain,
     Normalization,
     WindowPolicy,
     parse_windows,
@@ -137,6 +138,23 @@ def choose_windows(
     return WindowPolicy(normalization, clinical, micro_window)
 
 
+def refuse_missed(volume: Volume, windows: WindowPolicy, domain: Domain) -> None:
+    """Refuse a window that leaves nothing of a volume, whose patches would all be one value.
+
+    Raises:
+        UserError: so it is, as where 8-bit and 16-bit micro-CT share a window.
+    """
+    if windows.normalization == "minmax":
+        return
+    window, (low, high) = windows.window_for(volume, domain), sampled_range(volume)
+    if high <= window.low or low >= window.high:
+        raise UserError(
+            f"{volume.source} has values of {low:g} to {high:g}, all outside the {domain} window "
+            f"{window.low:g} to {window.high:g}: give --windows {domain}=LOW:HIGH, or leave the "
+            "volume out"
+        )
+
+
 def all_axes(volume: Volume, axes: str) -> list[Volume]:
     """A micro-CT volume with slices across each of these axes.
 
@@ -199,7 +217,8 @@ def open_training_data(
         micro_axes: axes that micro-CT is sliced across.
 
     Raises:
-        UserError: only one of the two domains is given, or any volume cannot be used.
+        UserError: only one of the two domains is given, or any volume cannot be used or lies
+            outside its window.
     """
     both = dataset_mode != "public_2D"
     if dataset_mode == "paired" and not (clinical_words and micro_words):
@@ -228,6 +247,10 @@ def open_training_data(
         windows = choose_windows(normalization, window_words, micro)
     else:
         windows = WindowPolicy.from_dict(stored_windows)
+    for volume, _ in clinical:
+        refuse_missed(volume, windows, "clinical")
+    for volume in micro:
+        refuse_missed(volume, windows, "micro")
     digests = slice_digests([volume for volume, _ in clinical] + micro)
     turned = [view for volume in micro for view in all_axes(volume, micro_axes)]
     return TrainingData(clinical, turned, windows, digests)

@@ -129,20 +129,26 @@ def refuse_own_inputs(
             )
 
 
-def warn_if_outside(volume: Volume, window: IntensityWindow) -> None:
-    """Say in one line that a window misses the volume, of which nothing can come."""
+def check_window(volume: Volume, window: IntensityWindow) -> None:
+    """Refuse a window that leaves nothing of a volume, and warn of one that leaves little.
+
+    Raises:
+        UserError: every value that was looked at is lost, so that no score would mean anything.
+    """
     step = max(1, volume.num_slices // SAMPLED_SLICES)
-    shares = [
-        float(window.outside(volume.read_slice(index)).mean())
-        for index in range(0, volume.num_slices, step)
-    ]
-    share = sum(shares) / len(shares)
-    if share >= MOSTLY_OUTSIDE:
-        print(
-            f"warning: {100 * share:.0f} % of {volume.source} lie outside the intensity window "
-            f"{window.low:g} to {window.high:g}: give --windows or --normalization minmax",
-            file=sys.stderr,
-        )
+    slices = [volume.read_slice(index) for index in range(0, volume.num_slices, step)]
+    share = float(np.mean([window.outside(image).mean() for image in slices]))
+    if share < MOSTLY_OUTSIDE:
+        return
+    lowest, highest = min(image.min() for image in slices), max(image.max() for image in slices)
+    line = (
+        f"{100 * share:.0f} % of {volume.source}, whose values go from {lowest:g} to {highest:g}, "
+        f"lie outside the intensity window {window.low:g} to {window.high:g}: give --windows or "
+        "--normalization minmax"
+    )
+    if share == 1:
+        raise UserError(line)
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def refuse_existing(paths: list[Path], overwrite: bool) -> None:

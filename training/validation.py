@@ -13,7 +13,7 @@ import torch
 from data.formats.discovery import find_volumes
 from data.opening import open_volumes, open_with_lung_mask, slice_digests
 from data.patches import low_resolution, pixels_of
-from data.training_data import TrainingData
+from data.training_data import TrainingData, refuse_missed
 from data.volumes.volume import Volume
 from data.windows import Domain
 from models.medical_cycle_gan import MedicalCycleGANModel
@@ -60,7 +60,8 @@ def open_held_back(options: Namespace, data: TrainingData, trained_on: Sequence[
         trained_on: fingerprints of all slices that the run was ever trained on.
 
     Raises:
-        UserError: a slice of them is trained on, or what a score needs is missing.
+        UserError: a slice of them is trained on, what a score needs is missing, or the window
+            leaves nothing of a volume.
     """
     words = {"clinical": options.val_clinical_paths, "micro": options.val_micro_paths}
     if not any(words.values()):
@@ -87,6 +88,10 @@ def open_held_back(options: Namespace, data: TrainingData, trained_on: Sequence[
                 f"validation volume {volume.source} holds slices that are trained on: give "
                 "--val_slices, or other volumes"
             )
+    for volume, _ in clinical:
+        refuse_missed(volume, data.windows, "clinical")
+    for volume in micro:
+        refuse_missed(volume, data.windows, "micro")
     return HeldBack(clinical, micro)
 
 

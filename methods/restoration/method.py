@@ -17,7 +17,7 @@ from data.volumes.geometry import shrunk_affine
 from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
 from data.writing.nifti_writer import NiftiSliceWriter
-from methods.inputs import open_case, run_method, warn_if_outside
+from methods.inputs import check_window, open_case, run_method
 from methods.loading import LoadedModel
 from methods.pages.case_view import case_viewer
 from methods.pages.result_images import CONSISTENT, restored_images
@@ -85,7 +85,7 @@ def score_case(
     if not options.allow_training_data:
         refuse_training_data(volume, model)
     window = model.windows.window_for(volume, domain)
-    warn_if_outside(volume, window)
+    check_window(volume, window)
     settings = RestorationSettings(
         options.degradation,
         lung_statistics=model.lung_statistics,

@@ -15,7 +15,7 @@ import numpy as np
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writing.exports import remove_exports
-from methods.inputs import open_case, run_method, warn_if_outside
+from methods.inputs import check_window, open_case, run_method
 from methods.loading import LoadedModel
 from methods.pages.result_page import PAGE
 from methods.super_resolution.companions import (
@@ -56,7 +56,7 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
     names = output_names(options)
     volume, mask = open_case(path, options, "clinical")
     window = model.windows.window_for(volume, "clinical")
-    warn_if_outside(volume, window)
+    check_window(volume, window)
     plan = plan_case(volume, mask, window, folder, names, model, options)
     if plan.is_finished:
         complete_exports(options, folder, path)

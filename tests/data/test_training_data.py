@@ -11,7 +11,13 @@ from training_helpers import write_case, write_micro
 import data.training_data
 from data.formats.readers import read_volume
 from data.phantom.training_set import PhantomPaths
-from data.training_data import TrainingData, choose_windows, lung_share, open_training_data
+from data.training_data import (
+    TrainingData,
+    choose_windows,
+    lung_share,
+    open_training_data,
+    refuse_missed,
+)
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writing.nifti_writer import write_volume
@@ -170,6 +176,29 @@ def test_windows_by_flag(tmp_path: Path, files: tuple[str, str]) -> None:
     assert measured == choose_windows("window", None, micro)
     assert choose_windows("minmax", None, micro).normalization == "minmax"
     assert choose_windows("window", ["clinical=0:1"], []).micro == IntensityWindow(0, 1)
+
+
+@pytest.mark.parametrize("values", [(-9, 2500), (12250, 30000)])
+def test_a_volume_of_which_the_window_leaves_nothing_is_refused(values: tuple[int, int]) -> None:
+    """8-bit micro-CT beside 16-bit, or beside weights that know it."""
+    policy = WindowPolicy("window", CLINICAL_WINDOW, IntensityWindow(2500.0, 12250.0))
+    array = np.full((2, 3, 3), values[0], dtype=np.int16)
+    array[1] = values[1]
+    volume = Volume(array, np.eye(4), "fly.tif")
+    told = rf"fly.tif has values of {values[0]} to {values[1]}, all outside the micro window 2500"
+    with pytest.raises(UserError, match=told):
+        refuse_missed(volume, policy, "micro")
+    array[0] = 3000  # a little of it is seen
+    refuse_missed(volume, policy, "micro")
+    array[0] = values[0]
+    refuse_missed(volume, WindowPolicy("minmax", policy.clinical, policy.micro), "micro")
+
+
+def test_training_refuses_what_its_window_misses(tmp_path: Path, files: tuple[str, str]) -> None:
+    words = {"clinical_words": [files[0]], "micro_words": [files[1]]}
+    for missed in ("clinical=20000:30000", "micro=-9:-1"):
+        with pytest.raises(UserError, match=f"all outside the {missed.split('=')[0]} window"):
+            open_data(tmp_path, **words, window_words=[missed])
 
 
 def test_description_has_size_spacing_lung_share_and_windows(

@@ -13,13 +13,13 @@ from training_helpers import write_case
 import methods.inputs
 from data.phantom.training_set import PhantomPaths
 from data.volumes.volume import Volume
-from data.windows import CLINICAL_WINDOW, Domain
+from data.windows import CLINICAL_WINDOW, Domain, IntensityWindow
 from methods.inputs import (
+    check_window,
     input_paths,
     refuse_existing,
     refuse_own_inputs,
     result_folders,
-    warn_if_outside,
 )
 from util.errors import UserError
 
@@ -105,8 +105,14 @@ def test_a_window_that_misses_the_volume_is_told(
 ) -> None:
     array = np.full((40, 5, 5), value, dtype=np.int16)
     array[:, 0, 0] = 0
-    warn_if_outside(Volume(array, np.eye(4), "bone.nii"), CLINICAL_WINDOW)
+    check_window(Volume(array, np.eye(4), "bone.nii"), CLINICAL_WINDOW)
+    told = "96 % of bone.nii, whose values go from 0 to 20000, lie outside the intensity window"
     err = capsys.readouterr().err
-    assert (
-        err.count("\n") == lines == err.count("96 % of bone.nii lie outside the intensity window")
-    )
+    assert err.count("\n") == lines == err.count(told)
+
+
+def test_a_window_that_leaves_nothing_of_the_volume_is_refused() -> None:
+    """Its scores were infinite: both images were one constant."""
+    fly = Volume(np.full((3, 5, 5), 200, dtype=np.uint8), np.eye(4), "fly.tif")
+    with pytest.raises(UserError, match=r"100 % of fly.tif.*-1000 to 100: give --windows"):
+        check_window(fly, IntensityWindow(-1000.0, 100.0))

@@ -11,6 +11,7 @@ from training_helpers import tiny_model, tiny_options, write_case, write_micro
 
 from data.training_data import TrainingData, open_training_data
 from data.volumes.volume import Volume
+from data.writing.nifti_writer import write_volume
 from training.validation import (
     LARGEST_EDGE,
     SLICES,
@@ -98,6 +99,15 @@ def test_what_is_trained_on_is_refused(files: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"specimen\.nii holds slices that are trained on"):
         open_held_back(options, data, data.digests)
     assert open_held_back(options, data, []).micro  # an earlier part of a run counts, too
+
+
+def test_what_the_window_misses_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its scores would be infinite."""
+    other = tmp_path / "fly.nii"
+    write_volume(other, np.full((3, 52, 60), -200, np.int16), np.eye(4))
+    options = tiny_options("--val_micro_paths", str(other))
+    with pytest.raises(UserError, match=r"fly\.nii has values of -200 to -200, all outside"):
+        open_held_back(options, opened(*files), [])
 
 
 def test_scores_need_a_truth(files: tuple[Path, Path], tmp_path: Path) -> None:
