@@ -95,7 +95,7 @@ class PatchSource:
         pixels: edge of the square that is read and resampled to `patch_size`, to match another
             voxel size; None reads `patch_size` pixels as they are.
         zoom: smallest and largest factor on that edge, drawn anew for each patch; no more than the
-            volume holds.
+            volume holds. The middle stays where it was drawn, but where the volume ends.
     """
 
     def __init__(
@@ -111,19 +111,23 @@ class PatchSource:
         self.volume = volume
         self.window = window
         self._patch_size = patch_size
-        smallest, largest = (round(factor * (pixels or patch_size)) for factor in zoom)
+        self._edge = pixels or patch_size
+        smallest, largest = (round(factor * self._edge) for factor in zoom)
         self._smallest = max(1, smallest)
         self._largest = max(self._smallest, min(largest, *volume.size[:2]))
-        self.positions = PatchPositions(volume, self._largest, mask, rule)
+        self.positions = PatchPositions(volume, self._edge, mask, rule)
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """float32 (patch_size, patch_size) in [-1, 1], each admissible position equally likely."""
-        section, row, column = self.positions.draw(generator)
-        edge = self._largest
+        section, *corner = self.positions.draw(generator)
+        edge = self._edge
         if self._smallest < self._largest:
             edge = int(generator.integers(self._smallest, self._largest + 1))
-        inset = (self._largest - edge) // 2  # the middle stays, and with it what a mask admits
-        read = self.volume.read_patch(section, row + inset, column + inset, edge, edge)
+        row, column = (
+            min(max(0, start + (self._edge - edge) // 2), length - edge)
+            for start, length in zip(corner, self.volume.size[1::-1], strict=True)
+        )
+        read = self.volume.read_patch(section, row, column, edge, edge)
         return self.window.to_unit(resize(read, self._patch_size, self._patch_size))
 
 

@@ -60,17 +60,20 @@ def test_patches_are_read_with_other_edges_around_the_same_middle() -> None:
     array = np.arange(40 * 40, dtype=np.int16).reshape(1, 40, 40)
     volume = Volume(array, np.eye(4), "40.nii")
     found = PatchSource(volume, IntensityWindow(0, 1600), 8, zoom=(0.5, 2.0))
-    assert found.positions.count == 25 * 25  # of the largest, 16 pixels
+    assert found.positions.count == 33 * 33  # as many as without another edge
     slopes, generator = [], np.random.default_rng(0)
     for seed in range(200):
         patch = found.window.to_physical(found.draw(np.random.default_rng(seed)))
         assert patch.shape == (8, 8)
         _, row, column = found.positions.draw(np.random.default_rng(seed))
-        middle = 40 * (row + 7.5) + column + 7.5
-        assert float(patch.mean()) == pytest.approx(middle, abs=21)
-        slopes.append(float(patch[4, 4] - patch[4, 3]))
+        slope = float(patch[4, 4] - patch[4, 3])
+        # Half of what is read must lie inside: the middle moves in from the border.
+        nearest, furthest = (limit - 0.5 for limit in (4 * slope, 40 - 4 * slope))
+        middle = [min(max(start + 3.5, nearest), furthest) for start in (row, column)]
+        assert float(patch.mean()) == pytest.approx(40 * middle[0] + middle[1], abs=42)
+        slopes.append(slope)
     assert min(slopes) == pytest.approx(0.5, abs=0.2)
     assert max(slopes) == pytest.approx(2.0, abs=0.2)
     small = PatchSource(volume, IntensityWindow(0, 1600), 32, zoom=(0.8, 1.8))
-    assert small.positions.count == 1  # no more than the volume holds
+    assert small.positions.count == 9 * 9
     assert small.draw(generator).shape == (32, 32)
