@@ -35,11 +35,6 @@ def interval(values: list[float]) -> str:
     return f"{mean:.2f} ({mean - width:.2f} to {mean + width:.2f})"
 
 
-def cubic_spline(image: np.ndarray) -> np.ndarray:
-    """8 times larger: what the figures are of an image that nothing was learned for."""
-    return enlarge(image, 8, order=3)
-
-
 def figures(upscale: Enlarge, ct: Path, mask: Path, count: int) -> list[list[float]]:
     """The figures of `COLUMNS` for each of the slices."""
     volume, lung = read_volume(ct), read_volume(mask)
@@ -65,11 +60,20 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.truth and not (arguments.weights and arguments.ct and arguments.mask):
         parser.error("nothing to measure: give --weights, --ct and --mask, or --truth")
+    if arguments.count < 2:
+        parser.error(f"--count is {arguments.count}, expected 2 or more slices for an interval")
     print(machine_line(torch.device("cuda" if torch.cuda.is_available() else "cpu"), 0))
     print("| | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 1) + "|")
-    opponents: list[tuple[str, Enlarge]] = [("cubic spline", cubic_spline)]
-    for path in arguments.weights:
-        resolver = SuperResolver.from_checkpoint(path, precision=arguments.precision)
+    resolvers = [
+        SuperResolver.from_checkpoint(path, precision=arguments.precision)
+        for path in arguments.weights
+    ]
+    # What the figures are of an image that nothing was learned for.
+    scale = resolvers[0].scale if resolvers else 8
+    opponents: list[tuple[str, Enlarge]] = [
+        ("cubic spline", lambda image: enlarge(image, scale, order=3))
+    ]
+    for path, resolver in zip(arguments.weights, resolvers, strict=True):
         opponents.append((path.stem, resolver.upscale))
     for name, upscale in opponents if arguments.ct else []:
         rows = figures(upscale, arguments.ct, arguments.mask, arguments.count)

@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--patients", nargs="+", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print(machine_line(torch.device("cpu"), arguments.seed))
+    print(
+        machine_line(torch.device("cuda" if torch.cuda.is_available() else "cpu"), arguments.seed)
+    )
     rows = cases(arguments.weights, arguments.patients, arguments.seed)
     better = rows[:, 3] > 0
     print(f"{len(rows)} images, {100 * better.mean():.0f} % of them better than cubic spline\n")

@@ -25,11 +25,12 @@ EDGE_HEIGHT, EDGE_REACH, BONE = 500.0, 7, 500.0
 FEWEST_EDGES, STEEPEST = 20, 0.05
 # Squared full width of the point spread by the squared ratio of an edge's height to its slope.
 WIDTH_SLOPE, WIDTH_OFFSET = 1.81, 7.7
-# Which properties there are: name in records -> what to call it, unit, and how far off a range is
-# still within it, since all but the first two are estimates.
+# Which properties there are: name in records -> what to call it, unit, and by what share a value
+# may pass a range and still be within it: the last two are estimates, and slices half or twice as
+# far apart look much alike.
 TEXTS = {
     "pixel_size": ("pixels of", "mm", 0.05),
-    "slice_spacing": ("slices every", "mm", 0.05),
+    "slice_spacing": ("slices every", "mm", 1.0),
     "point_spread": ("a point spread of", "pixels", 0.15),
     "noise": ("noise of", "HU", 0.2),
 }
@@ -106,9 +107,9 @@ def beyond(scan: ScanProperties, known: Mapping[str, Sequence[float]]) -> list[s
             continue
         words, unit, tolerance = TEXTS[name]
         low, high = known[name]
-        if not low * (1 - tolerance) <= value <= high * (1 + tolerance):
-            span = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
-            found.append(f"{words} {value:.2g} {unit} ({span})")
+        if not low / (1 + tolerance) <= value <= high * (1 + tolerance):
+            span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+            found.append(f"{words} {value:.3g} {unit} ({span})")
     return found
 
 

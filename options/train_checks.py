@@ -8,6 +8,7 @@ import argparse
 START_OPTIONS = (
     "seed",
     "preset",
+    "from_scratch",
     "normalization",
     "windows",
     "init_type",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from data.public_dataset import NOISE_SIGMA
 from data.scan_properties import ScanProperties, measure_scan
 from data.training_data import TrainingData
 from data.volumes.volume import Volume
@@ -22,17 +23,20 @@ CLINICAL_LOSSES = (
 def known_scans(options: Namespace, data: TrainingData) -> dict[str, list[float]]:
     """Lowest and highest value of each property (`data.scan_properties`) that training sees.
 
-    Of pseudo-pairs and of shrunk patches it is the scanner's; of clinical patches it is measured.
-    A property that nothing tells is left out. So is the pixel size of the public setting, which
-    learns to enlarge pixels that are larger than those of any scan it will be given.
+    Of pseudo-pairs and of shrunk patches it is the scanner's; of clinical patches that G_A learns
+    from it is measured, and their slice spacing always counts. A property that nothing tells is
+    left out. So is the pixel size of the public setting, which learns to enlarge pixels that are
+    larger than those of any scan it will be given.
 
     Args:
         options: of the training run.
         data: its volumes.
     """
-    scans: list[ScanProperties] = []
+    scans = [ScanProperties(None, spacing, None, None) for spacing in _slice_spacings(data)]
     public = options.dataset_mode == "public_2D"
-    if options.lambda_pair > 0 or public:
+    unpaired = options.dataset_mode == "unpaired"
+    shrunk = unpaired and options.scanner == "random" and options.micro_mix > 0
+    if options.lambda_pair > 0 or public or shrunk:
         scans += _of_scanner(options, data)
     if not public and any(getattr(options, name) > 0 for name in CLINICAL_LOSSES):
         step = -(-len(data.clinical) // MEASURED)
@@ -45,23 +49,37 @@ def known_scans(options: Namespace, data: TrainingData) -> dict[str, list[float]
     return known
 
 
+def _slice_spacings(data: TrainingData) -> list[float]:
+    """Of clinical volumes, whatever looks at them: tissue is as thick in their patches."""
+    return [volume.spacing[2] for volume, _ in data.clinical if volume.spacing_known]
+
+
 def _of_scanner(options: Namespace, data: TrainingData) -> list[ScanProperties]:
     """The two ends of what the scanner makes of each micro volume."""
+    public = options.dataset_mode == "public_2D"
     if options.scanner == "random":
         blur, noise, pixel = options.scanner_blur, options.scanner_noise, options.scanner_pixel
     else:
-        blur, noise, pixel = [options.pair_blur] * 2, [options.pair_noise] * 2, [1.0] * 2
-    hu = (data.windows.clinical.high - data.windows.clinical.low) / 2
-    public = options.dataset_mode == "public_2D"
+        # The public setting gives some of its inputs noise whatever the scanner.
+        highest = NOISE_SIGMA if public else options.pair_noise
+        lowest = 0.0 if public else options.pair_noise
+        blur, noise, pixel = [options.pair_blur] * 2, [lowest, highest], [1.0] * 2
+    if options.dataset_mode == "paired":
+        pixel = [1.0] * 2  # its truths are read as they are
     fine: list[Volume] = [volume for volume, _ in data.clinical] if public else data.micro
-    return [
-        ScanProperties(
-            None if public else volume.spacing[0] * 2**options.sampling_times * pixel[end],
-            volume.spacing[2],
-            blur[end],
-            noise[end] * hu,
-        )
-        for volume in fine
-        if volume.spacing_known
-        for end in (0, 1)
-    ]
+    windows, scale = data.windows, 2**options.sampling_times
+    hu = (windows.clinical.high - windows.clinical.low) / 2
+    found = []
+    for volume in fine:
+        edge = data.clinical_spacing if options.match_spacing else volume.spacing[0] * scale
+        for end in (0, 1):
+            found.append(
+                ScanProperties(
+                    None if public or not volume.spacing_known else edge * pixel[end],
+                    volume.spacing[2] if volume.spacing_known else None,
+                    blur[end],
+                    # With a range of its own for each volume nobody knows the noise in HU.
+                    None if windows.normalization == "minmax" else noise[end] * hu,
+                )
+            )
+    return found

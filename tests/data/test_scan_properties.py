@@ -64,6 +64,7 @@ def test_a_scan_is_measured_inside_its_mask_with_its_spacing() -> None:
 def test_what_weights_do_not_know_is_named() -> None:
     known = {"pixel_size": [0.4, 0.9], "slice_spacing": [0.5, 0.5], "noise": [0.0, 75.0]}
     scan = ScanProperties(pixel_size=0.98, slice_spacing=0.5, point_spread=9.0, noise=100.0)
-    assert beyond(scan, known) == ["pixels of 0.98 mm (0.4 to 0.9)", "noise of 1e+02 HU (0 to 75)"]
+    assert beyond(scan, known) == ["pixels of 0.98 mm (0.4 to 0.9)", "noise of 100 HU (0 to 75)"]
     assert beyond(scan._replace(pixel_size=0.92, noise=88.0), known) == []
-    assert beyond(ScanProperties(None, 2.5, None, None), known) == ["slices every 2.5 mm (0.5)"]
+    assert beyond(ScanProperties(None, 1.25, None, None), known) == ["slices every 1.25 mm (0.5)"]
+    assert beyond(ScanProperties(None, 1.0, None, None), known) == []  # twice as far is no matter

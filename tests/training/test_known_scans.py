@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def data_of(clinical: tuple[float, ...], micro: tuple[float, ...] = ()) -> Train
 def test_a_random_scanner_is_known_in_its_ranges() -> None:
     known = known_scans(options_of(*PAIRS_ALONE), data_of((0.7,), (0.0625, 0.05)))
     assert known["pixel_size"] == pytest.approx([0.8 * 0.4, 1.8 * 0.5])
-    assert known["slice_spacing"] == pytest.approx([0.2, 0.25])
+    assert known["slice_spacing"] == pytest.approx([0.2, 2.8])  # of clinical CT too
     assert known["point_spread"] == [0.0, 3.2]
     assert known["noise"] == pytest.approx([0.0, 75.0])
 
@@ -60,3 +61,33 @@ def test_the_public_setting_does_not_know_the_pixels_that_it_will_be_given() -> 
     assert "pixel_size" not in known
     assert known["slice_spacing"] == pytest.approx([2.8, 2.8])
     assert known["point_spread"] == [0.0, 3.2]
+
+
+def test_resampled_micro_ct_has_the_clinical_pixels() -> None:
+    known = known_scans(options_of(*PAIRS_ALONE, "--match_spacing"), data_of((0.7,), (0.02,)))
+    assert known["pixel_size"] == pytest.approx([0.8 * 0.7, 1.8 * 0.7])
+
+
+def test_the_public_setting_gives_noise_whatever_the_scanner() -> None:
+    words = ("--preset", "paper", "--dataset_mode", "public_2D")
+    assert known_scans(options_of(*words), data_of((0.7,)))["noise"] == pytest.approx([0, 37.5])
+
+
+def test_shrunk_patches_are_seen_by_the_random_scanner() -> None:
+    words = ("--preset", "paper", "--scanner", "random")
+    known = known_scans(options_of(*words), data_of((0.7,), (0.0625,)))
+    assert known["pixel_size"] == pytest.approx([0.4, 0.9])
+    known = known_scans(options_of(*words, "--micro_mix", "0"), data_of((0.7,), (0.0625,)))
+    assert known["pixel_size"] == pytest.approx([0.7, 0.7])
+
+
+def test_truths_are_read_as_they_are() -> None:
+    words = (*PAIRS_ALONE, "--dataset_mode", "paired")
+    assert known_scans(options_of(*words), data_of((0.5,), (0.0625,)))["pixel_size"] == [0.5, 0.5]
+
+
+def test_a_range_for_each_volume_leaves_no_noise_in_hu() -> None:
+    words = (*PAIRS_ALONE, "--normalization", "minmax")
+    data = data_of((0.7,), (0.0625,))
+    minmax = replace(data, windows=replace(data.windows, normalization="minmax"))
+    assert "noise" not in known_scans(options_of(*words), minmax)

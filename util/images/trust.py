@@ -142,7 +142,7 @@ def _harmonics_to_beside(values: Slice, scale: int) -> float:
             near = np.ix_((down + steps) % rows, (across + steps) % columns)
             power = np.abs(spectrum[near]).astype(np.float64) ** 2
             sums += power[at].mean(), power[beside].mean()
-    return float(sums[0] / sums[1])
+    return float(sums[0] / sums[1]) if sums[1] > 0 else 1.0  # nothing is there, and no grid
 
 
 def _faded(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
