@@ -72,7 +72,7 @@ def train(options: argparse.Namespace) -> int:
     run.monitor.finish()
     run.saver.record("finished")
     leave_processes(processes)
-    if run.validator is not None and (verdict := run.validator.verdict()):
+    if verdict := run.verdict():
         print(verdict, file=sys.stderr)
     processes.say(f"trained: {run.folder / 'latest.pt'}; try it with: bash test.sh")
     return 0
@@ -133,6 +133,8 @@ def stop_early(run: Run) -> int:
     run.saver.record("stopped")
     run.processes.wait()  # torchrun ends the others as soon as one has left
     leave_processes(run.processes)
+    if verdict := run.verdict():
+        print(verdict, file=sys.stderr)
     if run.processes.is_first:
         print(
             f"stopped after step {run.position.step} (epoch {run.position.epoch}); go on with: "

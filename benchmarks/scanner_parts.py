@@ -12,6 +12,7 @@ its weights already is not trained again.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,12 +29,12 @@ from models.scanner_model import SHARPENING_SIGMA
 from util.images.resampling import area_average, enlarge, resize
 from util.run_record import PROJECT_FOLDER
 
-BATCH = 8
+BATCH, EPOCHS = 8, 3
 TRAINING = [
     "--preset", "best", "--lambda_stability", "0", "--lambda_lattice", "0",
     "--clinical_patch_size", "24", "--batch_size", str(BATCH), "--batch_num", "100000",
-    "--windows", "micro=2500:12250", "--niter", "1", "--niter_decay", "2", "--ema", "0.995",
-    "--num_threads", "0", "--no_html", "--overwrite",
+    "--windows", "micro=2500:12250", "--niter", "1", "--niter_decay", str(EPOCHS - 1),
+    "--ema", "0.995", "--num_threads", "0", "--no_html", "--overwrite",
 ]  # fmt: skip
 # What each variant lacks: options of train.py, and constants of models/scanner_model.py.
 PARTS: dict[str, tuple[list[str], dict[str, float]]] = {
@@ -54,28 +55,35 @@ SHRUNK = 2 / 3  # of the truth, as if the clinical pixel were 1.5 times as large
 def train(name: str, weights: Path, micro: list[Path], steps: int, out: Path) -> Path:
     """Train a variant on; returns its checkpoint."""
     folder = name.replace(" ", "_")
-    latest = out / folder / "latest.pt"
-    if latest.exists():
-        return latest
+    latest, record = out / folder / "latest.pt", out / folder / "run.json"
     options, constants = PARTS[name]
     words = [
         "train.py", *TRAINING, *options, "--name", folder, "--checkpoints_dir", str(out),
-        "--init_weights", str(weights), "--max_dataset_size", str(steps // 3 * BATCH),
+        "--init_weights", str(weights), "--max_dataset_size", str(steps // EPOCHS * BATCH),
         "--all_clinical_paths", str(micro[0].with_name("clinical.nii")),
         "--all_micro_paths", *map(str, micro),
     ]  # fmt: skip
-    program = (
-        "import runpy, sys\nfrom models import scanner_model\n"
-        f"vars(scanner_model).update({constants})\n"
-        f"sys.argv = {words}\nrunpy.run_path('train.py', run_name='__main__')\n"
-    )
-    log = out / f"{folder}.log"
-    with log.open("w") as stream:
-        command = [sys.executable, "-c", program]
-        subprocess.run(command, cwd=PROJECT_FOLDER, stdout=stream, stderr=stream, check=False)
-    if not latest.exists():
-        sys.exit(f"{name} did not train: see {log}")
+    if not is_done(record, steps):
+        program = (
+            "import runpy, sys\nfrom models import scanner_model\n"
+            f"vars(scanner_model).update({constants})\n"
+            f"sys.argv = {words}\nrunpy.run_path('train.py', run_name='__main__')\n"
+        )
+        log = out / f"{folder}.log"
+        with log.open("w") as stream:
+            command = [sys.executable, "-c", program]
+            subprocess.run(command, cwd=PROJECT_FOLDER, stdout=stream, stderr=stream, check=False)
+        if not is_done(record, steps):
+            sys.exit(f"{name} did not train to its end: see {log}")
     return latest
+
+
+def is_done(record: Path, steps: int) -> bool:
+    """Whether a run has ended after so many steps, by its run.json."""
+    if not record.is_file():
+        return False
+    found = json.loads(record.read_text(encoding="utf-8"))
+    return bool(found["status"] == "finished" and found["steps"] == steps // EPOCHS * EPOCHS)
 
 
 def sharp(average: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ that there is to choose from.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,29 +156,35 @@ PRESET_NOTES = {
     "demo": "minutes on a CPU, from the weights that come with the project",
 }
 # What the weights are built from: another value asks for another network.
-ARCHITECTURE = frozenset({"ngf", "norm", "skip", "clinical2micronetG"})
+ARCHITECTURE: dict[str, object] = {
+    "ngf": 64,
+    "norm": "none",
+    "skip": "cubic",
+    "clinical2micronetG": "sr_resnet_9blocks",
+}
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 
 
 def preset_values(
-    preset: str, times: int, given: Collection[str], from_scratch: bool
+    preset: str, times: int, given: Mapping[str, object], from_scratch: bool
 ) -> dict[str, object]:
     """A preset's values: from the weights that come with the project where it starts from them.
 
     Args:
         preset: one of PRESETS.
         times: n of the enlargement 2^n.
-        given: names of the options that the command line states.
+        given: the options that the command line states, with their values.
         from_scratch: whether --from_scratch is among them.
     """
     values = PRESETS[preset]
     if preset not in FROM_SCRATCH:
         return values
     weights = WEIGHTS / f"sr_x{2**times}.safetensors"
-    if from_scratch or ARCHITECTURE.intersection(given) or not weights.is_file():
+    fits = all(given.get(name, value) == value for name, value in ARCHITECTURE.items())
+    if from_scratch or not fits or not weights.is_file():
         return FROM_SCRATCH[preset]
     values = {**values, "init_weights": str(weights)}
-    if {"micro_patch_size", "netD", "n_layers_D"}.intersection(given):
+    if given.keys() & {"micro_patch_size", "netD", "n_layers_D"}:
         values.pop("clinical_patch_size", None)  # it follows from the one, or fits the others
     return values
 

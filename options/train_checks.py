@@ -121,6 +121,41 @@ def refuse_idle_options(
     for name, weight in IDLE_WITHOUT_WEIGHT.items():
         if name in given and getattr(options, weight) == 0:
             parser.error(f"--{name} has no effect with --{weight} 0: leave one of them out")
+    refuse_idle_scanner(parser, options, given)
+
+
+def refuse_idle_scanner(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
+) -> None:
+    """Refuse what was said of random scanners where nothing is seen by them."""
+    if "scanner_pixel" in given and options.dataset_mode == "paired":
+        parser.error(
+            "--scanner_pixel has no effect with --dataset_mode paired, whose truths are read as "
+            "they are: leave it out"
+        )
+    pairs = options.lambda_pair or options.lambda_stability or options.lambda_lattice
+    shrunk = options.dataset_mode == "unpaired" and options.micro_mix > 0
+    if pairs or shrunk or options.dataset_mode == "public_2D" or options.scanner == "fixed":
+        return
+    for name in ("scanner", *(f"scanner_{part}" for part in (*SCANNER_RANGES, "calibration"))):
+        if name in given:
+            parser.error(
+                f"--{name} has no effect without shrunk micro-CT: add --lambda_pair or "
+                f"--micro_mix, or leave --{name} out"
+            )
+
+
+def refuse_other_pairs(
+    parser: argparse.ArgumentParser, stored: dict[str, object], given: set[str]
+) -> None:
+    """Refuse to go on silently where pseudo-pairs were judged by the absolute difference."""
+    weight = stored.get("lambda_pair")
+    if weight and "lambda_lattice" not in stored and "lambda_pair" not in given:
+        parser.error(
+            f"this run's pseudo-pairs were judged by the absolute difference (--lambda_pair "
+            f"{weight}), now they are by the squared one, which is about a fifth of it: give "
+            "--lambda_pair, five times as much for about the same weight"
+        )
 
 
 def check_losses(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

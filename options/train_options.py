@@ -16,6 +16,7 @@ from options.train_checks import (
     check_scanner,
     check_validation,
     refuse_idle_options,
+    refuse_other_pairs,
     refuse_restart,
     refuse_start_options,
 )
@@ -75,6 +76,7 @@ class TrainOptions(BaseOptions):
             if "val_slices" in given and "slices" not in given:
                 options.slices = None  # it follows from the new choice
             refuse_start_options(parser, options, given, stored)
+            refuse_other_pairs(parser, stored, given)
             refuse_idle_options(parser, options, given)
             self.check(parser, options)
             return options, parser
@@ -92,7 +94,8 @@ class TrainOptions(BaseOptions):
                 f"{options.preset}, which starts from random weights anyway: leave it out"
             )
         times = 2 if options.model == "medical_cycle_ganx4" else options.sampling_times
-        derived.update(preset_values(options.preset, times, given, options.from_scratch))
+        stated = {name: getattr(options, name) for name in given}
+        derived.update(preset_values(options.preset, times, stated, options.from_scratch))
         for name, value in derived.items():
             if name not in given:
                 setattr(options, name, value)

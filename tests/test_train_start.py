@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("undrawn_curves")
 def test_the_preset_line_names_the_one_that_is_asked_for_next(preset: str, other: str) -> None:
     options = train.TrainOptions().parse(["--preset", preset], lambda: 0)[0]
     line = training.setup.preset_line(options, "cuda")
-    start = "" if preset == "paper" else f", from {options.init_weights}"
-    assert line.startswith(f"preset {preset} on cuda{start}; --preset {other}: ")
+    start = "random weights" if preset == "paper" else options.init_weights
+    assert line.startswith(f"preset {preset} on cuda, from {start}; --preset {other}: ")
 
 
 @pytest.mark.slow

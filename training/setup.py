@@ -31,6 +31,7 @@ from training.validation import (
     is_better,
     make_samples,
     open_held_back,
+    seen_by_scanner,
 )
 from util.devices import choose_devices, set_up_cudnn, warn_of_emulated_bf16
 from util.errors import UserError
@@ -81,6 +82,15 @@ class Run:
             return False
         position.best, position.best_epoch = scores[metric], position.epoch
         return True
+
+    def verdict(self) -> str | None:
+        """What to say in the end, where cubic spline interpolation is better than the model."""
+        if self.validator is None or not (verdict := self.validator.verdict(self.options.preset)):
+            return None
+        metric, best = self.options.val_metric, self.position.best
+        if best is not None and is_better(metric, best, self.validator.cubic[metric]):
+            verdict += f"; in {metric} best.pt is above it (epoch {self.position.best_epoch})"
+        return verdict
 
 
 def open_run(options: Namespace) -> Run:
@@ -146,7 +156,10 @@ def open_run(options: Namespace) -> Run:
     validator = None
     if processes.is_first and has_held_back(options):  # the others only wait for what it finds
         held_back = open_held_back(options, data, digests)
-        validator = Validator(make_samples(held_back, data, options), model.scale)
+        samples = make_samples(held_back, data, options)
+        if options.lambda_pair > 0:
+            samples = seen_by_scanner(samples, model.scanner)
+        validator = Validator(samples, model.scale)
         count = len(validator.samples)
         processes.say(
             f"{count} squares of held-back slices are scored every {options.val_freq} epochs"
@@ -176,8 +189,9 @@ def open_run(options: Namespace) -> Run:
 def preset_line(options: Namespace, device: str) -> str:
     """Which preset is used, on what, and how to get the one that is asked for next."""
     other = {"demo": "adapt", "adapt": "paper"}.get(options.preset, "demo")
-    start = f", from {options.init_weights}" if options.init_weights else ""
-    return f"preset {options.preset} on {device}{start}; --preset {other}: {PRESET_NOTES[other]}"
+    start = "a checkpoint" if options.continue_train else options.init_weights or "random weights"
+    purpose = PRESET_NOTES[other]
+    return f"preset {options.preset} on {device}, from {start}; --preset {other}: {purpose}"
 
 
 def refuse_epoch(folder: Path, length: int, position: Position, processes: Processes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from data.training_data import TrainingData, refuse_missed
 from data.volumes.volume import Volume
 from data.windows import Domain
 from models.medical_cycle_gan import MedicalCycleGANModel
+from models.scanner_model import Scanner
 from util.errors import UserError
 from util.images.metrics import psnr, ssim
 from util.images.resampling import area_average, resize
@@ -137,6 +138,24 @@ def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) ->
     return samples
 
 
+def seen_by_scanner(samples: Sequence[Sample], scanner: Scanner) -> list[Sample]:
+    """Samples whose shrunk inputs a scanner saw: what pseudo-pairs teach the model to undo.
+
+    Each has blur and noise of its own, the same in every run, and torch's random state stays as it
+    was. Clinical CT was seen by its scanner already.
+    """
+    seen = []
+    with torch.random.fork_rng(devices=[]):
+        for number, sample in enumerate(samples):
+            if sample.high is None:
+                seen.append(sample)
+                continue
+            torch.manual_seed(number)
+            low = scanner.acquire(torch.from_numpy(sample.low)[None, None])[0, 0].numpy()
+            seen.append(replace(sample, low=low))
+    return seen
+
+
 @dataclass(frozen=True)
 class Square:
     """A part of one slice, and the number of pixels that it is resampled to."""
@@ -221,19 +240,27 @@ class Validator:
         self.scores = self._scored(lambda low: enlarge(model, low))
         return self.scores
 
-    def verdict(self) -> str | None:
-        """What to say in the end, where cubic spline interpolation scores higher."""
+    def verdict(self, preset: str) -> str | None:
+        """What to say in the end, where cubic spline interpolation scores higher.
+
+        Args:
+            preset: that the model was trained by.
+        """
         if self.scores is None:
             return None
         behind = [n for n in ("psnr", "ssim") if self.scores[n] < self.cubic[n]]
         if not behind:
             return None
-        # Weights come with the project for these, and another preset starts from nothing.
-        better = "adapt" if self.scale in (4, 8) else "best"
+        advice = "train longer, or take --preset adapt"
+        if preset == "adapt":
+            advice = (
+                "give a lower --lr, see that --windows give tissue the same value in micro-CT and "
+                "CT, or use the weights that it started from as they are"
+            )
         return (
             f"warning: on held-back data cubic spline interpolation is better in "
             f"{' and '.join(n.upper() for n in behind)} ({describe(self.cubic)}) than this model "
-            f"({describe(self.scores)}): train longer, or take --preset {better} (docs/training.md)"
+            f"({describe(self.scores)}): {advice} (docs/training.md)"
         )
 
     def _scored(self, enlarged: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:

@@ -111,6 +111,12 @@ def test_these_start_from_random_weights_where_the_others_do_not_fit(
     assert options.lr == FROM_SCRATCH[preset]["lr"]
 
 
+def test_naming_the_networks_own_value_keeps_its_weights() -> None:
+    words = ("--ngf", "64", "--norm", "none", "--skip", "cubic")
+    assert train_options("--preset", "adapt", *words).init_weights.endswith("sr_x8.safetensors")
+    assert train_options("--preset", "demo", *words).lambda_pair > 0
+
+
 def test_weights_that_are_named_win_and_other_presets_know_no_start() -> None:
     assert train_options("--preset", "demo", "--init_weights", "my.pt").init_weights == "my.pt"
     with pytest.raises(SystemExit):

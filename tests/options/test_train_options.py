@@ -103,6 +103,13 @@ def test_debug_is_read_from_the_words() -> None:
         ("--scanner random --scanner_blur 3 2", "--scanner_blur is 3 2, expected the lowest"),
         ("--scanner random --scanner_pixel 0 2", "expected a size above it"),
         ("--scanner random --scanner_noise -1 2", "expected a number of at least 0"),
+        ("--preset paper --scanner random --micro_mix 0", "--scanner has no effect without shrunk"),
+        ("--preset paper --scanner random --micro_mix 0 --scanner_blur 0 2", "has no effect"),
+        (
+            "--preset best --dataset_mode paired --all_clinical_paths a --all_micro_paths b "
+            "--scanner_pixel 1 2",
+            "--scanner_pixel has no effect with --dataset_mode paired",
+        ),
         ("--beta1 1.5", "expected a number from 0 to 1"),
         ("--lr -1", "expected a number of at least 0"),
         ("--lambda_A -0.5", "expected a number of at least 0"),
@@ -240,6 +247,21 @@ def test_continue_train_takes_the_stored_options(stored: Path, words: tuple[str,
     assert options.micro_spacing == (0.1, 0.1, 0.1)
     assert options.continue_train
     assert options.preset == "demo"
+
+
+def test_a_run_whose_pairs_were_judged_otherwise_asks_for_their_weight(
+    stored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stored / "options.json"
+    words = json.loads(path.read_text())
+    old = {k: v for k, v in words.items() if k not in ("lambda_stability", "lambda_lattice")}
+    path.write_text(json.dumps({**old, "lambda_pair": 1.0}))
+    with pytest.raises(SystemExit):
+        train_options("--continue_train")
+    assert "absolute difference (--lambda_pair 1.0), now" in capsys.readouterr().err
+    assert train_options("--continue_train", "--lambda_pair", "5").lambda_pair == 5
+    path.write_text(json.dumps({**old, "lambda_pair": 0.0}))
+    assert train_options("--continue_train").lambda_pair == 0
 
 
 def test_a_run_that_knew_no_random_scanner_goes_on_with_a_fixed_one(stored: Path) -> None:

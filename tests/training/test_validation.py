@@ -12,6 +12,7 @@ from training_helpers import tiny_model, tiny_options, write_case, write_micro
 from data.training_data import TrainingData, open_training_data
 from data.volumes.volume import Volume
 from data.writing.nifti_writer import write_volume
+from models.scanner_model import FixedScanner
 from training.validation import (
     LARGEST_EDGE,
     SLICES,
@@ -25,6 +26,7 @@ from training.validation import (
     make_samples,
     most_lung,
     open_held_back,
+    seen_by_scanner,
     squares,
 )
 from util.errors import UserError
@@ -185,17 +187,31 @@ def test_a_model_is_held_against_cubic_interpolation() -> None:
     validator = Validator([Sample(low, high, 50.0)], 2)
     cubic = ndimage.zoom(low, 2, order=3, mode="grid-mirror", grid_mode=True)
     assert validator.cubic["psnr"] == pytest.approx(psnr(cubic, high, 2.0), abs=1e-4)
-    assert validator.verdict() is None  # nothing was scored yet
+    assert validator.verdict("paper") is None  # nothing was scored yet
     validator.score(Repeating(0.5))  # type: ignore[arg-type]
-    told = validator.verdict()
+    told = validator.verdict("paper")
     assert told is not None
     assert "cubic spline interpolation is better in PSNR (PSNR " in told
-    assert "or take --preset best (docs" in told  # no weights of 2x come with the project
-    validator.scale = 4
-    assert "or take --preset adapt (docs" in str(validator.verdict())
-    validator.scale = 2
+    assert "train longer, or take --preset adapt (docs" in told
+    assert "give a lower --lr" in str(validator.verdict("adapt"))  # it was taken already
     validator.score(Repeating(0.01))  # type: ignore[arg-type]
-    assert validator.verdict() is None
+    assert validator.verdict("paper") is None
+
+
+def test_shrunk_samples_are_seen_by_the_scanner_that_pseudo_pairs_have() -> None:
+    low = np.full((16, 16), -0.5, np.float32)
+    high = low.repeat(2, axis=0).repeat(2, axis=1)
+    samples = [Sample(low, high, 750.0), Sample(low, high, 750.0), Sample(low, None, 750.0)]
+    state = torch.get_rng_state()
+    scanner = FixedScanner(2, noise=0.04)
+    first, second, clinical = seen_by_scanner(samples, scanner)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert float((first.low - low).std()) == pytest.approx(0.04, rel=0.2)
+    assert not np.array_equal(first.low, second.low)
+    assert clinical is samples[2]
+    torch.manual_seed(3)
+    np.testing.assert_array_equal(seen_by_scanner(samples, scanner)[0].low, first.low)
+    np.testing.assert_array_equal(seen_by_scanner(samples, FixedScanner(2))[0].low, low)
 
 
 def test_a_model_is_scored_without_moving_it_and_by_its_average() -> None:
