@@ -81,6 +81,8 @@ def test_an_image_that_follows_the_noise_is_not_trusted() -> None:
 def test_a_slice_without_lung_gets_no_word() -> None:
     nothing = np.zeros(LUNG.shape, bool)
     assert judge(cubic, LUNG, cubic(LUNG, None), nothing, "case") is None
+    air = np.full_like(LUNG, -1024.0)
+    assert judge(cubic, air, cubic(air, None), None, "case") is None
 
 
 @pytest.mark.parametrize(

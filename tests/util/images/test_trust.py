@@ -57,6 +57,10 @@ def test_images_without_a_grid_have_none() -> None:
     assert np.mean(ratios) == pytest.approx(0, abs=0.6)
 
 
+def test_an_empty_image_has_no_grid() -> None:
+    assert lattice(np.zeros((SIZE * SCALE, SIZE * SCALE), np.float32), disc()) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize("height", [2.0, 8.0])
 def test_a_grid_is_found_with_its_height(height: float) -> None:
     image = cubic(lung()) + texture()
