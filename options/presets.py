@@ -133,7 +133,8 @@ BEST: dict[str, object] = {
 }
 
 # What users' own data get on a GPU: on from the weights that come with the project, by the losses
-# that made them, at a rate that does not undo what they have learned (docs/training.md compares).
+# that made them, at a rate that does not undo what they have learned (docs/training.md has
+# results).
 ADAPT: dict[str, object] = {**BEST, "niter": 5, "niter_decay": 5, "lr": 1e-4}
 
 PRESETS: dict[str, dict[str, object]] = {
