@@ -43,7 +43,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (twin, "wholevolumetest", f"twin_r{name}"),
         ):
             words = ["--method", method, "--input", str(case), "--results_dir", str(root / folder)]
-            if not method.startswith("micro"):
+            if method.startswith("micro"):
+                words += ["--windows", "micro=-5000:5000"]  # as wide, and it holds HU
+            else:
                 words += ["--region", "all"]
             assert run_command_line(medicaltest.main, [*common, *words]) == 0
     return root
