@@ -150,8 +150,8 @@ def refuse_missed(volume: Volume, windows: WindowPolicy, domain: Domain) -> None
     if high <= window.low or low >= window.high:
         raise UserError(
             f"{volume.source} has values of {low:g} to {high:g}, all outside the {domain} window "
-            f"{window.low:g} to {window.high:g}: give --windows {domain}=LOW:HIGH, or leave the "
-            "volume out"
+            f"{window.low:g} to {window.high:g}: give --windows {domain}=LOW:HIGH by what "
+            "air and tissue have in it (docs/data.md), or leave the volume out"
         )
 
 

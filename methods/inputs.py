@@ -143,8 +143,8 @@ def check_window(volume: Volume, window: IntensityWindow) -> None:
     lowest, highest = min(image.min() for image in slices), max(image.max() for image in slices)
     line = (
         f"{100 * share:.0f} % of {volume.source}, whose values go from {lowest:g} to {highest:g}, "
-        f"lie outside the intensity window {window.low:g} to {window.high:g}: give --windows or "
-        "--normalization minmax"
+        f"lie outside the intensity window {window.low:g} to {window.high:g}: give --windows by "
+        "what air and tissue have in it (docs/data.md)"
     )
     if share == 1:
         raise UserError(line)

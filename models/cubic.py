@@ -31,8 +31,10 @@ def enlarge_cubic(clinical: Tensor, scale: int, rows: tuple[int, int] | None = N
     above, below = REACH - (first - low), REACH - (high - last)
     padded = F.pad(clinical[:, :, low:high], (REACH, REACH, above, below), mode="replicate")
     kernel = _phases(scale, clinical.device, clinical.dtype)
-    # Outside of autocast: in bf16 the whole image would lose its last bits.
-    with torch.autocast(clinical.device.type, enabled=False):
+    # Outside of autocast: in bf16 the whole image would lose its last bits. Autocast knows no meta
+    # device, on which a step is counted.
+    kind = "cpu" if clinical.is_meta else clinical.device.type
+    with torch.autocast(kind, enabled=False):
         return F.pixel_shuffle(F.conv2d(padded, kernel), scale)
 
 

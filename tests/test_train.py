@@ -67,7 +67,7 @@ def test_a_run_leaves_everything_that_is_needed(
     assert (stored["name"], stored["ngf"], stored["lr"]) == ("run", 4, 1e-3)
     printed = capsys.readouterr().out
     assert (folder / "options.txt").read_text(encoding="utf-8") in printed
-    assert "preset demo on cpu, from random weights; --preset adapt: from the weights" in printed
+    assert "preset demo on cpu, from random weights (another: --preset adapt, from" in printed
     assert "5 patches and 3 steps an epoch, 3 epochs" in printed
     assert "trained: checkpoints/run/latest.pt; try it with: bash test.sh" in printed
 

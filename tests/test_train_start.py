@@ -21,7 +21,7 @@ def test_the_preset_line_names_the_one_that_is_asked_for_next(preset: str, other
     options = train.TrainOptions().parse(["--preset", preset], lambda: 0)[0]
     line = training.setup.preset_line(options, "cuda")
     start = "random weights" if preset == "paper" else options.init_weights
-    assert line.startswith(f"preset {preset} on cuda, from {start}; --preset {other}: ")
+    assert line.startswith(f"preset {preset} on cuda, from {start} (another: --preset {other}, ")
 
 
 @pytest.mark.slow

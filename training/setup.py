@@ -191,7 +191,9 @@ def preset_line(options: Namespace, device: str) -> str:
     other = {"demo": "adapt", "adapt": "paper"}.get(options.preset, "demo")
     start = "a checkpoint" if options.continue_train else options.init_weights or "random weights"
     purpose = PRESET_NOTES[other]
-    return f"preset {options.preset} on {device}, from {start}; --preset {other}: {purpose}"
+    return (
+        f"preset {options.preset} on {device}, from {start} (another: --preset {other}, {purpose})"
+    )
 
 
 def refuse_epoch(folder: Path, length: int, position: Position, processes: Processes) -> None:

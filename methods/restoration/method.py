@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import closing
@@ -114,6 +115,13 @@ def score_case(
     )
     print(f"\n{volume.name}: {volume.num_slices} slices, {options.degradation} degradation")
     print(format_table(summary))
+    if summary["SR"]["psnr"] < summary["cubic"]["psnr"]:
+        print(
+            "warning: cubic spline interpolation is better than this model here: was it trained on "
+            f"such data, and in this window ({window.low:g} to {window.high:g})? docs/training.md, "
+            '"Your own data", tells how to adapt it',
+            file=sys.stderr,
+        )
     print(f"wrote {', '.join(str(folder / name) for name in names)}")
 
     def viewer(page_bytes: float) -> Viewer:

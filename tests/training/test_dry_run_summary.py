@@ -81,3 +81,13 @@ def test_train_prints_the_summary_and_stops(
 def test_a_note_where_the_maps_are_counted_too_large() -> None:
     assert "autocast" in summary(tiny_options("--precision", "bf16", "--engine", "eager"))
     assert "autocast" not in summary(tiny_options("--precision", "bf16"))
+
+
+@pytest.mark.parametrize("preset", ["demo", "adapt", "best"])
+def test_presets_with_the_cubic_skip_are_counted_too(
+    preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The skip leaves autocast, which knows no meta device."""
+    words = ["--summary", "--gpu_ids", "-1", "--preset", preset]
+    assert run_command_line(train.main, words) == 0
+    assert "memory of a step" in capsys.readouterr().out
