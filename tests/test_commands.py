@@ -51,7 +51,7 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
         "python medicaltest.py --method microCTsmallpatchtest",
     ]
     trained = run(commands[0] + FEW_STEPS, tmp_path)
-    assert "preset demo on cpu; --preset paper" in trained or "preset paper" in trained
+    assert "preset demo on cpu, from " in trained or "preset adapt on cuda, from " in trained
     run(commands[1], tmp_path)
     scored = run(commands[2], tmp_path)
     results = tmp_path / "results"

@@ -90,9 +90,10 @@ def test_training_then_testing_chain_without_a_flag(
     words = write_training_data(tmp_path / "volumes")
     assert train.main([*TINY_RUN, *words, "--no_html", "--niter", "1", "--niter_decay", "0"]) == 0
     held_back = write_case(tmp_path / "held_back", "patient", (26, 22, 2), seed=5).parent
+    micro = write_micro(tmp_path / "micro_test", "specimen", (26, 22, 2), seed=6).parent
 
     def generate(folder: Path, scale: int, progress: Any) -> PhantomPaths:
-        return PhantomPaths(folder, tmp_path, tmp_path, held_back, held_back)
+        return PhantomPaths(folder, tmp_path, tmp_path, held_back, micro)
 
     monkeypatch.setattr(methods.inputs, "generate_phantom", generate)
     run()

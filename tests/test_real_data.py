@@ -23,6 +23,8 @@ NARROW = (
     "--preset",
     "demo",
     "--from_scratch",
+    "--scanner",
+    "fixed",
     "--clinical_patch_size",
     "24",
     "--no_html",

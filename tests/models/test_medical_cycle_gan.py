@@ -196,7 +196,8 @@ def test_losses_of_all_processes_are_averaged_with_and_without_discriminators(
 
 
 def test_pseudo_pairs_are_micro_patches_and_their_area_average() -> None:
-    model = tiny_model(*NONE, "--lambda_pair", "2", "--skip", "cubic", "--norm", "none")
+    words = ("--lambda_pair", "2", "--scanner", "fixed", "--skip", "cubic", "--norm", "none")
+    model = tiny_model(*NONE, *words)
     batch = tiny_batch()
     model.set_input(batch)
     model.generator_loss()

@@ -75,9 +75,11 @@ def test_the_public_setting_gives_noise_whatever_the_scanner() -> None:
 
 def test_shrunk_patches_are_seen_by_the_random_scanner() -> None:
     words = ("--preset", "paper", "--scanner", "random")
-    known = known_scans(options_of(*words), data_of((0.7,), (0.0625,)))
+    options = options_of(*words)
+    known = known_scans(options, data_of((0.7,), (0.0625,)))
     assert known["pixel_size"] == pytest.approx([0.4, 0.9])
-    known = known_scans(options_of(*words, "--micro_mix", "0"), data_of((0.7,), (0.0625,)))
+    options.micro_mix = 0.0
+    known = known_scans(options, data_of((0.7,), (0.0625,)))
     assert known["pixel_size"] == pytest.approx([0.7, 0.7])
 
 
