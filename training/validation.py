@@ -150,7 +150,7 @@ def seen_by_scanner(samples: Sequence[Sample], scanner: Scanner) -> list[Sample]
             if sample.high is None:
                 seen.append(sample)
                 continue
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)  # torch.manual_seed would seed GPUs too
             low = scanner.acquire(torch.from_numpy(sample.low)[None, None])[0, 0].numpy()
             seen.append(replace(sample, low=low))
     return seen

@@ -198,7 +198,11 @@ def test_a_model_is_held_against_cubic_interpolation() -> None:
     assert validator.verdict("paper") is None
 
 
-def test_shrunk_samples_are_seen_by_the_scanner_that_pseudo_pairs_have() -> None:
+def test_shrunk_samples_are_seen_by_the_scanner_that_pseudo_pairs_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeded: list[int] = []  # a resumed run has its GPUs' random states back by then
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     low = np.full((16, 16), -0.5, np.float32)
     high = low.repeat(2, axis=0).repeat(2, axis=1)
     samples = [Sample(low, high, 750.0), Sample(low, high, 750.0), Sample(low, None, 750.0)]
@@ -206,6 +210,7 @@ def test_shrunk_samples_are_seen_by_the_scanner_that_pseudo_pairs_have() -> None
     scanner = FixedScanner(2, noise=0.04)
     first, second, clinical = seen_by_scanner(samples, scanner)
     assert torch.equal(torch.get_rng_state(), state)
+    assert not seeded
     assert float((first.low - low).std()) == pytest.approx(0.04, rel=0.2)
     assert not np.array_equal(first.low, second.low)
     assert clinical is samples[2]
