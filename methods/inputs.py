@@ -132,6 +132,10 @@ def refuse_own_inputs(
 def check_window(volume: Volume, window: IntensityWindow) -> None:
     """Refuse a window that leaves nothing of a volume, and warn of one that leaves little.
 
+    Args:
+        volume: of which up to some sixteen slices are looked at, whole.
+        window: in the volume's units, HU for clinical CT.
+
     Raises:
         UserError: every value that was looked at is lost, so that no score would mean anything.
     """

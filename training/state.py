@@ -225,7 +225,7 @@ def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerato
     """Let G_A begin with the weights of a checkpoint, a .safetensors file or a bare state dict.
 
     Returns:
-        What they are.
+        What they are: their windows, the slices that they were trained on.
 
     Raises:
         UserError: they cannot be read, or are of another architecture.

@@ -143,6 +143,10 @@ def seen_by_scanner(samples: Sequence[Sample], scanner: Scanner) -> list[Sample]
 
     Each has blur and noise of its own, the same in every run, and torch's random state stays as it
     was. Clinical CT was seen by its scanner already.
+
+    Args:
+        samples: inputs (rows, columns) in [-1, 1], area averages where there is a truth.
+        scanner: of the run; it works on (1, 1, rows, columns) in [-1, 1].
     """
     seen = []
     with torch.random.fork_rng(devices=[]):
