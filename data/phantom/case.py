@@ -12,7 +12,7 @@ import numpy as np
 from data.formats.readers import read_volume
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.anatomy.patient import LABELS
-from data.phantom.pair import FILES, RECORD, PairPlan, is_there, write_pair
+from data.phantom.pair import FILES, RECORD, PairPlan, is_there, refuse_version, write_pair
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -28,7 +28,10 @@ class PhantomCase:
     disease: str  # as DISEASES names it, or "other"
     clinical: np.ndarray  # HU, float32 (slices, rows, columns)
     mask: np.ndarray  # lung on that grid, bool
-    truth: np.ndarray  # HU on a grid `scale` times as fine in plane, float32
+    # truth, thin: HU on a grid `scale` times as fine in plane, float32: the average over a slice's
+    # thickness, and one fine voxel in the middle of it
+    truth: np.ndarray
+    thin: np.ndarray
     labels: np.ndarray  # uint8 on the truth's grid, see `data.phantom.anatomy.patient.LABELS`
     affine: np.ndarray  # (4, 4) of the truth, voxel (x, y, z) -> mm
     scale: int  # clinical pixel / pixel of the truth
@@ -67,14 +70,15 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
         )
     try:
         told = json.loads(record.read_text(encoding="utf-8"))
-        plan, complete = told["plan"], told["complete"]
+        plan, complete = dict(told["plan"]), told["complete"]
         scale, seed, disease = int(plan["scale"]), int(plan["seed"]), plan["disease"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} cannot be read ({error}): make the patient anew") from error
+    refuse_version(folder, plan)
     if not complete:
         raise UserError(f"{folder} is not complete: run python -m data.phantom again")
-    clinical, mask, truth, labels = (
-        read_volume(folder / name, cache_dir) for name in FILES if name != "micro.nii"
+    clinical, mask, truth, thin, labels = (
+        read_volume(folder / name, cache_dir) for name in FILES
     )
     names = [name for name, one in DISEASES.items() if disease == json.loads(json.dumps(vars(one)))]
     return PhantomCase(
@@ -83,6 +87,7 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
         voxels(clinical),
         voxels(mask) != 0,
         voxels(truth),
+        voxels(thin),
         voxels(labels).astype(np.uint8),
         truth.affine,
         scale,

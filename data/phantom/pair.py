@@ -2,13 +2,17 @@
 
     clinical.nii          clinical CT, HU
     clinical_mask.nii.gz  lung on its grid
-    micro.nii             micro-CT of the same field, `scale` times as fine in plane, scanner units
-    truth.nii             HU on the micro-CT's grid, without blur, noise or rings
-    labels.nii.gz         what each of its voxels lies in (data.phantom.anatomy.patient.LABELS)
+    micro.nii             micro-CT of the same field, voxels `scale` times as fine along all axes,
+                          scanner units
+    truth.nii             HU without blur, noise or rings, `scale` times as fine in plane
+    thin.nii              the same, one micro-CT voxel thick: the middle of each clinical slice
+    labels.nii.gz         what lies in the middle of each of truth's voxels
+                          (data.phantom.anatomy.patient.LABELS)
     phantom.json          all parameters, and whether the rest is complete
 
-Slices are the clinical ones in all of them: super-resolution in plane leaves z as it is, so the
-truth of a slice is the average of the tissue over the slice's thickness.
+All of them come from one rendering. Super-resolution in plane leaves z as it is, so that the truth
+of a clinical slice is the average of the tissue over the slice's thickness: fidelity is measured
+against it. Texture of single alveoli is that of thin slices.
 """
 
 from __future__ import annotations
@@ -25,9 +29,9 @@ from data.phantom.render import (
     Point,
     Size,
     corner_of,
+    clinical_from,
     ras_affine,
     refuse_size,
-    scan,
     voxel_averages,
     voxel_centres,
 )
@@ -35,9 +39,12 @@ from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.writing.nifti_writer import write_volume
 from util.errors import UserError
 from util.files import write_json
+from util.images.resampling import area_average
 
 RECORD = "phantom.json"
-FILES = ("clinical.nii", "clinical_mask.nii.gz", "micro.nii", "truth.nii", "labels.nii.gz")
+FILES = ("clinical.nii", "clinical_mask.nii.gz", "truth.nii", "thin.nii", "labels.nii.gz")
+MICRO = "micro.nii"
+CUBE_TOLERANCE = 1e-6  # relative
 DEFAULT_SIZE = (64, 64, 16)  # clinical voxels: 32 x 32 x 8 mm, a tissue block
 
 
@@ -50,8 +57,9 @@ class PairPlan:
     scale: int = 8  # clinical pixel / micro voxel
     size: Size = DEFAULT_SIZE  # clinical voxels along (x, y, z)
     clinical: ClinicalScanner = field(default_factory=ClinicalScanner)  # the clinical scanner
-    # the micro-CT; its voxel and slices are set by the clinical scanner and the scale
+    # the micro-CT; its voxel is set by the clinical scanner and the scale
     micro: MicroScanner = field(default_factory=MicroScanner)
+    with_micro: bool = True  # whether its volume is wanted: the largest by far
     version: int = VERSION  # of the phantom, see `data.phantom.anatomy.patient.VERSION`
 
     @property
@@ -65,23 +73,33 @@ class PairPlan:
         return words
 
     @property
+    def per_slice(self) -> int:
+        """Slices of the micro-CT in a clinical slice."""
+        voxel = self.clinical.pixel / self.scale
+        return max(1, round(self.clinical.slice_thickness / voxel))
+
+    @property
     def micro_size(self) -> Size:
-        """Voxels of the truth along (x, y, z)."""
-        return self.size[0] * self.scale, self.size[1] * self.scale, self.size[2]
+        """Voxels of the micro-CT along (x, y, z)."""
+        x, y, z = self.size
+        return x * self.scale, y * self.scale, z * self.per_slice
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of all volumes."""
+        return (*FILES, MICRO) if self.with_micro else FILES
 
 
 def fitting_micro(
     clinical: ClinicalScanner, scale: int, micro: MicroScanner | None = None
 ) -> MicroScanner:
-    """The micro-CT whose pixels are `scale` times as fine as the clinical ones, and whose slices
-    are averages over the clinical slice thickness."""
+    """The micro-CT whose pixels are `scale` times as fine as the clinical ones. Its voxels are
+    cubes, or as near to them as clinical slices of a whole number of voxels allow."""
     voxel = clinical.pixel / scale
-    return replace(
-        micro or MicroScanner(),
-        voxel=voxel,
-        psf_fwhm=0.96 * voxel,
-        slice_thickness=clinical.slice_thickness,
-    )
+    depth = clinical.slice_thickness / max(1, round(clinical.slice_thickness / voxel))
+    cube = abs(depth - voxel) < CUBE_TOLERANCE * voxel
+    fitting = micro or MicroScanner()
+    return replace(fitting, voxel=voxel, psf_fwhm=0.96 * voxel, depth=None if cube else depth)
 
 
 def write_pair(folder: Path, plan: PairPlan, processes: int = 1) -> Path:
@@ -107,16 +125,7 @@ def write_pair(folder: Path, plan: PairPlan, processes: int = 1) -> Path:
     facts = {"plan": wanted, "centre_mm": list(centre), "labels": LABELS}
     # First, so that what a stop leaves behind is known for ours.
     write_json(folder / RECORD, {**facts, "complete": False})
-    title = f"phantom {plan.seed}"
-    clinical = scan(
-        anatomy, "clinical", plan.size, plan.clinical, centre, processes, f"{title}, clinical CT"
-    )
-    write_volume(folder / FILES[0], clinical.array, clinical.affine, overwrite=True)
-    corner = corner_of(plan.size, plan.clinical.spacing, centre)
-    z, y, x = voxel_centres(corner, plan.clinical.spacing, plan.size)
-    lung = anatomy.depth(z, y, x) < 0
-    write_volume(folder / FILES[1], lung, clinical.affine, overwrite=True, dtype=np.uint8)
-    _write_fine(folder, anatomy, plan, corner, processes, f"{title}, micro-CT")
+    _write_volumes(folder, anatomy, plan, centre, processes)
     write_json(folder / RECORD, {**facts, "complete": True})
     return folder
 
@@ -129,7 +138,7 @@ def is_there(folder: Path, plan: dict[str, object]) -> bool:
     """
     record = folder / RECORD
     if not record.exists():
-        foreign = [name for name in FILES if (folder / name).exists()]
+        foreign = [name for name in (*FILES, MICRO) if (folder / name).exists()]
         if foreign:
             raise UserError(f"{folder} already holds {', '.join(foreign)}: give another --out")
         return False
@@ -138,12 +147,28 @@ def is_there(folder: Path, plan: dict[str, object]) -> bool:
         known, complete = told["plan"], told["complete"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} cannot be read ({error}): give another --out") from error
+    refuse_version(folder, known)
     if known != plan:
         raise UserError(
             f"{folder} holds the phantom of seed {known.get('seed')} with other parameters: give "
             "another --out, or remove it"
         )
-    return bool(complete) and all((folder / name).exists() for name in FILES)
+    wanted = (*FILES, MICRO) if plan["with_micro"] else FILES
+    return bool(complete) and all((folder / name).exists() for name in wanted)
+
+
+def refuse_version(folder: Path, told: dict[str, object]) -> None:
+    """Refuse what another version of the phantom made; `told` are its parameters.
+
+    Raises:
+        UserError: says which.
+    """
+    version = told.get("version")
+    if version != VERSION:
+        raise UserError(
+            f"{folder} holds a phantom of version {version}, this is version {VERSION}, whose lung "
+            "is another: remove that folder to make it anew, or give another one"
+        )
 
 
 def field_centre(anatomy: Anatomy, plan: PairPlan) -> Point:
@@ -160,29 +185,46 @@ def field_centre(anatomy: Anatomy, plan: PairPlan) -> Point:
     return float(middle[0]), float(middle[1]), float(middle[2])
 
 
-def _write_fine(
-    folder: Path,
-    anatomy: Anatomy,
-    plan: PairPlan,
-    corner: np.ndarray,
-    processes: int,
-    title: str,
+def _write_volumes(
+    folder: Path, anatomy: Anatomy, plan: PairPlan, centre: Point, processes: int
 ) -> None:
-    """Micro-CT and truth from one rendering, and the labels."""
-    scanner, size = plan.micro_scanner, plan.micro_size
-    margin = scanner.margin
-    wide = (size[0] + 2 * margin[0], size[1] + 2 * margin[1], size[2] + 2 * margin[2])
-    wide_corner = corner - np.multiply(margin, scanner.spacing)
-    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes, title)
-    place = tuple(slice(m, m + n) for m, n in zip(margin[::-1], size[::-1], strict=True))
-    affine = ras_affine(corner, scanner.spacing)
-    write_volume(folder / "truth.nii", np.rint(values[place]), affine, overwrite=True)
-    stored = scanner.acquire(scanner.blur(values)[place], np.random.default_rng([plan.seed, 5]))
-    write_volume(folder / "micro.nii", stored, affine, overwrite=True, dtype=np.uint16)
-    z, y, x = voxel_centres(corner, scanner.spacing, size)
-    labels = np.empty(size[::-1], np.uint8)
-    high = corner + np.multiply(size, scanner.spacing)
-    tubes = anatomy.tubes(corner, high)
-    for index in range(size[2]):
+    """All volumes from one rendering of fine voxels."""
+    scanner, clinical, scale, per_slice = plan.micro_scanner, plan.clinical, plan.scale, plan.per_slice
+    size, spacing = plan.micro_size, scanner.spacing
+    # The kernel, the slice profile and the micro-CT's blur read what lies beyond the border.
+    own = scanner.margin
+    side = max(clinical.margin, -(-max(own[:2]) // scale)) * scale
+    above = max(clinical.reach(per_slice), own[2])
+    wide = (size[0] + 2 * side, size[1] + 2 * side, size[2] + 2 * above)
+    corner = corner_of(plan.size, clinical.spacing, centre)
+    wide_corner = corner - np.multiply((side, side, above), spacing)
+    title = f"phantom {plan.seed}"
+    values = voxel_averages(anatomy, wide_corner, spacing, wide, processes, title)
+
+    reach = clinical.reach(per_slice)
+    edge = side - clinical.margin * scale
+    seen = values[above - reach : above + size[2] + reach, edge : wide[1] - edge, edge : wide[0] - edge]
+    coarse = np.stack([area_average(one, scale) for one in clinical.slices(seen, per_slice)])
+    stored = clinical_from(clinical, coarse, plan.seed)
+    affine = ras_affine(corner, clinical.spacing)
+    write_volume(folder / "clinical.nii", stored, affine, overwrite=True)
+    z, y, x = voxel_centres(corner, clinical.spacing, plan.size)
+    lung = anatomy.depth(z, y, x) < 0
+    write_volume(folder / "clinical_mask.nii.gz", lung, affine, overwrite=True, dtype=np.uint8)
+
+    place = (slice(above, above + size[2]), *(slice(side, side + n) for n in (size[1], size[0])))
+    fine = values[place].reshape(-1, per_slice, size[1], size[0])
+    truth_spacing = (spacing[0], spacing[1], clinical.slice_thickness)
+    affine = ras_affine(corner, truth_spacing)
+    write_volume(folder / "truth.nii", np.rint(fine.mean(axis=1)), affine, overwrite=True)
+    write_volume(folder / "thin.nii", np.rint(fine[:, per_slice // 2]), affine, overwrite=True)
+    z, y, x = voxel_centres(corner, truth_spacing, (size[0], size[1], plan.size[2]))
+    labels = np.empty((plan.size[2], size[1], size[0]), np.uint8)
+    tubes = anatomy.tubes(corner, corner + np.multiply(size, spacing))
+    for index in range(plan.size[2]):
         labels[index : index + 1] = anatomy.labels(tubes, z[index : index + 1], y, x)
     write_volume(folder / "labels.nii.gz", labels, affine, overwrite=True, dtype=np.uint8)
+    if plan.with_micro:
+        noisy = scanner.acquire(scanner.blur(values)[place], np.random.default_rng([plan.seed, 5]))
+        micro_affine = ras_affine(corner, spacing)
+        write_volume(folder / MICRO, noisy, micro_affine, overwrite=True, dtype=np.uint16)

@@ -9,16 +9,20 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from data.phantom.anatomy.disease import HEALTHY, Disease
-from data.phantom.anatomy.foam import FINEST_STEP
+from data.phantom.anatomy.foam import BLEND
 from data.phantom.anatomy.patient import Anatomy
 from data.phantom.processes import run_jobs
-from data.phantom.scanners import ClinicalScanner, MicroScanner
+from data.phantom.scanners import THIN, ClinicalScanner, MicroScanner
 from data.volumes.volume import Volume
 from util.errors import UserError
 from util.progress import progress
 
 BLOCK_SAMPLES = 64  # samples along a block's side: some 20 MB of working arrays
 BLOCK_SIDE = 8.0  # mm; the foam's table of cells grows with the cube of a block's side
+ROUNDING = 1e-6  # of a sample: what voxel sizes may be off by
+# mm from the lung on, where tissue is coarse and no micro-CT looks, samples are this much farther
+# apart
+OUTSIDE, COARSER = 1.0, 4
 BAND_SIDE = 8.0  # mm along y: a process's piece of work, and the tubes that it looks at
 LARGEST_VOXELS = 2**27  # refuse what would not fit in memory as float32 with its copies
 
@@ -34,8 +38,9 @@ def render_micro(
     disease: Disease = HEALTHY,
     processes: int = 1,
     title: str | None = None,
+    specimen: bool = False,
 ) -> Volume:
-    """Scan a specimen of patient `seed` in the micro-CT.
+    """Scan a block of patient `seed`'s lung in the micro-CT.
 
     Args:
         seed: the patient; the same seed gives the same bytes.
@@ -45,6 +50,7 @@ def render_micro(
             place wholly in lung around an airway.
         disease: of the patient.
         processes, title: as for `voxel_averages`.
+        specimen: whether it was excised, so that vessels may be collapsed or filled with air.
 
     Returns:
         A volume in memory, uint16 scanner units.
@@ -54,11 +60,18 @@ def render_micro(
     """
     scanner = scanner or MicroScanner()
     refuse_size(size)
-    anatomy = Anatomy(seed, disease)
+    anatomy = Anatomy(seed, disease, specimen)
     if centre is None:
         chosen = anatomy.micro_centre(np.multiply(size, scanner.spacing))
         centre = (float(chosen[0]), float(chosen[1]), float(chosen[2]))
-    return scan(anatomy, "micro", size, scanner, centre, processes, title)
+    margin = scanner.margin  # the blur at the border needs what lies outside it
+    corner = corner_of(size, scanner.spacing, centre)
+    wide = (size[0] + 2 * margin[0], size[1] + 2 * margin[1], size[2] + 2 * margin[2])
+    wide_corner = corner - np.multiply(margin, scanner.spacing)
+    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes, title)
+    x, y, z = (slice(m, m + n) for m, n in zip(margin, size, strict=True))
+    stored = scanner.acquire(scanner.blur(values)[z, y, x], np.random.default_rng([seed, 5]))
+    return Volume(stored, ras_affine(corner, scanner.spacing), f"phantom_micro_seed{seed}")
 
 
 def render_clinical(
@@ -79,7 +92,14 @@ def render_clinical(
     refuse_size(size)
     anatomy = Anatomy(seed, disease)
     centre = centre or clinical_centre(anatomy)
-    return scan(anatomy, "clinical", size, scanner, centre, processes, title)
+    margin, reach = scanner.margin, scanner.reach(THIN)
+    spacing = (scanner.pixel, scanner.pixel, scanner.slice_thickness / THIN)
+    corner = corner_of(size, scanner.spacing, centre)
+    wide = (size[0] + 2 * margin, size[1] + 2 * margin, size[2] * THIN + 2 * reach)
+    wide_corner = corner - np.multiply((margin, margin, reach), spacing)
+    values = voxel_averages(anatomy, wide_corner, spacing, wide, processes, title)
+    stored = clinical_from(scanner, scanner.slices(values, THIN), anatomy.seed)
+    return Volume(stored, ras_affine(corner, scanner.spacing), f"phantom_clinical_seed{seed}")
 
 
 def render_lung_mask(
@@ -128,10 +148,10 @@ def voxel_averages(
 ) -> np.ndarray:
     """Mean CT number of the anatomy over each voxel.
 
-    Each voxel is sampled on a regular grid a quarter of the smallest voxel side apart, but never
-    finer than FINEST_STEP: 4 x 4 x 4 samples in a clinical voxel of 0.5 mm. The foam is irregular
-    and tilted, so that a regular grid meets it at random places, and its walls' smoothing does not
-    depend on the step: coarse and fine sampling have the same expectation.
+    Each voxel is sampled on a regular grid that is no coarser than the width BLEND over which edges
+    are smoothed: once in a micro-CT voxel of 0.0625 mm, 8 x 8 x 8 times in a clinical one of 0.5 mm.
+    So the average of fine voxels is the coarse voxel, exactly where their grids fit together and
+    within some HU elsewhere.
 
     Args:
         corner: outer corner of the first voxel (x, y, z), mm.
@@ -144,13 +164,12 @@ def voxel_averages(
     Returns:
         HU, float32 (z, y, x).
     """
-    step = max(FINEST_STEP, min(spacing) / 4)
-    counts = [max(1, round(length / step)) for length in spacing]
+    counts = [max(1, int(np.ceil(length / BLEND - ROUNDING))) for length in spacing]
     sides = [
         max(1, min(BLOCK_SAMPLES // count, int(BLOCK_SIDE / length)))
         for count, length in zip(counts, spacing, strict=True)
     ]
-    grid = Grid(corner, spacing, size, step, counts, sides)
+    grid = Grid(corner, spacing, size, counts, sides)
     bands = grid.bands()
     if processes == 1 or len(bands) == 1:
         values = np.empty(size[::-1], np.float32)
@@ -160,7 +179,7 @@ def voxel_averages(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "values.npy"
         shared = np.lib.format.open_memmap(path, "w+", np.float32, size[::-1])
-        jobs = [Band(path, anatomy.seed, anatomy.disease, grid, *band).render for band in bands]
+        jobs = [Band(path, anatomy.seed, anatomy.disease, anatomy.specimen, grid, *band).render for band in bands]
         done = run_jobs(jobs, min(processes, len(bands)))
         for _ in progress(done, title or "", "band", len(bands), hidden=title is None):
             pass
@@ -175,7 +194,6 @@ class Grid:
     corner: np.ndarray
     spacing: Point
     size: Size
-    step: float  # distance of samples, mm
     counts: list[int]  # samples in a voxel along (x, y, z)
     sides: list[int]  # voxels in a block along (x, y, z), which is evaluated at once
 
@@ -199,19 +217,22 @@ class Grid:
         for z0, z1 in spans[2]:
             for y0, y1 in spans[1]:
                 for x0, x1 in spans[0]:
-                    places = (
-                        self._samples(2, z0, z1),
-                        self._samples(1, y0, y1),
-                        self._samples(0, x0, x1),
-                    )
-                    block = anatomy.hounsfield(tubes, *places, self.step)
+                    ranges = ((x0, x1), (y0, y1), (z0, z1))
+                    counts = self.counts
+                    middles = [self._samples(axis, *ranges[axis], 1) for axis in (2, 1, 0)]
+                    if anatomy.depth(*middles).min() > OUTSIDE + max(self.spacing):
+                        counts = [-(-count // COARSER) for count in counts]
+                    places = [
+                        self._samples(axis, *ranges[axis], counts[axis]) for axis in (2, 1, 0)
+                    ]
                     rows = slice(y0 - first_row, y1 - first_row)
-                    values[z0:z1, rows, x0:x1] = _block_mean(block, self.counts)
+                    block = anatomy.hounsfield(tubes, *places)
+                    values[z0:z1, rows, x0:x1] = _block_mean(block, counts)
         return values
 
-    def _samples(self, axis: int, first: int, stop: int) -> np.ndarray:
-        places = np.arange(first * self.counts[axis], stop * self.counts[axis]) + 0.5
-        return self.corner[axis] + places * (self.spacing[axis] / self.counts[axis])
+    def _samples(self, axis: int, first: int, stop: int, count: int) -> np.ndarray:
+        places = np.arange(first * count, stop * count) + 0.5
+        return self.corner[axis] + places * (self.spacing[axis] / count)
 
 
 @dataclass(frozen=True)
@@ -221,6 +242,7 @@ class Band:
     path: Path
     seed: int
     disease: Disease
+    specimen: bool
     grid: Grid
     first: int
     stop: int
@@ -229,7 +251,7 @@ class Band:
         """Fill in the rows; the file's name."""
         shared = np.lib.format.open_memmap(self.path, "r+")
         shared[:, self.first : self.stop] = self.grid.render(
-            Anatomy(self.seed, self.disease), self.first, self.stop
+            Anatomy(self.seed, self.disease, self.specimen), self.first, self.stop
         )
         return self.path.name
 
@@ -247,26 +269,11 @@ def _block_mean(samples: np.ndarray, counts: list[int]) -> np.ndarray:
     return total / np.float32(np.prod(counts))
 
 
-def scan(
-    anatomy: Anatomy,
-    kind: str,
-    size: Size,
-    scanner: MicroScanner | ClinicalScanner,
-    centre: Point,
-    processes: int = 1,
-    title: str | None = None,
-) -> Volume:
-    """What a scanner stores of an anatomy; arguments as for `render_micro`."""
-    margin = scanner.margin  # the blur at the border needs what lies outside it
-    corner = corner_of(size, scanner.spacing, centre)
-    wide = (size[0] + 2 * margin[0], size[1] + 2 * margin[1], size[2] + 2 * margin[2])
-    wide_corner = corner - np.multiply(margin, scanner.spacing)
-    values = voxel_averages(anatomy, wide_corner, scanner.spacing, wide, processes, title)
-    x, y, z = (slice(m, m + n) for m, n in zip(margin, size, strict=True))
-    seen = scanner.blur(values)[z, y, x]
-    stored = scanner.acquire(seen, np.random.default_rng([anatomy.seed, len(kind)]))
-    name = f"phantom_{kind}_seed{anatomy.seed}"
-    return Volume(stored, ras_affine(corner, scanner.spacing), name)
+def clinical_from(scanner: ClinicalScanner, slices: np.ndarray, seed: int) -> np.ndarray:
+    """What a clinical scanner stores of slices with a margin: HU (z, y, x) -> int16 without it."""
+    margin = scanner.margin
+    seen = scanner.blur(slices)[:, margin:-margin, margin:-margin]
+    return scanner.acquire(seen, np.random.default_rng([seed, 8]))
 
 
 def corner_of(size: Size, spacing: Point, centre: Point) -> np.ndarray:

@@ -18,13 +18,14 @@ class MicroScanner:
     # voxel size in mm along x and y. 0.0625 is an eighth of the clinical pixel and close to the
     # 0.05 mm of the paper's specimens.
     voxel: float = 0.0625
-    # mm along z; None for cubes. Thicker slices are averages over cubes, as when micro-CT is
-    # brought to the slices of a clinical scan.
-    slice_thickness: float | None = None
+    # mm along z; None for cubes, as specimens are scanned. Something near the voxel where clinical
+    # slices beside it are no whole number of voxels thick.
+    depth: float | None = None
     # full width at half maximum of the point spread, mm, along all axes, before the average over
     # the voxel. About one voxel: focal spot and detector.
     psf_fwhm: float = 0.06
-    noise: float = 190.0  # standard deviation in stored units in a cube; white but for `noise_fwhm`
+    # standard deviation in stored units, white but for `noise_fwhm`. 455 are 70 HU.
+    noise: float = 455.0
     noise_fwhm: float = 1.0  # blur of the noise in voxels: reconstruction filter and interpolation
     # standard deviation in stored units of ring artefacts, where there are rings
     ring: float = 120.0
@@ -38,7 +39,7 @@ class MicroScanner:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along (x, y, z), mm."""
-        return self.voxel, self.voxel, self.slice_thickness or self.voxel
+        return self.voxel, self.voxel, self.depth or self.voxel
 
     @property
     def margin(self) -> tuple[int, int, int]:
@@ -63,15 +64,11 @@ class MicroScanner:
     def acquire(self, hounsfield: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Add rings and noise and store: HU (z, y, x), the axis in its middle -> uint16."""
         values = self.units(hounsfield)
-        thicker = np.sqrt(self.voxel / self.spacing[2])  # averages over cubes have less noise
         if self.noise > 0:
             sigma = self.noise_fwhm * FWHM_TO_SIGMA
-            noise = smooth_noise(
-                values.shape, generator, (sigma / self.spacing[2] * self.voxel, sigma, sigma)
-            )
-            values = values + self.noise * thicker * noise
+            values = values + self.noise * smooth_noise(values.shape, generator, (sigma,) * 3)
         if self.ring > 0:
-            values = values + rings(values.shape, generator, self.ring * thicker, self.ring_share)
+            values = values + rings(values.shape, generator, self.ring, self.ring_share)
         return np.clip(np.rint(values), 0, 65535).astype(np.uint16)
 
 
@@ -96,21 +93,31 @@ class Kernel:
 # Of the order of soft-tissue, standard and lung kernels of clinical scanners.
 KERNELS = {
     "soft": Kernel(0.32, 0.60),
-    "standard": Kernel(0.45, 0.80),
+    "standard": Kernel(0.42, 0.63),
     "sharp": Kernel(0.70, 1.05),
 }
+
+
+THIN = 4  # slices that are rendered for each clinical one, to weigh by its profile
 
 
 @dataclass(frozen=True)
 class ClinicalScanner:
     """A clinical chest CT: thin slices, a kernel, and noise of filtered back-projection."""
 
-    pixel: float = 0.5  # in-plane pixel size, mm; 0.5 is the paper's order of size
-    slice_thickness: float = 0.5  # thickness and distance of slices, mm (box profile)
+    pixel: float = 0.5  # in-plane pixel size, mm, 0.4 to 0.9 on scanners; 0.5 is the paper's order
+    slice_thickness: float = 0.5  # thickness and distance of slices, mm
+    # slices are not boxes: full width at half maximum of the blur along z in slice thicknesses, as
+    # helical interpolation and the detector leave it; 0 for none (Kalender, Computed Tomography,
+    # 3rd ed. 2011)
+    profile: float = 0.4
     # a name of KERNELS, whose MTF holds the focal spot, the detector and the filter, or none, which
     # leaves the average over the voxel alone
     kernel: str = "standard"
-    noise: float = 18.0  # standard deviation in HU of 1 mm slices at full dose
+    # standard deviation in HU of 1 mm slices at full dose: 13 HU at 1.25 mm, as in soft tissue of
+    # LIDC-IDRI-0001 and -0002
+    noise: float = 14.5
+    noise_along: float = 1.0  # full width at half maximum of the noise's blur along z, slices
     dose: float = 1.0  # share of a standard chest dose; noise goes with its inverse root
 
     @property
@@ -119,15 +126,28 @@ class ClinicalScanner:
         return self.pixel, self.pixel, self.slice_thickness
 
     @property
-    def margin(self) -> tuple[int, int, int]:
-        """Voxels (x, y, z) beyond the border that the kernel reads: its point spread is short."""
-        width = int(np.ceil(3.0 / self.pixel))
-        return width, width, 0
+    def margin(self) -> int:
+        """Pixels beyond the border along x and y that the kernel reads: its point spread is
+        short."""
+        return int(np.ceil(1.5 / self.pixel))
 
     @property
     def deviation(self) -> float:
         """Standard deviation of the noise in HU."""
         return float(self.noise / np.sqrt(self.dose * self.slice_thickness))
+
+    def reach(self, per_slice: int) -> int:
+        """Thin slices, of which `per_slice` are as thick as a slice, that its profile reaches
+        beyond it on either side."""
+        return round(3 * self.profile * FWHM_TO_SIGMA * per_slice)
+
+    def slices(self, thin: np.ndarray, per_slice: int) -> np.ndarray:
+        """Thin slices weighted by the profile: (reach + n * per_slice + reach, y, x) -> (n, y, x)."""
+        blurred = blur(thin, (self.profile * FWHM_TO_SIGMA * per_slice, 0, 0))
+        reach = self.reach(per_slice)
+        inner = blurred[reach : len(thin) - reach]
+        mean: np.ndarray = inner.reshape(-1, per_slice, *thin.shape[1:]).mean(axis=1)
+        return mean
 
     def blur(self, hounsfield: np.ndarray) -> np.ndarray:
         """Apply the kernel's MTF to HU (z, y, x), in plane."""
@@ -146,8 +166,9 @@ class ClinicalScanner:
     def unit_noise(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
         """Noise of standard deviation 1 with the spectrum of filtered back-projection.
 
-        Its power is proportional to f * MTF(f)^2 (Riederer et al., Phys. Med. Biol. 23 (1978)
-        446-454): none at frequency zero, and the kernel's grain. Slices are independent.
+        Its power in plane is proportional to f * MTF(f)^2 (Riederer et al., Phys. Med. Biol. 23
+        (1978) 446-454): none at frequency zero, and the kernel's grain. Neighbouring slices are
+        alike by the blur along z.
 
         Args:
             shape: (z, y, x).
@@ -160,7 +181,7 @@ class ClinicalScanner:
         if shape[2] % 2 == 0:
             twice[-1] = 1
         gain = np.sqrt((amplitude**2 * twice).sum() / (shape[1] * shape[2]))
-        white = generator.standard_normal(shape, dtype=np.float32)
+        white = smooth_noise(shape, generator, (self.noise_along * FWHM_TO_SIGMA, 0, 0))
         return self._filtered(white, amplitude / gain)
 
     def _frequency(self, shape: tuple[int, ...]) -> np.ndarray:

@@ -18,7 +18,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.anatomy.patient import VERSION
-from data.phantom.pair import fitting_micro
+from data.phantom.pair import fitting_micro, refuse_version
 from data.phantom.render import Size, render_clinical, render_lung_mask, render_micro
 from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volumes.volume import Volume
@@ -26,7 +26,7 @@ from util.errors import UserError
 from util.files import atomic_path, write_json
 
 SCALES = (2, 4, 8, 16)
-FIELD_OF_VIEW = 32.0  # in-plane size of a micro-CT specimen, mm: a small tissue block
+FIELD_OF_VIEW = 16.0  # side of a micro-CT specimen, mm: a small tissue block
 COMPLETE = "complete.json"
 WORTH_A_PROCESS = 1_000_000  # voxels: some seconds of work, more than starting a process takes
 NIFTI_OFFSET = 352  # where the voxels begin in a single-file NIfTI-1
@@ -67,20 +67,21 @@ class PhantomPlan:
     def jobs(self, folder: Path) -> list[_Job]:
         """The six volumes."""
         clinical, micro = self.scanners
-        rows = (
-            ("clinical", "clinical", 1, "solid_nodule"),
-            ("clinical", "clinical", 2, "emphysema"),
-            ("clinical_test", "clinical", 21, "solid_nodule"),
-            ("micro", "micro", 11, "healthy"),
-            ("micro", "micro", 12, "emphysema"),
-            ("micro_test", "micro", 31, "healthy"),
+        x, y, z = self.clinical_size
+        held_back = self.micro_size[:2]
+        rows: tuple[tuple[str, ClinicalScanner | MicroScanner, int, str, Size], ...] = (
+            ("clinical", clinical, 1, "solid_nodule", (x, y, z)),
+            ("clinical", clinical, 2, "emphysema", (x, y, z)),
+            ("clinical_test", clinical, 21, "solid_nodule", (x, y, -(-z // 2))),
+            ("micro", micro, 11, "healthy", self.micro_size),
+            ("micro", micro, 12, "emphysema", self.micro_size),
+            ("micro_test", micro, 31, "healthy", (*held_back, -(-self.micro_size[2] // 4))),
         )
         jobs = []
-        for subfolder, kind, number, disease in rows:
+        for subfolder, scanner, number, disease, size in rows:
             seed = 100 * self.seed + number
+            kind = "clinical" if isinstance(scanner, ClinicalScanner) else "micro"
             path = folder / subfolder / f"phantom_{kind}_seed{seed}.nii"
-            size = self.clinical_size if kind == "clinical" else self.micro_size
-            scanner = clinical if kind == "clinical" else micro
             jobs.append(_Job(path, seed, size, scanner, disease))
         return jobs
 
@@ -99,7 +100,7 @@ class PhantomPlan:
 
 
 def default_plan(scale: int, seed: int = 0) -> PhantomPlan:
-    """Sizes for training: 128 x 112 x 3 mm of chest, 32 x 32 x 2 mm of micro-CT specimens.
+    """Sizes for training: 112 x 96 x 2.5 mm of chest, cubes of 16 mm of specimens.
 
     Raises:
         UserError: the scale is not one of SCALES, or the seed is negative.
@@ -109,7 +110,7 @@ def default_plan(scale: int, seed: int = 0) -> PhantomPlan:
     if seed < 0:
         raise UserError(f"phantom seed {seed}: expected 0 or more")
     side = round(FIELD_OF_VIEW * scale / ClinicalScanner().pixel)
-    return PhantomPlan(scale, (256, 224, 6), (side, side, 4), seed)
+    return PhantomPlan(scale, (224, 192, 5), (side, side, side), seed)
 
 
 def write_phantom(
@@ -164,12 +165,12 @@ def _is_complete(folder: Path, plan: PhantomPlan) -> bool:
         parameters, files = told["parameters"], dict(told["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False  # torn by hand: check the volumes one by one
+    refuse_version(folder, parameters)
     if parameters != plan.parameters():
         raise UserError(
             f"{folder} holds a phantom made with other parameters (scale "
-            f"{parameters.get('scale')}, seed {parameters.get('seed')}, version "
-            f"{parameters.get('version')}; asked: scale {plan.scale}, seed {plan.seed}, version "
-            f"{VERSION}): give another folder or remove this one"
+            f"{parameters.get('scale')}, seed {parameters.get('seed')}; asked: scale {plan.scale}, "
+            f"seed {plan.seed}): give another folder or remove this one"
         )
     return all(
         (folder / name).is_file() and (folder / name).stat().st_size == size
@@ -228,7 +229,7 @@ class _Job:
         disease, title = DISEASES[self.disease], f"phantom: {self.path.stem}"
         if isinstance(self.scanner, MicroScanner):
             volume = render_micro(
-                self.seed, self.size, self.scanner, None, disease, processes, title
+                self.seed, self.size, self.scanner, None, disease, processes, title, specimen=True
             )
             _write_nifti(self.path, volume, self.label)
         else:
@@ -273,7 +274,7 @@ def generate_phantom(
 ) -> PhantomPaths:
     """Make `folder` hold training and held-back phantom volumes for a magnification of `scale`.
 
-    Writes, on first use only (some 8 MB at 8x), `clinical/` (two patients, with lung masks),
+    Writes, on first use only (some 80 MB at 8x), `clinical/` (two patients, with lung masks),
     `micro/` (two other patients), `clinical_test/` and `micro_test/` (one further patient
     each), as uncompressed NIfTI. May be stopped at any time and called again.
 

@@ -1,16 +1,18 @@
-"""Alveolar walls: a foam of cells with thin septa, ducts, and mouths between the two.
+"""Alveolar walls: a foam of cells of uneven size with thin, bent septa, opening into ducts.
 
-The cells are the Voronoi cells of a jittered lattice (data/phantom/anatomy/lattice.py). Some cells
-are duct; between two duct cells there is no wall, so that ducts join into crooked tunnels, and a
-wall between a duct and an alveolus may have a round mouth. Cells of two lobules are parted by an
-interlobular septum, a plane of connective tissue.
+The cells are the Voronoi cells of a jittered lattice (data/phantom/anatomy/lattice.py) in a space
+that is bent by smooth random displacements, so that septa are wavy and cells uneven. Alveolar ducts
+(data/phantom/anatomy/vessels.py) run through the foam: inside them there are no septa, so that
+every cell that a duct cuts opens into it, and the free edges of septa around it are thickened, the
+entrance rings. Septa bear capillaries, so that their thickness varies along them and from septum to
+septum. Cells of two lobules are parted by an interlobular septum of connective tissue.
 
-Sizes: Ochs et al., Am. J. Respir. Crit. Care Med. 169 (2004) 120-124 count 170 alveoli per mm^3,
-mean alveolar volume 0.0042 mm^3 (0.2 mm across); the cell here, 0.25 mm, is what a micro-CT voxel
-of 0.0625 mm can just resolve. Share of tissue: about a tenth of inflated parenchyma (Weibel,
-Morphometry of the Human Lung, 1963), in keeping with a mean CT number of -700 to -860 HU of
-normal lung over all phases of breathing (J. Comput. Assist. Tomogr. 3 (1979) 740-748: -350 to
--430 EMI units of 2 HU), since the share of gas is close to -CT/1000.
+Sizes. Alveoli: Ochs et al., Am. J. Respir. Crit. Care Med. 169 (2004) 120-124 count 170 per mm^3,
+mean volume 0.0042 mm^3 (0.2 mm across); the cell here, 0.25 mm before ducts are cut into it, is
+what a micro-CT voxel of 0.0625 mm can just resolve. Septa of some 10 um: Gehr et al., Respir.
+Physiol. 32 (1978) 121-140; Weibel, Morphometry of the Human Lung, 1963. Interlobular septa of about
+0.1 mm: Webb, Radiology 239 (2006) 322-338. Share of tissue: about a tenth of inflated parenchyma
+(Weibel 1963), in keeping with CT numbers of calm parenchyma of some -880 HU in LIDC-IDRI.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from scipy.spatial import cKDTree
 
 from data.phantom.anatomy.disease import HEALTHY, LobuleDisease
 from data.phantom.anatomy.lattice import Lattice, hash_words, uniform
+from data.phantom.anatomy.smooth_field import SmoothField
 
-FINEST_STEP = 0.03125
-"""Width in mm over which a wall's edge is smoothed: the finest sampling step of any rendering.
-It is fixed, so that coarser sampling of the same foam has the same mean, only more scatter."""
+BLEND = 0.0625
+"""Width in mm over which every edge is smoothed, whatever the resolution of a rendering: the partial
+volume of the finest micro-CT voxel. Samples are no farther apart, so that their sum over a voxel of
+any size is that of the same tissue."""
 
+RIPPLE = 0.25  # mm by which interlobular septa leave their planes
 CHUNK = 32768  # samples treated at once: the working arrays then stay in the processor's cache
 INDEX_MASK = 31  # five bits hold which of the 27 neighbours
 
@@ -36,22 +41,25 @@ class FoamShape:
     """Lengths in mm and shares of the foam."""
 
     pitch: float = 0.25  # mean distance between cell centres, hence the mean cell width
-    # mean septum thickness, capillaries and tissue of both sides. With gradient and patchiness
-    # septa measure 9 to 15 um: Weibel (1963) and Gehr et al., Respir. Physiol. 32 (1978) 121-140
-    # find some 10 um.
-    wall: float = 0.0122
+    wall: float = 0.0125  # mean septum thickness, capillaries and tissue of both sides
+    # wall_spread: relative, from septum to septum (evenly drawn); capillaries: along a septum (one
+    # standard deviation)
+    wall_spread: float = 0.5
+    capillaries: float = 0.3
+    ring: float = 0.9  # relative thickening of a septum's free edge at a duct
+    ring_width: float = 0.05  # mm
+    # bends, waves: displacement in mm (one standard deviation along each axis) of space over some
+    # alveoli, and within a septum
+    bends: float = 0.07
+    waves: float = 0.02
     # relative thickening of the walls per mm towards the back: blood and tissue sink in a patient
     # lying on the back
     gradient: float = 0.003
-    patchiness: float = 0.12  # relative spread of wall thickness from lobule to lobule
-    duct_share: float = 0.32  # share of cells that belong to alveolar ducts
-    # mouth_share, mouth_radius: share of duct-alveolus walls that have a mouth, and its radius
-    mouth_share: float = 0.5
-    mouth_radius: float = 0.07
+    patchiness: float = 0.06  # relative spread of wall thickness from lobule to lobule
     # septum, septum_share: thickness of interlobular septa, and the share of lobule pairs that have
     # one (in man they are incomplete)
     septum: float = 0.06
-    septum_share: float = 0.4
+    septum_share: float = 0.15
 
 
 class Foam:
@@ -72,16 +80,93 @@ class Foam:
         self.airspaces = Lattice(seed, 45, self.ill.disease.enlarged, 0.8)
         self.lattice = Lattice(seed, 11, self.shape.pitch, 0.8)
         self.lobules = lobules
+        # Along x, y, z each: over some alveoli, and within a septum.
+        self._bends = [SmoothField(seed, 61 + axis, 0.6) for axis in range(3)]
+        self._waves = [SmoothField(seed, 64 + axis, 0.18) for axis in range(3)]
+        self._capillaries = SmoothField(seed, 67, 0.1)
 
-    def tissue_fraction(self, points: np.ndarray) -> np.ndarray:
-        """Share of tissue (0 air, 1 wall) at points (3, n) in mm; float32 (n,).
+    def tissue_fraction(
+        self,
+        z: np.ndarray,
+        y: np.ndarray,
+        x: np.ndarray,
+        wanted: np.ndarray | None = None,
+        duct: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Share of tissue (0 air, 1 wall) on a grid.
 
-        Memory grows with the box that the points span, so give the points of one block (some
-        mm), not of a volume.
+        Memory grows with the grid's box: give one block (some mm), not a volume.
+
+        Args:
+            z, y, x: the grid's axes in mm.
+            wanted: bool (len(z), len(y), len(x)), where to look; elsewhere the answer is 0.
+            duct: float32 of that shape, distance to the nearest duct's surface in mm, negative
+                inside; None without ducts.
+
+        Returns:
+            float32 (len(z), len(y), len(x)).
         """
-        if points.shape[1] == 0:
-            return np.empty(0, np.float32)
-        points = np.asarray(points, np.float32)
+        shape = (len(z), len(y), len(x))
+        wanted = np.ones(shape, bool) if wanted is None else wanted
+        if duct is not None:
+            wanted = wanted & (duct > -BLEND / 2)
+        fraction = np.zeros(shape, np.float32)
+        if not wanted.any():
+            return fraction
+        grid = (x, y[:, None], z[:, None, None])
+        points = np.stack(
+            [
+                (axis.astype(np.float32) + self._displacement(number, z, y, x))[wanted]
+                for number, axis in enumerate(grid)
+            ]
+        )
+        varied = np.maximum(1 + self.shape.capillaries * self._capillaries.on_grid(z, y, x), 0.2)
+        if duct is None:
+            open_share = None
+        else:
+            ring = np.abs(duct) < self.shape.ring_width
+            varied[ring] *= 1 + np.float32(self.shape.ring)
+            open_share = np.clip(0.5 + duct[wanted] / np.float32(BLEND), 0, 1)
+        fraction[wanted] = self._fraction(points, varied[wanted], open_share)
+        return fraction
+
+    def wall_offset(self, points: np.ndarray) -> np.ndarray:
+        """What moves points (n, 3) in mm onto the nearest septum's middle: (n, 3) mm."""
+        displaced = points + np.stack(
+            [
+                self.shape.bends * self._bends[axis].at(points)
+                + self.shape.waves * self._waves[axis].at(points)
+                for axis in range(3)
+            ],
+            axis=-1,
+        )
+        # The points lie far apart, so that each looks at its own 27 cells.
+        places = self.lattice.to_lattice(displaced)
+        around = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        cells = np.floor(places).astype(np.int64)[:, None] + around
+        offsets = self.lattice.places(cells) - places[:, None]
+        square = np.square(offsets).sum(axis=-1)
+        nearest = np.argpartition(square, 1, axis=1)[:, :2]
+        one, two = (
+            np.take_along_axis(offsets, nearest[:, side, None, None], axis=1)[:, 0]
+            for side in (0, 1)
+        )
+        normal = two - one
+        share = (two + one) / 2  # the middle between the two is on the septum
+        height = (share * normal).sum(axis=1) / np.square(normal).sum(axis=1)
+        return (normal * height[:, None]) @ (self.lattice.rotation.T * self.lattice.pitch)
+
+    def _displacement(self, axis: int, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        bends, waves = np.float32(self.shape.bends), np.float32(self.shape.waves)
+        moved = bends * self._bends[axis].on_grid(z, y, x)
+        moved += waves * self._waves[axis].on_grid(z, y, x)
+        return moved
+
+    def _fraction(
+        self, points: np.ndarray, varied: np.ndarray, open_share: np.ndarray | None
+    ) -> np.ndarray:
+        """Share of tissue at bent points (3, n), with a factor on the thickness of septa (n,) and
+        how much of them is left beside a duct (n,)."""
         table = _CellTable(self.lattice, points)
         one, two, d1, d2 = table.two_nearest(points)
         facts = _CellFacts(self, table, one, two)
@@ -89,7 +174,9 @@ class Foam:
         for start in range(0, len(one), CHUNK):
             part = slice(start, start + CHUNK)
             cells = (one[part], two[part])
-            walls = self._walls(table, facts, *cells, d1[part], d2[part])
+            walls = self._walls(table, facts, *cells, d1[part], d2[part], varied[part])
+            if open_share is not None:
+                walls *= open_share[part]
             septa = self._septa(facts, cells[0], points[:, part])
             np.maximum(walls, septa, out=fraction[part])
         return fraction
@@ -102,18 +189,16 @@ class Foam:
         two: np.ndarray,
         d1: np.ndarray,
         d2: np.ndarray,
+        varied: np.ndarray,
     ) -> np.ndarray:
         """Share of alveolar wall, from the two nearest cells and their squared distances."""
         shape, pitch = self.shape, np.float32(self.shape.pitch)
         apart = table.square_distance(one, two)
         to_wall = (d2 - d1) / (2 * np.sqrt(apart)) * pitch
-        to_middle = ((d1 + d2) / 2 - apart / 4) * (pitch * pitch)
-        thickness = np.float32(0.5) * (facts.thickness[one] + facts.thickness[two])
+        thickness = np.float32(0.5) * (facts.thickness[one] + facts.thickness[two]) * varied
+        drawn = uniform(facts.words[one] ^ facts.words[two]) - np.float32(0.5)
+        thickness *= 1 + np.float32(2 * shape.wall_spread) * drawn
         share = slab_coverage(to_wall, thickness)
-        ducts = facts.duct[one] + facts.duct[two]
-        mouth = uniform(facts.words[one] ^ facts.words[two]) < shape.mouth_share
-        mouth &= to_middle < shape.mouth_radius**2
-        share[(ducts == 2) | ((ducts == 1) & mouth)] = 0
         joined = facts.airspace[one]
         share[(joined != 0) & (joined == facts.airspace[two])] = 0
         return share
@@ -123,7 +208,11 @@ class Foam:
         height = -facts.offset[one]
         for axis in range(3):
             height += facts.normal[axis][one] * points[axis]
-        return slab_coverage(np.abs(height), facts.septum[one])
+        share = np.zeros(len(one), np.float32)
+        near = np.flatnonzero(np.abs(height) < 2 * RIPPLE)
+        height = height[near] - np.float32(RIPPLE) * _ripple(points[:, near].T)
+        share[near] = slab_coverage(np.abs(height), facts.septum[one[near]])
+        return share
 
 
 class _CellTable:
@@ -212,8 +301,6 @@ class _CellFacts:
         places = np.stack([axis[numbers] for axis in table.places], axis=-1) + table.first
         centres = foam.lattice.to_mm(places)
         self.words = self._spread(numbers, hash_words(foam.seed, 21, cells))
-        duct = uniform(hash_words(foam.seed, 22, cells)) < foam.shape.duct_share
-        self.duct = self._spread(numbers, duct.astype(np.int8))
         self._read_lobules(foam, numbers, centres)
 
     def _read_lobules(self, foam: Foam, numbers: np.ndarray, centres: np.ndarray) -> None:
@@ -230,17 +317,18 @@ class _CellFacts:
         thickness = shape.wall * (1 + spread) * height * thicker[owners[:, 0]]
         self.thickness = self._spread(numbers, thickness)
         self.airspace = self._spread(numbers, _enlarged(foam, near, points, centres, owners[:, 0]))
-        # Sorted: cells on both sides of a septum must see the same plane, ripple and all.
+        # Sorted: cells on both sides of a septum must see the same plane.
         owners.sort(axis=1)
         pair = uniform(words[owners[:, 0]] ^ words[owners[:, 1]])
         low, high = points[owners[:, 0]], points[owners[:, 1]]
         normal = (high - low) / np.linalg.norm(high - low, axis=1, keepdims=True)
         self.normal = [self._spread(numbers, normal[:, axis]) for axis in range(3)]
-        offset = np.einsum("na,na->n", normal, (low + high) / 2) + 0.25 * _ripple(centres)
+        offset = np.einsum("na,na->n", normal, (low + high) / 2)
         # A septum that the pair does not have is put out of reach.
         there = (pair < shape.septum_share) | fibrotic[owners].any(axis=1)
         self.offset = self._spread(numbers, np.where(there, offset, 1e6))
-        self.septum = self._spread(numbers, shape.septum * thicker[owners].max(axis=1))
+        drawn = 0.6 + 0.8 * np.minimum(pair / max(shape.septum_share, 1e-6), 1)
+        self.septum = self._spread(numbers, shape.septum * drawn * thicker[owners].max(axis=1))
 
     def _spread(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
         kind = np.float32 if values.dtype == np.float64 else values.dtype
@@ -270,13 +358,15 @@ def _enlarged(
 
 def _ripple(points: np.ndarray) -> np.ndarray:
     """A smooth field in [-1, 1], some mm from crest to crest: septa are not flat."""
-    return np.sin(points @ (0.9, 0.5, -0.4)) * np.sin(points @ (-0.3, 0.8, 0.6) + 1.0)
+    directions = np.array([(0.9, 0.5, -0.4), (-0.3, 0.8, 0.6)], points.dtype).T
+    angles = points @ directions
+    return np.sin(angles[:, 0]) * np.sin(angles[:, 1] + 1)
 
 
 def slab_coverage(distance: np.ndarray, thickness: np.ndarray | np.floating) -> np.ndarray:
-    """Share of a window FINEST_STEP wide, `distance` mm (>= 0) off the middle of a slab of
-    `thickness` mm, that lies in the slab: the partial volume of a thin wall; float32."""
-    half, window = thickness * np.float32(0.5), np.float32(FINEST_STEP / 2)
+    """Share of a window BLEND wide, `distance` mm (>= 0) off the middle of a slab of `thickness`
+    mm, that lies in the slab: the partial volume of a thin wall; float32."""
+    half, window = thickness * np.float32(0.5), np.float32(BLEND / 2)
     top = np.minimum(distance + window, half)
     bottom = np.maximum(distance - window, -half)
-    return np.maximum(top - bottom, 0) / np.float32(FINEST_STEP)
+    return np.maximum(top - bottom, 0) / np.float32(BLEND)

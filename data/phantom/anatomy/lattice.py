@@ -7,7 +7,7 @@ two looks at one place agree whatever their resolution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -62,18 +62,26 @@ class Lattice:
     # share of the cell over which the point may lie, around its centre. Up to 0.8 the two nearest
     # points of any place lie in the 27 cells around it but for rare cases.
     jitter: float
+    shift: float = 0.0  # of the cells along all three axes, in cells
+    turn: int | None = None  # stream that chooses the rotation, by default `stream`
     rotation: np.ndarray = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rotation", random_rotation(self.seed * 1009 + self.stream))
+        turn = self.stream if self.turn is None else self.turn
+        object.__setattr__(self, "rotation", random_rotation(self.seed * 1009 + turn))
+
+    def between(self, stream: int, shift: float) -> Lattice:
+        """Cells as large and turned alike, moved by `shift` cells, with points of their own."""
+        turn = self.stream if self.turn is None else self.turn
+        return replace(self, stream=stream, shift=self.shift + shift, turn=turn)
 
     def to_lattice(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 3) in mm to lattice units, where cell (i, j, k) is [i, i+1) and so on."""
-        return points @ (self.rotation / self.pitch)
+        return points @ (self.rotation / self.pitch) - self.shift
 
     def to_mm(self, places: np.ndarray) -> np.ndarray:
         """The inverse of `to_lattice`."""
-        return places @ (self.rotation.T * self.pitch)
+        return (places + self.shift) @ (self.rotation.T * self.pitch)
 
     def places(self, cells: np.ndarray) -> np.ndarray:
         """Each cell's point in lattice units; cells (..., 3) integers -> (..., 3) float32."""

@@ -16,7 +16,7 @@ from data.phantom.anatomy.chest import (
     surroundings,
 )
 from data.phantom.anatomy.disease import HEALTHY, Disease, LobuleDisease
-from data.phantom.anatomy.foam import Foam
+from data.phantom.anatomy.foam import BLEND, Foam
 from data.phantom.anatomy.lattice import Lattice
 from data.phantom.anatomy.nodule import draw_nodule
 from data.phantom.anatomy.tissues import AIR, AIRWAY_WALL, BLOOD, MUSCLE, SEPTUM, SOLID_NODULE
@@ -24,9 +24,10 @@ from data.phantom.anatomy.tree import tube_distance
 from data.phantom.anatomy.vessels import RegionTubes, Vessels
 from util.errors import UserError
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same seed gives other voxels, so that old folders are not taken as new."""
 
+DUCT_REACH = 0.06  # mm around ducts where septa have their entrance rings
 FISSURE = 0.18  # thickness of the two layers of pleura, mm
 LABELS = {"outside": 0, "parenchyma": 1, "vessel": 2, "airway": 3, "nodule": 4}
 LOBULE_PITCH = 11.0  # mm; secondary lobules measure 10 to 25 mm, the smaller ones suit this lung
@@ -38,20 +39,22 @@ class Anatomy:
     Attributes:
         seed: chooses the patient.
         disease: what is wrong with the lung.
+        specimen: whether it is an excised one, whose vessels may be collapsed or filled with air.
         chest, lobules, foam, vessels: the parts.
         level: z in mm of the clinical slices' middle.
         nodule: at that level, or None.
     """
 
-    def __init__(self, seed: int, disease: Disease = HEALTHY) -> None:
+    def __init__(self, seed: int, disease: Disease = HEALTHY, specimen: bool = False) -> None:
         self.seed = seed
         self.disease = disease
+        self.specimen = specimen
         generator = np.random.default_rng([seed, 40])
         self.chest = draw_chest(generator)
         self.lobules = Lattice(seed, 31, LOBULE_PITCH, 0.5)
         ill = LobuleDisease(seed, disease, self._near_pleura)
         self.foam = Foam(seed, self.lobules, ill=ill)
-        self.vessels = Vessels(seed, self.chest, self.lobules)
+        self.vessels = Vessels(seed, self.chest, self.lobules, self.foam, specimen)
         self.level = float(generator.uniform(-14, -6))
         # In the outer half of the lung, where vessels are thin and a nodule stands alone.
         angle = float(generator.choice([-1, 1]) * generator.uniform(1.8, 2.8))
@@ -76,14 +79,13 @@ class Anatomy:
         return self.vessels.region(low, high)
 
     def hounsfield(
-        self, tubes: RegionTubes, z: np.ndarray, y: np.ndarray, x: np.ndarray, step: float
+        self, tubes: RegionTubes, z: np.ndarray, y: np.ndarray, x: np.ndarray
     ) -> np.ndarray:
-        """CT number at the points of a grid of a few mm.
+        """CT number at the points of a grid of a few mm; edges are smoothed over BLEND.
 
         Args:
             tubes: from `tubes` for a box that holds the grid.
             z, y, x: ascending positions in mm.
-            step: distance of the grid's points in mm; edges of tubes are smoothed over it.
 
         Returns:
             HU, float32 (len(z), len(y), len(x)), before any blur or noise.
@@ -96,39 +98,28 @@ class Anatomy:
             values = np.zeros(depth.shape, np.float32)
         else:
             values = surroundings(self.chest, *grid, depth)
+        lumen = tube_distance(tubes.lumen, z, y, x, BLEND)
         if inside.any():
-            lumen = tube_distance(tubes.lumen, z, y, x, step)
-            values[inside] = self._parenchyma(inside & (lumen > -step), grid)[inside]
-            self._lay_sheets(values, inside, z, y, x, step)
-        else:
-            lumen = tube_distance(tubes.lumen, z, y, x, step)
-        _blend(values, BLOOD, tube_distance(tubes.vessels, z, y, x, step), step)
-        _blend(values, AIRWAY_WALL, tube_distance(tubes.airway, z, y, x, step), step)
-        _blend(values, AIR, lumen, step)
-        return values
-
-    def _parenchyma(self, wanted: np.ndarray, grid: tuple[np.ndarray, ...]) -> np.ndarray:
-        values = np.full(wanted.shape, AIR, np.float32)
-        points = np.stack([np.broadcast_to(axis, wanted.shape)[wanted] for axis in grid])
-        values[wanted] += self.foam.tissue_fraction(points) * np.float32(SEPTUM - AIR)
+            duct = tube_distance(tubes.ducts, z, y, x, DUCT_REACH)
+            tissue = self.foam.tissue_fraction(z, y, x, inside & (lumen > -BLEND), duct)
+            values[inside] = AIR + tissue[inside] * np.float32(SEPTUM - AIR)
+            self._lay_sheets(values, inside, z, y, x)
+        _blend(values, BLOOD, tube_distance(tubes.vessels, z, y, x, BLEND))
+        _blend(values, AIR, tube_distance(tubes.emptied, z, y, x, BLEND))
+        _blend(values, AIRWAY_WALL, tube_distance(tubes.airway, z, y, x, BLEND))
+        _blend(values, AIR, lumen)
         return values
 
     def _lay_sheets(
-        self,
-        values: np.ndarray,
-        inside: np.ndarray,
-        z: np.ndarray,
-        y: np.ndarray,
-        x: np.ndarray,
-        step: float,
+        self, values: np.ndarray, inside: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray
     ) -> None:
         """The fissure between the lobes, and the nodule; in place, within the lung only."""
         grid = (x, y[:, None], z[:, None, None])
         fissure = np.abs(fissure_distance(self.chest, *grid)) - FISSURE / 2
-        _blend(values, MUSCLE, np.where(inside, fissure, step), step)
+        _blend(values, MUSCLE, np.where(inside, fissure, BLEND))
         if self.nodule is not None:
-            nodule = np.where(inside, self.nodule.distance(z, y, x, step), step)
-            _blend(values, SOLID_NODULE, nodule, step, self.nodule.opacity)
+            nodule = np.where(inside, self.nodule.distance(z, y, x, BLEND), BLEND)
+            _blend(values, SOLID_NODULE, nodule, self.nodule.opacity)
 
     def labels(self, tubes: RegionTubes, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """What the points of a grid lie in; arguments as for `hounsfield`.
@@ -174,13 +165,10 @@ class Anatomy:
         return places[fits[np.argmin(np.abs(largest[fits] - 1.0) + np.abs(radii[fits] - 1.0))]]
 
 
-def _blend(
-    values: np.ndarray, tissue: float, distance: np.ndarray, step: float, opacity: float = 1.0
-) -> None:
+def _blend(values: np.ndarray, tissue: float, distance: np.ndarray, opacity: float = 1.0) -> None:
     """Lay tissue over `values` in place where `distance` to its surface is negative.
 
-    The share of tissue goes from `opacity` to 0 over one step across the surface: the partial
-    volume of a sample as wide as the step.
+    The share of tissue goes from `opacity` to 0 over BLEND across the surface.
     """
-    share = np.clip(0.5 - distance / np.float32(step), 0, 1, dtype=np.float32)
+    share = np.clip(0.5 - distance / np.float32(BLEND), 0, 1, dtype=np.float32)
     values += np.float32(opacity) * share * (np.float32(tissue) - values)

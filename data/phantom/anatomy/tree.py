@@ -48,10 +48,15 @@ class Tubes:
 
     def near(self, low: np.ndarray, high: np.ndarray, margin: float) -> Tubes:
         """The tubes whose bounding box comes within `margin` mm of the box low..high (mm)."""
+        return self.select(self.touches(low, high, margin))
+
+    def touches(self, low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
+        """Which tubes' bounding boxes come within `margin` mm of the box low..high: bool (n,)."""
         reach = (np.maximum(self.start_radii, self.end_radii) + margin)[:, None]
         below = np.minimum(self.starts, self.ends) - reach <= high
         above = np.maximum(self.starts, self.ends) + reach >= low
-        return self.select(np.all(below & above, axis=1))
+        near: np.ndarray = np.all(below & above, axis=1)
+        return near
 
 
 def join(parts: list[Tubes]) -> Tubes:
@@ -102,37 +107,54 @@ def grow_tree(root: np.ndarray, groups: list[np.ndarray], seed: int) -> tuple[Tr
     return Tree(np.array(ends), np.array(parents), np.array(tips)), leaves
 
 
-def grow_bushes(roots: np.ndarray, targets: np.ndarray) -> Tree:
+Box = tuple[np.ndarray, np.ndarray]
+
+
+def grow_bushes(
+    roots: np.ndarray, targets: np.ndarray, box: Box | None = None
+) -> tuple[Tree, np.ndarray]:
     """Grow many small trees at once, each by halving its territory.
 
     Args:
         roots: (m, 3) where each bush starts, mm.
         targets: (m, 2^k, 3) its end points, mm.
+        box: two corners (3,) in mm; branches that lead nowhere near it are left out.
 
     Returns:
-        One `Tree` with m root points first, then the branches level by level.
+        One `Tree` with m root points first, then the branches level by level; and which bush each
+        of its points belongs to with its number there, (n, 2).
     """
     bushes, points = targets.shape[:2]
-    ends, parents = [roots], [np.full(bushes, -1)]
-    tips = [np.full(bushes, points)]
-    starts, index = roots[:, None, :], np.arange(bushes)[:, None]
-    groups = targets[:, None]  # (bushes, groups, points per group, 3)
+    ends, parents, tips = [roots], [np.full(bushes, -1)], [np.full(bushes, points)]
+    numbers = [np.stack([np.arange(bushes), np.zeros(bushes, np.int64)], axis=1)]
+    # Of each group of targets that is still together: its bush and number, the branch that leads
+    # to it and where that ends, and its targets.
+    own = np.stack([np.arange(bushes), np.ones(bushes, np.int64)], axis=1)
+    index, starts, groups = np.arange(bushes), roots, targets
     while True:
-        count = groups.shape[2]
-        centres = groups.mean(axis=2)
+        count = groups.shape[1]
+        if box is not None:
+            low, high = (
+                one(groups, axis=1) for one in (np.minimum.reduce, np.maximum.reduce)
+            )
+            near = (np.minimum(low, starts) <= box[1]) & (np.maximum(high, starts) >= box[0])
+            kept = near.all(axis=1)
+            own, index, starts, groups = own[kept], index[kept], starts[kept], groups[kept]
+        centres = groups.mean(axis=1)
         level = centres if count == 1 else starts + GROWTH * (centres - starts)
         first = sum(len(part) for part in ends)
-        ends.append(level.reshape(-1, 3))
-        parents.append(index.reshape(-1))
-        tips.append(np.full(level.shape[0] * level.shape[1], count))
+        ends.append(level)
+        parents.append(index)
+        tips.append(np.full(len(level), count))
+        numbers.append(own)
         if count == 1:
-            return Tree(np.concatenate(ends), np.concatenate(parents), np.concatenate(tips))
-        along = _along_longest(groups.reshape(-1, count, 3)).reshape(groups.shape[:3])
-        order = np.argsort(along, axis=2, kind="stable")[..., None]
-        groups = np.take_along_axis(groups, order, axis=2)
-        groups = groups.reshape(bushes, -1, count // 2, 3)
-        own = first + np.arange(level.shape[0] * level.shape[1]).reshape(level.shape[:2])
-        starts, index = np.repeat(level, 2, axis=1), np.repeat(own, 2, axis=1)
+            tree = Tree(np.concatenate(ends), np.concatenate(parents), np.concatenate(tips))
+            return tree, np.concatenate(numbers)
+        order = np.argsort(_along_longest(groups), axis=1, kind="stable")[..., None]
+        groups = np.take_along_axis(groups, order, axis=1).reshape(-1, count // 2, 3)
+        starts = np.repeat(level, 2, axis=0)
+        index = np.repeat(first + np.arange(len(level)), 2)
+        own = np.repeat(own, 2, axis=0) * (1, 2) + np.tile([(0, 0), (0, 1)], (len(level), 1))
 
 
 def _along_longest(clouds: np.ndarray) -> np.ndarray:
@@ -144,9 +166,11 @@ def _along_longest(clouds: np.ndarray) -> np.ndarray:
     return np.einsum("mna,ma->mn", centred, axes * np.sign(largest))
 
 
-def radii(tree: Tree, tip_radius: float) -> np.ndarray:
-    """Radius of each branch in mm by Murray's law, `tip_radius` for a single end point."""
-    return tip_radius * np.cbrt(tree.tips.astype(np.float64))
+def radii(tree: Tree, radius: float, fed: int = 1, exponent: float = 3.0) -> np.ndarray:
+    """Radius of each branch in mm: `radius` for one that feeds `fed` end points, and the sum of the
+    daughters' radii to the power `exponent` is the parent's (3: Murray's law)."""
+    widths: np.ndarray = radius * (tree.tips / fed) ** (1 / exponent)
+    return widths
 
 
 def tubes_of(tree: Tree, radius: np.ndarray) -> Tubes:
@@ -159,22 +183,12 @@ def tubes_of(tree: Tree, radius: np.ndarray) -> Tubes:
     )
 
 
-def companion(tree: Tree, distance: np.ndarray, directions: np.ndarray) -> Tree:
-    """The same tree moved sideways by `distance` (n,) mm: the artery beside the airway.
+def subdivide(tubes: Tubes, longest: float) -> tuple[Tubes, np.ndarray]:
+    """Cut tubes into pieces no longer than `longest` mm, so that a bend can follow.
 
-    The shift of a branch is across its own course, on the side of `directions` (n, 3) unit
-    vectors (a slowly varying field keeps neighbours on the same side).
+    Returns:
+        The pieces, those of one tube behind each other, and the tube that each is a part of.
     """
-    starts = np.where(tree.parents[:, None] >= 0, tree.ends[tree.parents], tree.ends - 1.0)
-    course = tree.ends - starts
-    course /= np.maximum(np.linalg.norm(course, axis=1, keepdims=True), 1e-9)
-    side = np.cross(course, directions)
-    side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-9)
-    return Tree(tree.ends + distance[:, None] * side, tree.parents, tree.tips)
-
-
-def subdivide(tubes: Tubes, longest: float) -> Tubes:
-    """Cut tubes into pieces no longer than `longest` mm, so that a bend can follow."""
     lengths = np.linalg.norm(tubes.ends - tubes.starts, axis=1)
     pieces = np.maximum(np.ceil(lengths / longest).astype(np.int64), 1)
     owner = np.repeat(np.arange(len(pieces)), pieces)
@@ -182,12 +196,45 @@ def subdivide(tubes: Tubes, longest: float) -> Tubes:
     low, high = number / pieces[owner], (number + 1) / pieces[owner]
     run = tubes.ends[owner] - tubes.starts[owner]
     taper = (tubes.end_radii - tubes.start_radii)[owner]
-    return Tubes(
+    cut = Tubes(
         tubes.starts[owner] + low[:, None] * run,
         tubes.starts[owner] + high[:, None] * run,
         tubes.start_radii[owner] + low * taper,
         tubes.start_radii[owner] + high * taper,
     )
+    return cut, owner
+
+
+def beside(
+    tubes: Tubes,
+    start_distance: np.ndarray,
+    end_distance: np.ndarray,
+    start_radii: np.ndarray,
+    end_radii: np.ndarray,
+) -> Tubes:
+    """Tubes that run beside others: the artery along the airway.
+
+    The shift is across a tube's course, on the side of a slowly turning direction, so that
+    neighbours lie on the same side.
+
+    Args:
+        tubes: to run beside.
+        start_distance, end_distance: (n,) mm from axis to axis.
+        start_radii, end_radii: (n,) mm of the new tubes.
+    """
+    course = tubes.ends - tubes.starts
+    course /= np.maximum(np.linalg.norm(course, axis=1, keepdims=True), 1e-9)
+    starts = tubes.starts + start_distance[:, None] * _side(course, tubes.starts)
+    ends = tubes.ends + end_distance[:, None] * _side(course, tubes.ends)
+    return Tubes(starts, ends, start_radii, end_radii)
+
+
+def _side(course: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Unit vectors across courses (n, 3) at places (n, 3), mm."""
+    phase = places @ (0.02, 0.03, 0.05)
+    turning = np.stack([np.cos(phase), np.sin(phase), np.full_like(phase, 0.4)], axis=1)
+    side = np.cross(course, turning)
+    return side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-9)
 
 
 def tube_distance(
@@ -214,25 +261,33 @@ def tube_distance(
     first = [np.searchsorted(axis, box_low[:, a]) for a, axis in enumerate(axes)]
     stop = [np.searchsorted(axis, box_high[:, a]) for a, axis in enumerate(axes)]
     narrow = [axis.astype(np.float32) for axis in axes]
-    for number in range(len(tubes.starts)):
+    origins = tubes.starts.astype(np.float32)
+    runs = (tubes.ends - tubes.starts).astype(np.float32)
+    squares = np.maximum(np.einsum("na,na->n", runs, runs), np.float32(1e-12))
+    slopes = runs / squares[:, None]
+    radius = tubes.start_radii.astype(np.float32)
+    taper = tubes.end_radii.astype(np.float32) - radius
+    for number in np.flatnonzero(np.all(np.array(first) < np.array(stop), axis=0)):
         spans = [slice(first[a][number], stop[a][number]) for a in range(3)]
-        if any(span.start >= span.stop for span in spans):
-            continue
-        start = tubes.starts[number].astype(np.float32)
-        run = (tubes.ends[number] - tubes.starts[number]).astype(np.float32)
-        dx = narrow[0][spans[0]] - start[0]
-        dy = (narrow[1][spans[1]] - start[1])[:, None]
-        dz = (narrow[2][spans[2]] - start[2])[:, None, None]
-        square = np.float32(max(float(run @ run), 1e-12))
-        along = dz * (run[2] / square) + (dy * (run[1] / square) + dx * (run[0] / square))
-        np.clip(along, 0, 1, out=along)
-        gap = np.square(dx - along * run[0])
-        gap += np.square(dy - along * run[1])
-        gap += np.square(dz - along * run[2])
-        np.sqrt(gap, out=gap)
-        taper = np.float32(tubes.end_radii[number] - tubes.start_radii[number])
-        gap -= np.float32(tubes.start_radii[number])
-        gap -= taper * along
+        dx, dy, dz = (narrow[a][spans[a]] - origins[number, a] for a in range(3))
+        dy, dz = dy[:, None], dz[:, None, None]
+        fx, fy, fz = slopes[number]
+        # Place along the axis, from 0 to 1 between the ends; and from there the distance:
+        # |d - a run|^2 = d.d - 2 a d.run + a^2 run.run, with d.run = place run.run.
+        place = dz * fz + (dy * fy + dx * fx)
+        along = np.maximum(place, 0)
+        np.minimum(along, 1, out=along)
+        place *= -2
+        place += along
+        place *= along
+        place *= squares[number]
+        place += dz * dz + (dy * dy + dx * dx)
+        np.maximum(place, 0, out=place)  # rounding
+        np.sqrt(place, out=place)
+        place -= radius[number]
+        if taper[number]:
+            along *= taper[number]
+            place -= along
         here = distance[spans[2], spans[1], spans[0]]
-        np.minimum(here, gap, out=here)
+        np.minimum(here, place, out=here)
     return distance
