@@ -25,6 +25,7 @@ def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:
         clinical.astype(np.float32),
         np.ones(clinical.shape, bool),
         truth.astype(np.float32),
+        truth.astype(np.float32),
         labels,
         np.diag([0.25, 0.25, 0.5, 1.0]),
         2,

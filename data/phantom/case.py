@@ -77,9 +77,7 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
     refuse_version(folder, plan)
     if not complete:
         raise UserError(f"{folder} is not complete: run python -m data.phantom again")
-    clinical, mask, truth, thin, labels = (
-        read_volume(folder / name, cache_dir) for name in FILES
-    )
+    clinical, mask, truth, thin, labels = (read_volume(folder / name, cache_dir) for name in FILES)
     names = [name for name, one in DISEASES.items() if disease == json.loads(json.dumps(vars(one)))]
     return PhantomCase(
         folder.name,

@@ -28,8 +28,8 @@ from data.phantom.anatomy.patient import LABELS, VERSION, Anatomy
 from data.phantom.render import (
     Point,
     Size,
-    corner_of,
     clinical_from,
+    corner_of,
     ras_affine,
     refuse_size,
     voxel_averages,
@@ -189,7 +189,12 @@ def _write_volumes(
     folder: Path, anatomy: Anatomy, plan: PairPlan, centre: Point, processes: int
 ) -> None:
     """All volumes from one rendering of fine voxels."""
-    scanner, clinical, scale, per_slice = plan.micro_scanner, plan.clinical, plan.scale, plan.per_slice
+    scanner, clinical, scale, per_slice = (
+        plan.micro_scanner,
+        plan.clinical,
+        plan.scale,
+        plan.per_slice,
+    )
     size, spacing = plan.micro_size, scanner.spacing
     # The kernel, the slice profile and the micro-CT's blur read what lies beyond the border.
     own = scanner.margin
@@ -203,7 +208,9 @@ def _write_volumes(
 
     reach = clinical.reach(per_slice)
     edge = side - clinical.margin * scale
-    seen = values[above - reach : above + size[2] + reach, edge : wide[1] - edge, edge : wide[0] - edge]
+    seen = values[
+        above - reach : above + size[2] + reach, edge : wide[1] - edge, edge : wide[0] - edge
+    ]
     coarse = np.stack([area_average(one, scale) for one in clinical.slices(seen, per_slice)])
     stored = clinical_from(clinical, coarse, plan.seed)
     affine = ras_affine(corner, clinical.spacing)

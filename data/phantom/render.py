@@ -149,7 +149,7 @@ def voxel_averages(
     """Mean CT number of the anatomy over each voxel.
 
     Each voxel is sampled on a regular grid that is no coarser than the width BLEND over which edges
-    are smoothed: once in a micro-CT voxel of 0.0625 mm, 8 x 8 x 8 times in a clinical one of 0.5 mm.
+    are smoothed: once in a micro-CT voxel of 0.0625 mm, 8 x 8 x 8 times in a clinical one of 0.5.
     So the average of fine voxels is the coarse voxel, exactly where their grids fit together and
     within some HU elsewhere.
 
@@ -179,7 +179,10 @@ def voxel_averages(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "values.npy"
         shared = np.lib.format.open_memmap(path, "w+", np.float32, size[::-1])
-        jobs = [Band(path, anatomy.seed, anatomy.disease, anatomy.specimen, grid, *band).render for band in bands]
+        jobs = [
+            Band(path, anatomy.seed, anatomy.disease, anatomy.specimen, grid, *band).render
+            for band in bands
+        ]
         done = run_jobs(jobs, min(processes, len(bands)))
         for _ in progress(done, title or "", "band", len(bands), hidden=title is None):
             pass

@@ -117,7 +117,7 @@ class ClinicalScanner:
     # standard deviation in HU of 1 mm slices at full dose: 13 HU at 1.25 mm, as in soft tissue of
     # LIDC-IDRI-0001 and -0002
     noise: float = 14.5
-    noise_along: float = 1.0  # full width at half maximum of the noise's blur along z, slices
+    noise_along: float = 1.2  # full width at half maximum of the noise's blur along z, slices
     dose: float = 1.0  # share of a standard chest dose; noise goes with its inverse root
 
     @property
@@ -142,7 +142,7 @@ class ClinicalScanner:
         return round(3 * self.profile * FWHM_TO_SIGMA * per_slice)
 
     def slices(self, thin: np.ndarray, per_slice: int) -> np.ndarray:
-        """Thin slices weighted by the profile: (reach + n * per_slice + reach, y, x) -> (n, y, x)."""
+        """Thin slices weighted by the profile: (n * per_slice + 2 * reach, y, x) -> (n, y, x)."""
         blurred = blur(thin, (self.profile * FWHM_TO_SIGMA * per_slice, 0, 0))
         reach = self.reach(per_slice)
         inner = blurred[reach : len(thin) - reach]

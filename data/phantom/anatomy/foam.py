@@ -27,8 +27,8 @@ from data.phantom.anatomy.lattice import Lattice, hash_words, uniform
 from data.phantom.anatomy.smooth_field import SmoothField
 
 BLEND = 0.0625
-"""Width in mm over which every edge is smoothed, whatever the resolution of a rendering: the partial
-volume of the finest micro-CT voxel. Samples are no farther apart, so that their sum over a voxel of
+"""Width in mm over which every edge is smoothed, whatever the resolution of a rendering: the
+partial volume of a micro-CT voxel. Samples are no farther apart, so that their sum over a voxel of
 any size is that of the same tissue."""
 
 RIPPLE = 0.25  # mm by which interlobular septa leave their planes
@@ -132,14 +132,7 @@ class Foam:
 
     def wall_offset(self, points: np.ndarray) -> np.ndarray:
         """What moves points (n, 3) in mm onto the nearest septum's middle: (n, 3) mm."""
-        displaced = points + np.stack(
-            [
-                self.shape.bends * self._bends[axis].at(points)
-                + self.shape.waves * self._waves[axis].at(points)
-                for axis in range(3)
-            ],
-            axis=-1,
-        )
+        displaced = self._bent(points)
         # The points lie far apart, so that each looks at its own 27 cells.
         places = self.lattice.to_lattice(displaced)
         around = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -155,6 +148,25 @@ class Foam:
         share = (two + one) / 2  # the middle between the two is on the septum
         height = (share * normal).sum(axis=1) / np.square(normal).sum(axis=1)
         return (normal * height[:, None]) @ (self.lattice.rotation.T * self.lattice.pitch)
+
+    def septum_distance(self, points: np.ndarray) -> np.ndarray:
+        """Distance of points (n, 3) in mm to the nearest interlobular septum's surface: (n,) mm;
+        very large where the two lobules around have none."""
+        if len(points) == 0:
+            return np.zeros(0)
+        displaced = self._bent(points)
+        border = _LobuleBorder(self, displaced)
+        height = np.einsum("na,na->n", border.normal, displaced) - border.offset
+        return np.abs(height - RIPPLE * _ripple(displaced)) - border.septum / 2
+
+    def _bent(self, points: np.ndarray) -> np.ndarray:
+        """Where points (n, 3) in mm lie in the space whose cells are the foam's."""
+        bends, waves = self.shape.bends, self.shape.waves
+        moved = [
+            bends * wide.at(points) + waves * narrow.at(points)
+            for wide, narrow in zip(self._bends, self._waves, strict=True)
+        ]
+        return points + np.stack(moved, axis=-1)
 
     def _displacement(self, axis: int, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         bends, waves = np.float32(self.shape.bends), np.float32(self.shape.waves)
@@ -304,37 +316,49 @@ class _CellFacts:
         self._read_lobules(foam, numbers, centres)
 
     def _read_lobules(self, foam: Foam, numbers: np.ndarray, centres: np.ndarray) -> None:
-        """Per cell: wall thickness by lobule and height, and the plane to the next lobule."""
-        shape, lobules = foam.shape, foam.lobules
-        near = lobules.cells_in_box(centres.min(axis=0), centres.max(axis=0))
-        points = lobules.to_mm(lobules.places(near).astype(np.float64))
-        owners = cKDTree(points).query(centres, k=2)[1]
-        words = hash_words(foam.seed, 23, near)
-        fibrotic = foam.ill.fibrotic(near, points)
-        thicker = np.where(fibrotic, foam.ill.disease.thickened, 1.0)
-        spread = (uniform(words)[owners[:, 0]] - 0.5) * 2 * shape.patchiness
+        """Per cell: wall thickness by lobule and height, and the septum to the next lobule."""
+        shape = foam.shape
+        border = _LobuleBorder(foam, centres)
+        drawn = uniform(hash_words(foam.seed, 23, border.near))[border.owners[:, 0]]
         height = np.clip(1 + shape.gradient * centres[:, 1], 0.5, 1.5)
-        thickness = shape.wall * (1 + spread) * height * thicker[owners[:, 0]]
-        self.thickness = self._spread(numbers, thickness)
-        self.airspace = self._spread(numbers, _enlarged(foam, near, points, centres, owners[:, 0]))
-        # Sorted: cells on both sides of a septum must see the same plane.
-        owners.sort(axis=1)
-        pair = uniform(words[owners[:, 0]] ^ words[owners[:, 1]])
-        low, high = points[owners[:, 0]], points[owners[:, 1]]
-        normal = (high - low) / np.linalg.norm(high - low, axis=1, keepdims=True)
-        self.normal = [self._spread(numbers, normal[:, axis]) for axis in range(3)]
-        offset = np.einsum("na,na->n", normal, (low + high) / 2)
-        # A septum that the pair does not have is put out of reach.
-        there = (pair < shape.septum_share) | fibrotic[owners].any(axis=1)
-        self.offset = self._spread(numbers, np.where(there, offset, 1e6))
-        drawn = 0.6 + 0.8 * np.minimum(pair / max(shape.septum_share, 1e-6), 1)
-        self.septum = self._spread(numbers, shape.septum * drawn * thicker[owners].max(axis=1))
+        thickness = shape.wall * (1 + (2 * drawn - 1) * shape.patchiness) * height
+        self.thickness = self._spread(numbers, thickness * border.thickened)
+        airspace = _enlarged(foam, border.near, border.points, centres, border.owners[:, 0])
+        self.airspace = self._spread(numbers, airspace)
+        self.normal = [self._spread(numbers, border.normal[:, axis]) for axis in range(3)]
+        self.offset = self._spread(numbers, border.offset)
+        self.septum = self._spread(numbers, border.septum)
 
     def _spread(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
         kind = np.float32 if values.dtype == np.float64 else values.dtype
         table = np.zeros(self.count, kind)
         table[numbers] = values
         return table
+
+
+class _LobuleBorder:
+    """The lobule that places (n, 3) in bent space lie in, and the septum to the next one."""
+
+    def __init__(self, foam: Foam, places: np.ndarray) -> None:
+        shape, lobules = foam.shape, foam.lobules
+        self.near = lobules.cells_in_box(places.min(axis=0), places.max(axis=0))
+        self.points = lobules.to_mm(lobules.places(self.near).astype(np.float64))
+        self.owners = cKDTree(self.points).query(places, k=2)[1]
+        fibrotic = foam.ill.fibrotic(self.near, self.points)
+        thicker = np.where(fibrotic, foam.ill.disease.thickened, 1.0)
+        self.thickened = thicker[self.owners[:, 0]]
+        # Sorted: both sides of a septum must see the same plane.
+        pair = np.sort(self.owners, axis=1)
+        words = hash_words(foam.seed, 23, self.near)
+        drawn = uniform(words[pair[:, 0]] ^ words[pair[:, 1]])
+        low, high = self.points[pair[:, 0]], self.points[pair[:, 1]]
+        self.normal = (high - low) / np.linalg.norm(high - low, axis=1, keepdims=True)
+        there = (drawn < shape.septum_share) | fibrotic[pair].any(axis=1)
+        # A septum that the pair does not have is put out of reach.
+        middle = np.einsum("na,na->n", self.normal, (low + high) / 2)
+        self.offset = np.where(there, middle, 1e6)
+        varied = 0.6 + 0.8 * np.minimum(drawn / max(shape.septum_share, 1e-6), 1)
+        self.septum = shape.septum * varied * thicker[pair].max(axis=1)
 
 
 def _enlarged(

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.phantom.anatomy.disease import NoduleKind
+from data.phantom.anatomy.smooth_field import SmoothField
 from data.phantom.anatomy.tree import Tubes, tube_distance
 
 SPICULES = (6, 12)  # fewest and most
+WAVES, ROUGHNESS = 0.06, 0.12  # of the surface: share of the radius, and mm
 OPACITY = {"solid": 1.0, "ground_glass": 0.4}  # share of the airspaces that is filled
 
 
@@ -27,6 +29,7 @@ class Nodule:
     kind: NoduleKind  # solid or ground_glass
     bumps: np.ndarray  # (5, 3) directions and frequencies of the surface's waves
     spicules: Tubes  # thin cones from the surface outwards
+    rough: SmoothField  # of the surface
 
     @property
     def opacity(self) -> float:
@@ -59,7 +62,8 @@ class Nodule:
             np.sin(sum(w * axis for w, axis in zip(bump, unit, strict=True)) + number)
             for number, bump in enumerate(self.bumps)
         ]
-        body = distance - np.float32(self.radius) * (1 + 0.05 * sum(waves))
+        body = distance - np.float32(self.radius) * (1 + WAVES * sum(waves))
+        body += np.float32(ROUGHNESS) * self.rough.on_grid(z, y, x)
         return np.minimum(body, tube_distance(self.spicules, z, y, x, step)).astype(np.float32)
 
 
@@ -77,4 +81,5 @@ def draw_nodule(generator: np.random.Generator, centre: np.ndarray, kind: Nodule
         start_radii=generator.uniform(0.25, 0.45, count),
         end_radii=np.full(count, 0.04),
     )
-    return Nodule(centre, radius, kind, bumps, spicules)
+    rough = SmoothField(int(generator.integers(1 << 31)), 68, 0.7)
+    return Nodule(centre, radius, kind, bumps, spicules, rough)

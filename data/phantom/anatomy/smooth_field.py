@@ -45,7 +45,7 @@ class SmoothField:
             for b in range(4):
                 for c in range(4):
                     weight = weights[0][:, a] * weights[1][:, b] * weights[2][:, c]
-                    values += self._coefficients(first + (a - 1, b - 1, c - 1)) * weight
+                    values += self._coefficients(first + np.array([a, b, c]) - 1) * weight
         return values
 
     def _coefficients(self, cells: np.ndarray) -> np.ndarray:

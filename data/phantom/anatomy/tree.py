@@ -134,9 +134,7 @@ def grow_bushes(
     while True:
         count = groups.shape[1]
         if box is not None:
-            low, high = (
-                one(groups, axis=1) for one in (np.minimum.reduce, np.maximum.reduce)
-            )
+            low, high = (one(groups, axis=1) for one in (np.minimum.reduce, np.maximum.reduce))
             near = (np.minimum(low, starts) <= box[1]) & (np.maximum(high, starts) >= box[0])
             kept = near.all(axis=1)
             own, index, starts, groups = own[kept], index[kept], starts[kept], groups[kept]
@@ -207,10 +205,8 @@ def subdivide(tubes: Tubes, longest: float) -> tuple[Tubes, np.ndarray]:
 
 def beside(
     tubes: Tubes,
-    start_distance: np.ndarray,
-    end_distance: np.ndarray,
-    start_radii: np.ndarray,
-    end_radii: np.ndarray,
+    distances: tuple[np.ndarray, np.ndarray],
+    widths: tuple[np.ndarray, np.ndarray],
 ) -> Tubes:
     """Tubes that run beside others: the artery along the airway.
 
@@ -219,14 +215,14 @@ def beside(
 
     Args:
         tubes: to run beside.
-        start_distance, end_distance: (n,) mm from axis to axis.
-        start_radii, end_radii: (n,) mm of the new tubes.
+        distances: (n,) mm from axis to axis, at the starts and at the ends.
+        widths: (n,) radii of the new tubes in mm, likewise.
     """
     course = tubes.ends - tubes.starts
     course /= np.maximum(np.linalg.norm(course, axis=1, keepdims=True), 1e-9)
-    starts = tubes.starts + start_distance[:, None] * _side(course, tubes.starts)
-    ends = tubes.ends + end_distance[:, None] * _side(course, tubes.ends)
-    return Tubes(starts, ends, start_radii, end_radii)
+    starts = tubes.starts + distances[0][:, None] * _side(course, tubes.starts)
+    ends = tubes.ends + distances[1][:, None] * _side(course, tubes.ends)
+    return Tubes(starts, ends, *widths)
 
 
 def _side(course: np.ndarray, places: np.ndarray) -> np.ndarray:

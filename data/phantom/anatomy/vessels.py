@@ -5,8 +5,8 @@ are a bush that depends on the lobule's index alone, and on each tip of the airw
 small bush of alveolar ducts; they are grown only where one looks.
 
 Lobular bronchiole and artery of somewhat less than 1 mm for lobules of 11 mm, arteries in the
-middle of a lobule and veins at its border: Webb, Radiology 239 (2006) 322-338. Artery and airway lie
-in one sheath and touch. Airway walls of about a seventh of the outer diameter and more in small
+middle of a lobule and veins at its border: Webb, Radiology 239 (2006) 322-338. Artery and airway
+lie in one sheath and touch. Airway walls of about a seventh of the outer diameter and more in small
 airways: Weibel (1963); Montaudon et al., J. Anat. 211 (2007) 579-588. Alveolar ducts are 0.3 to
 0.5 mm wide between the openings of their alveoli, and some 0.7 mm apart: Haefeli-Bleuer and Weibel,
 Anat. Rec. 220 (1988) 401-414. The smallest vessels run in septa and at the edges of ducts. In an
@@ -36,18 +36,18 @@ from data.phantom.anatomy.tree import (
 )
 
 AIRWAY_RADIUS = 0.34  # lumen of the bronchiole that enters a lobule, mm
-ARTERY_RADIUS = 0.22  # artery beside it, mm
-VEIN_RADIUS = 0.21  # vein that leaves a territory of a lobule's size, mm
+ARTERY_RADIUS = 0.197  # artery beside it, mm
+VEIN_RADIUS = 0.187  # vein that leaves a territory of a lobule's size, mm
 # A parent's radius to this power is the sum of its daughters': Murray's law in airways; in the
 # arteries of human lungs 2.3 to 2.7.
-AIRWAY_EXPONENT, VESSEL_EXPONENT, BUSH_EXPONENT = 3.0, 2.5, 4.5
+AIRWAY_EXPONENT, VESSEL_EXPONENT, BUSH_EXPONENT = 3.0, 2.8, 4.5
 SMALLEST_AIRWAY = 0.2  # lumen radius where a bronchiole's wall dissolves into alveoli, mm
 DUCT_RADIUS = (0.15, 0.25)  # smallest and largest of alveolar ducts, mm
 TIPS_PER_SIDE = 8  # a bush has 8 x 8 x 8 end points: one every 1.4 mm
 TIPS = TIPS_PER_SIDE**3
 DUCTS_PER_SIDE = 2  # each of these has 2 x 2 x 2 ducts' ends: one every 0.7 mm
 IN_SEPTA = 0.12  # vessels thinner than this run in septa: radius in mm
-LOBULE_MARGIN = 3.0  # a lobule's centre lies this deep under the pleura, mm
+LOBULE_MARGIN = 2.5  # a lobule's bronchiole enters it this deep under the pleura, mm
 BUSH_MARGIN = 0.8  # and a bush's branches this deep, mm
 TOUCHING = 0.95  # of an artery's radius: it lies a little in the airway's wall
 SWAY = 0.45  # by how much tubes bend, mm; wavelengths are about 10 to 30 mm
@@ -55,6 +55,9 @@ PIECE, SMALL_PIECE = 1.5, 0.3  # longest straight parts of tubes, and of those i
 REACH = 2.0  # mm around a box that tubes are grown in: their widths, and what they bend by
 SPECIMEN_STATES = (0.3, 0.6)  # of a specimen's vessels: this share is collapsed, up to that airy
 COLLAPSED = 0.5  # of its radius
+
+
+NO_TUBES = Tubes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class Vessels:
             lumen.start_radii + wall_thickness(lumen.start_radii),
             lumen.end_radii + wall_thickness(lumen.end_radii),
         )
-        near_ducts = join(ducts).near(low, high, 1.0) if ducts else lumen.select(np.zeros(0, int))
+        near_ducts = self._within_lobules(join([*ducts, NO_TUBES]).near(low, high, 1.0))
         blood, emptied = self._filled(join(vessels), np.concatenate(states), low, high)
         return RegionTubes(lumen, outer, near_ducts, blood, emptied)
 
@@ -172,12 +175,12 @@ class Vessels:
         """Cells of the lattice inside the lung (n, 3), the tree to them, each cell's branch."""
         cells = lattice.cells_in_box(np.full(3, -90.0), np.full(3, 90.0))
         centres = lattice.to_mm(lattice.places(cells).astype(np.float64))
-        inside = self._depth(centres) < -LOBULE_MARGIN
-        cells, centres = cells[inside], centres[inside]
         # The branch enters a lobule on the side of the hilum.
         inward = root - centres
         inward /= np.linalg.norm(inward, axis=1, keepdims=True)
         entries = centres + 0.3 * lattice.pitch * inward
+        inside = self._depth(entries) < -LOBULE_MARGIN
+        cells, centres, entries = cells[inside], centres[inside], entries[inside]
         lower = fissure_distance(self.chest, *centres.T) > 0
         order = np.concatenate([np.flatnonzero(~lower), np.flatnonzero(lower)])
         tree, leaves = grow_tree(root, [entries[~lower], entries[lower]], seed)
@@ -217,6 +220,13 @@ class Vessels:
         bush = hash_words(self.seed, 74, cells).astype(np.int64)[numbers[:, 0]]
         return np.stack([bush, numbers[:, 1], np.zeros_like(bush)], axis=-1)
 
+    def _within_lobules(self, ducts: Tubes) -> Tubes:
+        """The ducts that do not cut into an interlobular septum."""
+        apart = np.minimum(
+            self.foam.septum_distance(ducts.starts), self.foam.septum_distance(ducts.ends)
+        )
+        return ducts.select(apart > ducts.start_radii)
+
     def _duct_radii(self, keys: np.ndarray) -> np.ndarray:
         low, high = DUCT_RADIUS
         return low + (high - low) * uniform(hash_words(self.seed, 73, keys)).astype(np.float64)
@@ -250,7 +260,7 @@ class Vessels:
             airway = radius + wall_thickness(radius)
             sleeve = np.where(radius > SMALLEST_AIRWAY, airway, sum(DUCT_RADIUS) / 2)
             distances.append(sleeve + TOUCHING * width)
-        along = beside(lumen, *distances, *widths)
+        along = beside(lumen, (distances[0], distances[1]), widths)
         branches = np.flatnonzero(tree.parents >= 0)
         count = len(branches)
         first = np.searchsorted(owner, np.arange(count))

@@ -29,7 +29,7 @@ def test_a_patient_is_read_as_it_was_written(patient: Path) -> None:
         "seed5", "ground_glass_nodule", 2, 5,
     )  # fmt: skip
     assert case.clinical.shape == case.mask.shape == (2, 14, 16)
-    assert case.truth.shape == case.labels.shape == (2, 28, 32)
+    assert case.truth.shape == case.thin.shape == case.labels.shape == (2, 28, 32)
     assert case.spacing == pytest.approx((0.25, 0.25, 0.5))
     assert case.mask.all()
     average = case.truth.reshape(2, 14, 2, 16, 2).mean((2, 4))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.phantom.anatomy.disease import DISEASES
-from data.phantom.anatomy.patient import Anatomy
+from data.phantom.anatomy.patient import LABELS, Anatomy
 from data.phantom.anatomy.tissues import BLOOD, CORTICAL_BONE, SPONGY_BONE
 from data.phantom.render import (
     clinical_centre,
@@ -15,6 +15,7 @@ from data.phantom.render import (
     render_lung_mask,
     render_micro,
     voxel_averages,
+    voxel_centres,
 )
 from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volumes.volume import Volume
@@ -62,20 +63,42 @@ def test_affine_puts_voxel_centres_half_a_voxel_inside_the_corner() -> None:
     np.testing.assert_allclose(affine @ (0, 0, 0, 1), (-1.25, -2.25, 3.5, 1))
 
 
+QUIET = ClinicalScanner(profile=0, kernel="none", noise=0)
+
+
 def test_clinical_is_the_average_of_micro() -> None:
-    """The same 8 x 8 x 2 mm of lung in both scanners without blur, noise and rings."""
-    centre = (-22.0, 14.0, Anatomy(2).level)
+    """The same 8 x 8 x 2 mm of lung in both scanners without blur, noise and rings: voxel by voxel,
+    all of them and those with a share of vessel."""
+    anatomy = Anatomy(2)
+    centre = (-22.0, 14.0, anatomy.level)
     micro = MicroScanner(psf_fwhm=0, noise=0, ring=0)
     fine = render_micro(2, (128, 128, 32), micro, centre).array.astype(float)
     fine = (fine - micro.air) / (micro.water - micro.air) * 1000 - 1000
     averaged = fine.reshape(4, 8, 16, 8, 16, 8).mean(axis=(1, 3, 5))
-    coarse = render_clinical(2, (16, 16, 4), ClinicalScanner(kernel="none", noise=0), centre).array
-    difference = coarse - averaged
+    difference = render_clinical(2, (16, 16, 4), QUIET, centre).array - averaged
     assert averaged.std() > 40  # vessels and airways: there is something to agree on
-    assert np.corrcoef(coarse.ravel(), averaged.ravel())[0, 1] > 0.95
-    assert abs(difference.mean()) < 5
-    # Scatter of 64 samples per voxel; about the scanner's noise of 25 HU before its blur.
-    assert difference.std() < 28
+    assert abs(difference.mean()) < 1
+    assert difference.std() < 1
+    corner = np.array(centre) - (4, 4, 1)
+    z, y, x = voxel_centres(corner, micro.spacing, (128, 128, 32))
+    labels = anatomy.labels(anatomy.tubes(corner, corner + np.array([8, 8, 2])), z, y, x)
+    share = (labels == LABELS["vessel"]).reshape(4, 8, 16, 8, 16, 8).mean(axis=(1, 3, 5))
+    part = (share > 0.02) & (share < 0.2)
+    assert part.sum() > 50
+    assert abs(difference[part].mean()) < 2
+
+
+def test_pixels_that_do_not_fit_see_the_same_tissue() -> None:
+    """Of 0.7 mm instead of 0.5: other samples of the same tissue, the same means."""
+    corner = np.array([-26.0, 10.5, Anatomy(2).level])
+    anatomy = Anatomy(2)
+    fine = voxel_averages(anatomy, corner, (0.0625, 0.0625, 0.0625), (112, 112, 16))
+    coarse = voxel_averages(anatomy, corner, (0.7, 0.7, 1.0), (10, 10, 1))
+    finer = voxel_averages(anatomy, corner, (0.04375, 0.04375, 0.0625), (160, 160, 16))
+    mean = finer.reshape(1, 16, 10, 16, 10, 16).mean(axis=(1, 3, 5))
+    assert abs(coarse.mean() - fine.mean()) < 1
+    assert abs((coarse - mean).mean()) < 1
+    assert (coarse - mean).std() < 4
 
 
 def test_clinical_noise_and_blur_stay_near_the_average() -> None:
@@ -93,15 +116,6 @@ def test_lung_is_as_dense_as_inflated_lung(chest: Volume, lung: np.ndarray) -> N
     assert -900 < np.median(chest.array[lung]) < -800
     # Texture beyond the noise, as vessels down to the resolution and lobules give it.
     assert chest.array[lung & (chest.array < -700)].std() > 20
-
-
-@pytest.mark.slow
-def test_another_lung_is_as_dense() -> None:
-    # A coarse look suffices for a mean.
-    scanner = ClinicalScanner(pixel=2.0, slice_thickness=2.0, kernel="none", noise=0)
-    values = render_clinical(2, (64, 56, 1), scanner).array
-    inside = render_lung_mask(2, (64, 56, 1), scanner).array.astype(bool)
-    assert -900 < values[inside].mean() < -780
 
 
 def test_mask_agrees_with_the_ct(chest: Volume, lung: np.ndarray) -> None:
@@ -139,9 +153,9 @@ def test_chest_wall_heart_ribs_and_outside(chest: Volume, lung: np.ndarray) -> N
 def test_ribs_are_spongy_inside_and_dense_outside() -> None:
     anatomy = Anatomy(21)
     axis = np.arange(-62, -30, 0.25)
-    tubes = anatomy.tubes(np.full(3, -70.0), np.full(3, -20.0))
+    tubes = anatomy.tubes(np.full(3, -70.0), np.full(3, -60.0))
     z = np.array([anatomy.level])
-    values = anatomy.hounsfield(tubes, z, np.arange(-20, 20, 0.25), axis, 0.25)
+    values = anatomy.hounsfield(tubes, z, np.arange(-20, 20, 0.25), axis)
     bone = values[values > 100]
     assert set(np.unique(bone)) == {np.float32(SPONGY_BONE), np.float32(CORTICAL_BONE)}
 
@@ -174,9 +188,9 @@ def test_micro_shows_septa_vessels_and_airway() -> None:
     volume = render_micro(31, (160, 160, 1))
     share = (volume.array.astype(float) - 2500) / 6500
     assert np.mean(share > 0.9) > 0.01  # vessels
-    assert np.mean(np.abs(share) < 0.06) > 0.15  # air
+    assert np.mean(np.abs(share) < 0.1) > 0.3  # air and noise
     assert np.mean((share > 0.1) & (share < 0.6)) > 0.25  # septa by partial volume
-    assert volume.array.min() > 1000
+    assert volume.array.min() > 0
     assert volume.array.max() < 15000
 
 

@@ -22,7 +22,7 @@ from data.phantom.training_set import (
 )
 from util.errors import UserError, run_command_line
 
-SMALL = PhantomPlan(8, (20, 16, 2), (40, 32, 2))
+SMALL = PhantomPlan(8, (20, 16, 2), (40, 32, 8))
 NAMES = [
     "clinical/phantom_clinical_seed1.nii",
     "clinical/phantom_clinical_seed1_mask.nii.gz",
@@ -73,7 +73,7 @@ def test_the_folder_holds_what_is_promised(written: PhantomPaths) -> None:
 def test_files_are_nifti_with_geometry_and_plain_voxels(written: PhantomPaths) -> None:
     micro = nib.Nifti1Image.from_filename(written.micro / "phantom_micro_seed11.nii")
     assert micro.get_data_dtype() == np.uint16
-    assert micro.shape == (40, 32, 2)
+    assert micro.shape == (40, 32, 8)
     stored = (written.micro / "phantom_micro_seed11.nii").read_bytes()
     assert np.frombuffer(stored, "<f4", 2, offset=112).tolist() == [1, 0]  # slope, intercept
     assert isinstance(np.asanyarray(micro.dataobj), np.memmap)
@@ -164,6 +164,14 @@ def test_other_parameters_are_refused(written: PhantomPaths) -> None:
         write_phantom(written.folder, other)
 
 
+def test_a_folder_of_version_2_is_refused_by_name(written: PhantomPaths, tmp_path: Path) -> None:
+    told = json.loads((written.folder / "complete.json").read_text())
+    told["parameters"]["version"] = 2
+    (tmp_path / "complete.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match=r"of version 2, this is version 3.* remove"):
+        write_phantom(tmp_path, SMALL)
+
+
 def test_parts_of_another_phantom_are_replaced(written: PhantomPaths, tmp_path: Path) -> None:
     folder = copy_of(written, tmp_path)
     (folder / "complete.json").unlink()
@@ -192,10 +200,11 @@ def test_default_plans_keep_the_ratio_and_the_volume_of_files() -> None:
         plan = default_plan(scale)
         clinical, micro = plan.scanners
         assert clinical.pixel / micro.voxel == scale
-        assert plan.micro_size[0] * micro.voxel == 32
+        assert plan.micro_size[0] * micro.voxel == 16
+        assert micro.spacing == (micro.voxel,) * 3
         voxels = 3 * np.prod(plan.clinical_size) + 3 * np.prod(plan.micro_size)
-        assert 2 * voxels < 250e6
-    assert default_plan(8).micro_size == (512, 512, 4)
+        assert 2 * voxels < (250e6 if scale < 16 else 900e6)
+    assert default_plan(8).micro_size == (256, 256, 256)
 
 
 def test_another_seed_gives_other_patients(tmp_path: Path) -> None:
@@ -221,7 +230,7 @@ def test_command_line(
         (["--scale", "5"], "--scale 5: expected one of 2, 4, 8, 16"),
         (["--seed", "-1"], "--seed -1: expected 0 or more"),
         (["--processes", "0"], "--processes 0: expected 1 or more"),
-        (["--size", "8", "0", "2"], "phantom size (64, 0, 2): expected three positive numbers of "
+        (["--size", "8", "0", "2"], "phantom size (64, 0, 16): expected three positive numbers of "
          f"voxels, at most {2**27} voxels in all"),
         (["--training", "--disease", "fibrosis"],
          "--training writes patients of several kinds: leave --disease out"),

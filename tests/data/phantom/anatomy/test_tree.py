@@ -8,7 +8,7 @@ import pytest
 from data.phantom.anatomy.tree import (
     Tree,
     Tubes,
-    companion,
+    beside,
     grow_bushes,
     grow_tree,
     join,
@@ -61,15 +61,33 @@ def test_tree_repeats_by_seed(lobes: list[np.ndarray]) -> None:
 def test_bushes_end_at_their_targets_and_do_not_depend_on_each_other() -> None:
     generator = np.random.default_rng(1)
     roots, targets = generator.normal(size=(5, 3)), generator.uniform(0, 9, (5, 64, 3))
-    tree = grow_bushes(roots, targets)
-    assert len(tree.ends) == 5 + 5 * (2 * 64 - 1)
+    tree, numbers = grow_bushes(roots, targets)
+    assert len(tree.ends) == len(numbers) == 5 + 5 * (2 * 64 - 1)
     tips = tree.ends[tree.tips == 1]
     for bush in range(5):
         own = {tuple(np.round(tip, 9)) for tip in targets[bush]}
-        assert own <= {tuple(np.round(tip, 9)) for tip in tips}
+        assert own == {tuple(np.round(tip, 9)) for tip in tips[numbers[tree.tips == 1, 0] == bush]}
     assert np.all(tree.parents[5:] < np.arange(5, len(tree.parents)))
-    alone = grow_bushes(roots[2:3], targets[2:3])
+    alone, _ = grow_bushes(roots[2:3], targets[2:3])
     np.testing.assert_allclose(alone.ends[1], tree.ends[5 + 2])
+    assert len({tuple(row) for row in numbers}) == len(numbers)
+
+
+def test_bushes_near_a_box_are_those_of_the_whole() -> None:
+    generator = np.random.default_rng(3)
+    roots, targets = generator.uniform(0, 9, (4, 3)), generator.uniform(0, 9, (4, 64, 3))
+    whole, numbers = grow_bushes(roots, targets)
+    box = (np.full(3, 2.0), np.full(3, 4.0))
+    part, kept = grow_bushes(roots, targets, box)
+    place = {tuple(row): end for row, end in zip(numbers, whole.ends, strict=True)}
+    for row, end in zip(kept, part.ends, strict=True):
+        np.testing.assert_array_equal(place[tuple(row)], end)
+    assert 20 < len(kept) < 0.6 * len(numbers)
+    # Nothing that touches the box is missing.
+    branches = np.flatnonzero(whole.parents >= 0)
+    ends, starts = whole.ends[branches], whole.ends[whole.parents[branches]]
+    touches = np.all((np.minimum(ends, starts) <= 4) & (np.maximum(ends, starts) >= 2), axis=1)
+    assert {tuple(row) for row in numbers[branches[touches]]} <= {tuple(row) for row in kept}
 
 
 def test_murray_law_and_taper(lobes: list[np.ndarray]) -> None:
@@ -80,24 +98,28 @@ def test_murray_law_and_taper(lobes: list[np.ndarray]) -> None:
     np.add.at(cubes, tree.parents[1:], radius[1:] ** 3)
     inner = cubes > 0
     np.testing.assert_allclose(cubes[inner], radius[inner] ** 3)
+    np.testing.assert_allclose(radii(tree, 0.4, 8), radius / 2)
+    squares = radii(tree, 0.4, 1, 2.0) ** 2
+    np.testing.assert_allclose(squares, 0.16 * tree.tips)
     tubes = tubes_of(tree, radius)
     assert np.all(tubes.start_radii >= tubes.end_radii)
     assert np.all(tubes.start_radii <= radius[tree.parents[1:]])
     np.testing.assert_array_equal(tubes.starts, tree.ends[tree.parents[1:]])
 
 
-def test_companion_runs_at_the_given_distance_across_the_branch() -> None:
-    tree = Tree(np.array([[0.0, 0, 0], [0, 0, 10]]), np.array([-1, 0]), np.array([1, 1]))
-    beside = companion(tree, np.array([2.0, 2.0]), np.array([[1.0, 0, 0], [1.0, 0, 0]]))
-    moved = beside.ends - tree.ends
-    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 2.0)
-    np.testing.assert_allclose(moved[1] @ (0, 0, 1), 0, atol=1e-12)
+def test_beside_runs_at_the_given_distance_across_the_course() -> None:
+    tubes = Tubes(np.zeros((1, 3)), np.array([[0.0, 0, 10]]), np.ones(1), np.ones(1))
+    artery = beside(tubes, (np.full(1, 2.0), np.full(1, 1.5)), (np.full(1, 0.8), np.full(1, 0.6)))
+    for moved, distance in ((artery.starts, 2.0), (artery.ends - (0, 0, 10), 1.5)):
+        np.testing.assert_allclose(np.linalg.norm(moved, axis=1), distance)
+        np.testing.assert_allclose(moved @ (0, 0, 1), 0, atol=1e-12)
+    assert (artery.start_radii[0], artery.end_radii[0]) == (0.8, 0.6)
 
 
 def test_subdivide_keeps_course_and_radii() -> None:
     tube = Tubes(np.zeros((1, 3)), np.array([[6.0, 8.0, 0.0]]), np.array([2.0]), np.array([1.0]))
-    pieces = subdivide(tube, 2.5)
-    assert len(pieces.starts) == 4
+    pieces, owner = subdivide(tube, 2.5)
+    assert owner.tolist() == [0] * 4
     np.testing.assert_allclose(pieces.ends[:-1], pieces.starts[1:])
     np.testing.assert_allclose(pieces.ends[-1], tube.ends[0])
     np.testing.assert_allclose(pieces.start_radii, [2, 1.75, 1.5, 1.25])
