@@ -2,8 +2,8 @@
 
 `python -m benchmarks.phantom_texture --scan CT --mask MASK [--patients 1 2 3 4]` takes a chest CT
 and its lung mask, and renders slices of healthy phantom patients by a scanner of its voxel size and
-its noise. Compared is calm parenchyma: of all squares of 28 pixels inside the lung the fifth with the
-smallest standard deviation, without the larger vessels and airways.
+its noise. Compared is calm parenchyma: of all squares of 28 pixels inside the lung the fifth with
+the smallest standard deviation, without the larger vessels and airways.
 """
 
 from __future__ import annotations

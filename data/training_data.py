@@ -200,7 +200,7 @@ def open_training_data(
     window_words: Sequence[str] | None,
     stored_windows: Mapping[str, Any] | None,
     say: Callable[[str], None],
-    micro_axes: str = "z",
+    micro_axes: str | None = None,
 ) -> TrainingData:
     """Open all volumes of a training run; without any path, the phantom's.
 
@@ -214,7 +214,8 @@ def open_training_data(
         normalization, window_words: as for `choose_windows`.
         stored_windows: windows of a resumed run, which win over measured ones.
         say: takes lines about what is going on.
-        micro_axes: axes that micro-CT is sliced across.
+        micro_axes: axes that micro-CT is sliced across; None for all three of the phantom, and for
+            the slices of the file elsewhere.
 
     Raises:
         UserError: only one of the two domains is given, or any volume cannot be used or lies
@@ -232,6 +233,7 @@ def open_training_data(
         clinical_words = [str(phantom.clinical)]
         micro_words = [str(phantom.micro)] if both else []
         window_words = window_words or phantom_windows()
+        micro_axes = micro_axes or "zyx"
     elif not clinical_words or (both and not micro_words):
         missing, flag = ("micro-CT", "micro") if clinical_words else ("clinical CT", "clinical")
         raise UserError(
@@ -252,5 +254,5 @@ def open_training_data(
     for volume in micro:
         refuse_missed(volume, windows, "micro")
     digests = slice_digests([volume for volume, _ in clinical] + micro)
-    turned = [view for volume in micro for view in all_axes(volume, micro_axes)]
+    turned = [view for volume in micro for view in all_axes(volume, micro_axes or "z")]
     return TrainingData(clinical, turned, windows, digests)

@@ -67,7 +67,8 @@ DATA: Rows = (
     ("match_spacing", FLAG, False,
      "resample micro-CT to the clinical voxel size / 2^sampling_times, so that 8x is 8x in "
      "millimetres"),
-    ("micro_axes", ("z", "zy", "zx", "zyx"), "z", "slice isotropic micro-CT across these axes"),
+    ("micro_axes", ("z", "zy", "zx", "zyx"), None,
+     "slice isotropic micro-CT across these axes (z; the built-in phantom: zyx)"),
     ("micro_mix", fraction, 0.25,
      "share of shrunk micro patches among the clinical inputs (published: a quarter)"),
     ("no_flip", FLAG, False, "do not flip patches"),

@@ -93,7 +93,7 @@ class Kernel:
 # Of the order of soft-tissue, standard and lung kernels of clinical scanners.
 KERNELS = {
     "soft": Kernel(0.32, 0.60),
-    "standard": Kernel(0.42, 0.63),
+    "standard": Kernel(0.42, 0.61),
     "sharp": Kernel(0.70, 1.05),
 }
 
