@@ -47,10 +47,12 @@ class PhantomCase:
     def regions(self) -> dict[str, np.ndarray]:
         """Masks on the truth's grid by name; those that the patient has none of are left out."""
         labels = self.labels
+        tubes = [LABELS[name] for name in ("vessel", "airway", "lumen")]
         masks = {
             "all": np.ones(labels.shape, bool),
             "parenchyma": labels == LABELS["parenchyma"],
-            "vessels": (labels == LABELS["vessel"]) | (labels == LABELS["airway"]),
+            "septa": labels == LABELS["septum"],
+            "vessels": np.isin(labels, tubes),
             "nodule": labels == LABELS["nodule"],
         }
         return {name: mask for name, mask in masks.items() if mask.any()}
@@ -117,7 +119,7 @@ def benchmark_patients(
     for number in range(count):
         seed, disease = FIRST_SEED + number, DISEASES_IN_TURN[number % len(DISEASES_IN_TURN)]
         place = folder / f"seed{seed}_{disease}"
-        plan = PairPlan(seed, DISEASES[disease], scale)
+        plan = PairPlan(seed, DISEASES[disease], scale, with_micro=False)
         if not is_there(place, plan.as_json()):
             say(f"phantom: making patient {number + 1} of {count}, {disease} (once)")
         folders.append(write_pair(place, plan, processes))

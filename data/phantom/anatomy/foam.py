@@ -33,6 +33,7 @@ partial volume of a micro-CT voxel. Samples are no farther apart, so that their 
 any size is that of the same tissue."""
 
 RIPPLE = 0.25  # mm by which interlobular septa leave their planes
+FAR_FROM_SEPTA = 1.5  # mm from where neither that nor the bends of space lead into one
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,7 @@ class Foam:
         fraction = np.zeros(shape, np.float32)
         if not wanted.any():
             return fraction
-        grid = (x, y[:, None], z[:, None, None])
-        points = np.stack(
-            [
-                (axis.astype(np.float32) + self._displacement(number, z, y, x))[wanted]
-                for number, axis in enumerate(grid)
-            ]
-        )
+        points = self._bent_grid(z, y, x, wanted)
         varied = np.maximum(1 + self.shape.capillaries * self._capillaries.on_grid(z, y, x), 0.2)
         if duct is None:
             open_share = None
@@ -128,6 +123,18 @@ class Foam:
             open_share = np.clip(0.5 + duct[wanted] / np.float32(BLEND), 0, 1)
         fraction[wanted] = self._fraction(points, varied[wanted], open_share)
         return fraction
+
+    def in_septum(
+        self, z: np.ndarray, y: np.ndarray, x: np.ndarray, wanted: np.ndarray
+    ) -> np.ndarray:
+        """Where an interlobular septum lies on a grid: bool; arguments as for `tissue_fraction`."""
+        inside = np.zeros(wanted.shape, bool)
+        if wanted.any():
+            points = self._bent_grid(z, y, x, wanted)
+            table = CellTable(self.lattice, points)
+            one, two, _, _ = table.two_nearest(points)
+            inside[wanted] = self._septa(_CellFacts(self, table, one, two), one, points) > 0.5
+        return inside
 
     def wall_offset(self, points: np.ndarray) -> np.ndarray:
         """What moves points (n, 3) in mm onto the nearest septum's middle: (n, 3) mm."""
@@ -143,10 +150,17 @@ class Foam:
         very large where the two lobules around have none."""
         if len(points) == 0:
             return np.zeros(0)
-        displaced = self._bent(points)
-        border = _LobuleBorder(self, displaced)
-        height = np.einsum("na,na->n", border.normal, displaced) - border.offset
-        return np.abs(height - RIPPLE * _ripple(displaced)) - border.septum / 2
+        # Most lie so far away that bends do not matter.
+        border = _LobuleBorder(self, points)
+        distance = np.abs(np.einsum("na,na->n", border.normal, points) - border.offset)
+        near = np.flatnonzero(distance < FAR_FROM_SEPTA)
+        if len(near):
+            displaced = self._bent(points[near])
+            border = _LobuleBorder(self, displaced)
+            height = np.einsum("na,na->n", border.normal, displaced) - border.offset
+            height -= RIPPLE * _ripple(displaced)
+            distance[near] = np.abs(height) - border.septum / 2
+        return distance
 
     def _bent(self, points: np.ndarray) -> np.ndarray:
         """Where points (n, 3) in mm lie in the space whose cells are the foam's."""
@@ -156,6 +170,18 @@ class Foam:
             for wide, narrow in zip(self._bends, self._waves, strict=True)
         ]
         return points + np.stack(moved, axis=-1)
+
+    def _bent_grid(
+        self, z: np.ndarray, y: np.ndarray, x: np.ndarray, wanted: np.ndarray
+    ) -> np.ndarray:
+        """The same of a grid's wanted points: float32 (3, n)."""
+        grid = (x, y[:, None], z[:, None, None])
+        return np.stack(
+            [
+                (axis.astype(np.float32) + self._displacement(number, z, y, x))[wanted]
+                for number, axis in enumerate(grid)
+            ]
+        )
 
     def _displacement(self, axis: int, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         bends, waves = np.float32(self.shape.bends), np.float32(self.shape.waves)

@@ -29,7 +29,15 @@ VERSION = 3
 
 DUCT_REACH = 0.06  # mm around ducts where septa have their entrance rings
 FISSURE = 0.18  # thickness of the two layers of pleura, mm
-LABELS = {"outside": 0, "parenchyma": 1, "vessel": 2, "airway": 3, "nodule": 4}
+LABELS = {
+    "outside": 0,
+    "parenchyma": 1,
+    "vessel": 2,
+    "airway": 3,  # its wall
+    "nodule": 4,
+    "lumen": 5,  # of an airway
+    "septum": 6,  # between lobules, and the fissure
+}
 LOBULE_PITCH = 11.0  # mm; secondary lobules measure 10 to 25 mm, the smaller ones suit this lung
 
 
@@ -130,10 +138,14 @@ class Anatomy:
         near = 0.5  # mm; only the sign counts
         labels = np.where(self.depth(z, y, x) < 0, np.uint8(LABELS["parenchyma"]), np.uint8(0))
         inside = labels > 0
+        grid = (x, y[:, None], z[:, None, None])
+        fissure = np.abs(fissure_distance(self.chest, *grid)) < FISSURE / 2
+        labels[inside & (fissure | self.foam.in_septum(z, y, x, inside))] = LABELS["septum"]
         if self.nodule is not None:
             labels[inside & (self.nodule.distance(z, y, x, near) < 0)] = LABELS["nodule"]
         labels[inside & (tube_distance(tubes.vessels, z, y, x, near) < 0)] = LABELS["vessel"]
         labels[inside & (tube_distance(tubes.airway, z, y, x, near) < 0)] = LABELS["airway"]
+        labels[inside & (tube_distance(tubes.lumen, z, y, x, near) < 0)] = LABELS["lumen"]
         return labels
 
     def micro_centre(self, extent: np.ndarray) -> np.ndarray:

@@ -36,16 +36,23 @@ class SmoothField:
         return np.ascontiguousarray(values.transpose(2, 1, 0))
 
     def at(self, points: np.ndarray) -> np.ndarray:
-        """Values at points (n, 3) in mm: float32 (n,)."""
+        """Values at points (n, 3) in mm: float32 (n,). Memory grows with the box around them."""
+        if len(points) == 0:
+            return np.zeros(0, np.float32)
         place = np.asarray(points, np.float64) / self.pitch
         first = np.floor(place).astype(np.int64)
         weights = [_cubic_weights(place[:, axis] - first[:, axis]) for axis in range(3)]
+        low, high = first.min(axis=0) - 1, first.max(axis=0) + 3
+        axes = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
+        table = self._coefficients(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))
+        steps = np.array([table.shape[1] * table.shape[2], table.shape[2], 1])
+        corner = (first - 1 - low) @ steps
         values = np.zeros(len(points), np.float32)
         for a in range(4):
             for b in range(4):
                 for c in range(4):
                     weight = weights[0][:, a] * weights[1][:, b] * weights[2][:, c]
-                    values += self._coefficients(first + np.array([a, b, c]) - 1) * weight
+                    values += table.ravel()[corner + (a, b, c) @ steps] * weight
         return values
 
     def _coefficients(self, cells: np.ndarray) -> np.ndarray:

@@ -286,13 +286,12 @@ class Vessels:
         )
         small = vessels.start_radii < IN_SEPTA
         pieces, _ = subdivide(vessels.select(small), SMALL_PIECE)
+        pieces = pieces.near(low, high, SMALL_PIECE)
         if len(pieces.starts):
-            pieces = Tubes(
-                pieces.starts + self.foam.wall_offset(pieces.starts),
-                pieces.ends + self.foam.wall_offset(pieces.ends),
-                pieces.start_radii,
-                pieces.end_radii,
+            starts, ends = (
+                points + self.foam.wall_offset(points) for points in (pieces.starts, pieces.ends)
             )
+            pieces = Tubes(starts, ends, pieces.start_radii, pieces.end_radii)
         airy = vessels.select((states == 2) & ~small)
         start, end = (radius - vessel_wall(radius) for radius in (airy.start_radii, airy.end_radii))
         emptied = Tubes(airy.starts, airy.ends, start, end).select((start > 0) & (end > 0))

@@ -226,6 +226,30 @@ def test_labels_say_what_the_values_show() -> None:
     assert values[labels == LABELS["parenchyma"]].mean() < -800
 
 
+def test_labels_of_airways_and_septa() -> None:
+    anatomy = patient(1)
+    y = np.linspace(-40, 40, 16001)
+    distance = fissure_distance(anatomy.chest, np.full(1, -20.0), y, np.full(1, anatomy.level))
+    on_sheet = float(y[np.argmin(np.abs(distance))])
+    place = np.array([-20.0, on_sheet, anatomy.level])
+    x, y, z = (start + np.arange(-5, 5, 0.1) for start in place)
+    z = place[[2]]
+    tubes = anatomy.tubes(place - 5, place + 5)
+    labels, values = anatomy.labels(tubes, z, y, x), anatomy.hounsfield(tubes, z, y, x)
+    assert values[labels == LABELS["septum"]].mean() > -350  # thinner than a sample's blur
+    assert 0.005 < np.mean(labels == LABELS["septum"]) < 0.1
+    walls = anatomy.vessels.main_lumen
+    place = walls.ends[np.argmin(np.abs(walls.end_radii - 1.0))]
+    x, y, z = (start + np.arange(-3, 3, 0.1) for start in place)
+    tubes = anatomy.tubes(place - 3, place + 3)
+    labels, values = (
+        anatomy.labels(tubes, z[30:31], y, x),
+        anatomy.hounsfield(tubes, z[30:31], y, x),
+    )
+    assert values[labels == LABELS["lumen"]].mean() < -900
+    assert values[labels == LABELS["airway"]].mean() > -200
+
+
 def test_airways_and_vessels_begin_and_end_where_the_docs_say() -> None:
     """Diameters, and the law of the radii at every fork of the main trees."""
     vessels = patient(1).vessels
