@@ -41,7 +41,7 @@ class FoamShape:
     """Lengths in mm and shares of the foam."""
 
     pitch: float = 0.25  # mean distance between cell centres, hence the mean cell width
-    wall: float = 0.0125  # mean septum thickness, capillaries and tissue of both sides
+    wall: float = 0.0131  # mean septum thickness, capillaries and tissue of both sides
     # wall_spread: relative, from septum to septum (evenly drawn); capillaries: along a septum (one
     # standard deviation)
     wall_spread: float = 0.5

@@ -36,8 +36,8 @@ from data.phantom.anatomy.tree import (
 )
 
 AIRWAY_RADIUS = 0.34  # lumen of the bronchiole that enters a lobule, mm
-ARTERY_RADIUS = 0.191  # artery beside it, mm
-VEIN_RADIUS = 0.181  # vein that leaves a territory of a lobule's size, mm
+ARTERY_RADIUS = 0.187  # artery beside it, mm
+VEIN_RADIUS = 0.177  # vein that leaves a territory of a lobule's size, mm
 # A parent's radius to this power is the sum of its daughters': Murray's law in airways; in the
 # arteries of human lungs 2.3 to 2.7.
 AIRWAY_EXPONENT, VESSEL_EXPONENT, BUSH_EXPONENT = 3.0, 2.8, 4.5
