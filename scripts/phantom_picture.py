@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     window = (float(np.percentile(micro, 0.1)), float(np.percentile(micro, 99.9)))
     panels = [
         ("micro-CT, 0.0625 mm, 32 mm wide", micro, window),
-        ("the same place, clinical CT, 0.5 x 0.5 x 1 mm, -1000..200 HU", same, (-1000.0, 200.0)),
+        ("the same place, clinical CT, 0.5 mm cubes, -1000..200 HU", same, (-1000.0, 200.0)),
         ("clinical CT, -1000..500 HU, 128 mm wide, with nodule", chest, (-1000.0, 500.0)),
         ("part of the first, 4x: septa, vessels, airway", _middle(micro, SIDE // 4), window),
     ]

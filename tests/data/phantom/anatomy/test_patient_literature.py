@@ -66,7 +66,8 @@ def test_health_has_the_intercept_and_septa_of_health(seed: int) -> None:
     anatomy = Anatomy(seed)
     tissue = np.concatenate([lines(anatomy.foam, place, anatomy) for place in PLACES])
     assert 0.2 < intercept(tissue) < 0.33
-    assert 0.008 < thickness(tissue) < 0.016
+    # Walls that lie closer together than edges are smoothed count as one, thicker than each.
+    assert 0.008 < thickness(tissue) < 0.018
     assert 0.05 < tissue.mean() < 0.15
 
 
