@@ -56,8 +56,8 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     scored = run(commands[2], tmp_path)
     results = tmp_path / "results"
     enlarged, clinical = (nib.load(results / name) for name in ("SR.nii.gz", "clinical.nii.gz"))
-    assert enlarged.shape == (256 * 8, 224 * 8, 6)  # type: ignore[attr-defined]
-    assert clinical.shape == (256, 224, 6)  # type: ignore[attr-defined]
+    assert enlarged.shape == (224 * 8, 192 * 8, 3)  # type: ignore[attr-defined]
+    assert clinical.shape == (224, 192, 3)  # type: ignore[attr-defined]
     assert (results / "preview.png").is_file()
     scores = json.loads((results / "micro_scores.json").read_text(encoding="utf-8"))["total"]
     assert list(scores) == ["SR", "nearest", "linear", "cubic"]
