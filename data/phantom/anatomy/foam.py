@@ -8,7 +8,7 @@ entrance rings. Septa bear capillaries, so that their thickness varies along the
 septum. Cells of two lobules are parted by an interlobular septum of connective tissue.
 
 Sizes. Alveoli: Ochs et al., Am. J. Respir. Crit. Care Med. 169 (2004) 120-124 count 170 per mm^3,
-mean volume 0.0042 mm^3 (0.2 mm across); the cell here, 0.25 mm before ducts are cut into it, is
+mean volume 0.0042 mm^3 (0.2 mm across); the cell here, 0.22 mm before ducts are cut into it, is
 what a micro-CT voxel of 0.0625 mm can just resolve. Septa of some 10 um: Gehr et al., Respir.
 Physiol. 32 (1978) 121-140; Weibel, Morphometry of the Human Lung, 1963. Interlobular septa of about
 0.1 mm: Webb, Radiology 239 (2006) 322-338. Share of tissue: about a tenth of inflated parenchyma
@@ -40,8 +40,8 @@ FAR_FROM_SEPTA = 1.5  # mm from where neither that nor the bends of space lead i
 class FoamShape:
     """Lengths in mm and shares of the foam."""
 
-    pitch: float = 0.25  # mean distance between cell centres, hence the mean cell width
-    wall: float = 0.0131  # mean septum thickness, capillaries and tissue of both sides
+    pitch: float = 0.22  # mean distance between cell centres, hence the mean cell width
+    wall: float = 0.0117  # mean septum thickness, capillaries and tissue of both sides
     # wall_spread: relative, from septum to septum (evenly drawn); capillaries: along a septum (one
     # standard deviation)
     wall_spread: float = 0.5

@@ -38,11 +38,13 @@ from data.phantom.anatomy.tree import (
 AIRWAY_RADIUS = 0.34  # lumen of the bronchiole that enters a lobule, mm
 ARTERY_RADIUS = 0.187  # artery beside it, mm
 VEIN_RADIUS = 0.177  # vein that leaves a territory of a lobule's size, mm
-# A parent's radius to this power is the sum of its daughters': Murray's law in airways; in the
-# arteries of human lungs 2.3 to 2.7.
+# A parent's radius to this power is the sum of its daughters': Murray's law in airways. In arteries
+# of human lungs 2.3 to 2.7 were measured (Singhal et al., Circ. Res. 33 (1973) 190-197; Huang et
+# al., J. Appl. Physiol. 81 (1996) 2123-2133); 2.8 and, inside lobules, 4.5 were chosen for calm
+# parenchyma of the contrast of real scans (benchmarks/phantom_texture.py).
 AIRWAY_EXPONENT, VESSEL_EXPONENT, BUSH_EXPONENT = 3.0, 2.8, 4.5
 SMALLEST_AIRWAY = 0.2  # lumen radius where a bronchiole's wall dissolves into alveoli, mm
-DUCT_RADIUS = (0.15, 0.25)  # smallest and largest of alveolar ducts, mm
+DUCT_RADIUS = (0.15, 0.22)  # smallest and largest of alveolar ducts, mm
 TIPS_PER_SIDE = 8  # a bush has 8 x 8 x 8 end points: one every 1.4 mm
 TIPS = TIPS_PER_SIDE**3
 DUCTS_PER_SIDE = 2  # each of these has 2 x 2 x 2 ducts' ends: one every 0.7 mm

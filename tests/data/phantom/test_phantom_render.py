@@ -26,7 +26,7 @@ WHOLE = (256, 224, 1)
 
 @pytest.fixture(scope="module")
 def chest() -> Volume:
-    return render_clinical(21, WHOLE)
+    return render_clinical(21, WHOLE, ClinicalScanner(profile=0))  # half of the work
 
 
 @pytest.fixture(scope="module")
