@@ -16,6 +16,8 @@ if [ "${1:-}" = --all ]; then
         chosen=(--cov --cov-report=term:skip-covered --cov-fail-under=85)
     fi
 fi
+# Tests share the cores among them; threads of numpy's own would wait for each other.
+export OPENBLAS_NUM_THREADS=1
 # glibc hands every large array back to the kernel, and each costs page faults anew: a tenth of the time.
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=67108864
 "$PYTHON" -m ruff check .

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data.phantom.processes import run_jobs
+from data.phantom.processes import BLAS_THREADS, run_jobs
 from util.errors import UserError
 
 PATIENCE = 120  # seconds, on a machine as busy as can be
@@ -23,6 +23,10 @@ def name_of(number: int) -> str:
 
 def refuse() -> str:
     raise UserError("scan7 is broken: give another")
+
+
+def threads_of_numpy() -> str:
+    return os.environ.get(BLAS_THREADS, "not said")
 
 
 def die() -> str:
@@ -39,6 +43,17 @@ def test_all_jobs_answer(processes: int) -> None:
 def test_a_user_error_keeps_its_words(processes: int) -> None:
     with pytest.raises(UserError, match="scan7 is broken: give another"):
         list(run_jobs([refuse, partial(name_of, 1)], processes))
+
+
+@pytest.mark.parametrize("known", [None, "3"])
+def test_other_processes_have_one_thread_of_numpys_and_this_one_what_it_had(
+    known: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(BLAS_THREADS, raising=False)
+    if known is not None:
+        monkeypatch.setenv(BLAS_THREADS, known)
+    assert list(run_jobs([threads_of_numpy] * 2, 2)) == ["1", "1"]
+    assert os.environ.get(BLAS_THREADS) == known
 
 
 def test_a_dead_process_is_told() -> None:
