@@ -12,8 +12,8 @@ from threading import Thread
 
 Job = Callable[[], str]
 
-# Read by numpy when a process starts. Its matrices are small here, and threads beside processes that
-# fill the cores already only wait for each other: twice the time.
+# Read by numpy when a process starts. Its matrices are small here, and threads beside processes
+# that fill the cores already only wait for each other: twice the time.
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
