@@ -34,7 +34,7 @@ from util.progress import format_bytes, format_seconds
 
 TIMED_SIDE = 64  # pixels of the square whose time is measured: enough to keep the device busy
 INT16_BYTES = 2
-PHANTOM_IS_MISSING = "the phantom, which would be made first (under a minute on two cores)"
+PHANTOM_IS_MISSING = "the phantom, which would be made first (about a minute on two cores)"
 
 
 def dry_run(options: Namespace) -> int:
