@@ -82,6 +82,9 @@ class PatchSettings:
     # smallest and largest edge that micro patches are read with, in patch edges, before they are
     # resampled: clinical pixels of other sizes
     zoom: tuple[float, float] = (1.0, 1.0)
+    # thinnest and thickest slab that micro patches are the average of, in thicknesses of clinical
+    # slices; (0, 0) for one micro slice
+    thickness: tuple[float, float] = (0.0, 0.0)
     mark_shrunk: bool = False  # items say whether "clinical" is an area average, as "shrunk"
 
 
@@ -96,6 +99,8 @@ class PatchSource:
             voxel size; None reads `patch_size` pixels as they are.
         zoom: smallest and largest factor on that edge, drawn anew for each patch; no more than the
             volume holds. The middle stays where it was drawn, but where the volume ends.
+        slab: smallest and largest number of neighbouring slices that a patch is the average of,
+            drawn anew for each patch; see `slab_of`.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class PatchSource:
         rule: Rule = "inside",
         pixels: int | None = None,
         zoom: tuple[float, float] = (1.0, 1.0),
+        slab: tuple[int, int] = (1, 1),
     ) -> None:
         self.volume = volume
         self.window = window
@@ -115,6 +121,7 @@ class PatchSource:
         smallest, largest = (round(factor * self._edge) for factor in zoom)
         self._smallest = max(1, smallest)
         self._largest = max(self._smallest, min(largest, *volume.size[:2]))
+        self._thinnest, self._thickest = slab
         self.positions = PatchPositions(volume, self._edge, mask, rule)
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
@@ -127,8 +134,14 @@ class PatchSource:
             min(max(0, start + (self._edge - edge) // 2), length - edge)
             for start, length in zip(corner, self.volume.size[1::-1], strict=True)
         )
-        read = self.volume.read_patch(section, row, column, edge, edge)
-        return self.window.to_unit(resize(read, self._patch_size, self._patch_size))
+        slices = self._thinnest
+        if self._thinnest < self._thickest:
+            slices = int(generator.integers(self._thinnest, self._thickest + 1))
+        first = min(max(0, section - slices // 2), self.volume.num_slices - slices)
+        read = self.volume.read_patch(first, row, column, edge, edge)
+        for number in range(first + 1, first + slices):
+            read += self.volume.read_patch(number, row, column, edge, edge)
+        return self.window.to_unit(resize(read / slices, self._patch_size, self._patch_size))
 
 
 class PatchDataset(Dataset[Item]):
@@ -252,6 +265,21 @@ def make_pair(clinical: np.ndarray, micro: np.ndarray, shrunk: bool | None = Non
 def to_tensor(patch: np.ndarray) -> torch.Tensor:
     """float32 (rows, columns) -> float32 tensor (1, rows, columns)."""
     return torch.from_numpy(np.ascontiguousarray(patch, dtype=np.float32))[None]
+
+
+def slab_of(volume: Volume, thickness: float | None, share: tuple[float, float]) -> tuple[int, int]:
+    """Slices of a volume in the thinnest and the thickest slab, at least one, at most all.
+
+    Args:
+        volume: micro-CT.
+        thickness: of a clinical slice in mm; None where nobody knows.
+        share: of it, thinnest and thickest.
+    """
+    if thickness is None or not volume.spacing_known:
+        return 1, 1
+    counts = (round(one * thickness / volume.spacing[2]) for one in share)
+    thinnest, thickest = (min(max(1, count), volume.num_slices) for count in counts)
+    return thinnest, thickest
 
 
 def pixels_of(volume: Volume, edge: int, spacing: float) -> int:

@@ -62,6 +62,12 @@ class TrainingData:
                 )
         return float(np.median([volume.spacing[:2] for volume, _ in self.clinical]))
 
+    @property
+    def clinical_thickness(self) -> float | None:
+        """Median distance of clinical slices in mm; None where no volume states a voxel size."""
+        known = [volume.spacing[2] for volume, _ in self.clinical if volume.spacing_known]
+        return float(np.median(known)) if known else None
+
     def describe(self, patch_counts: Sequence[int]) -> str:
         """A table of the volumes and the windows, for the user's eyes.
 

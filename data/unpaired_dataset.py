@@ -14,6 +14,7 @@ from data.patches import (
     make_pair,
     noise_if_constant,
     pixels_of,
+    slab_of,
 )
 from data.training_data import TrainingData
 from util.errors import UserError
@@ -60,6 +61,7 @@ class UnpairedDataset(PatchDataset):
                 edge,
                 pixels=None if spacing is None else pixels_of(volume, edge, spacing),
                 zoom=settings.zoom,
+                slab=slab_of(volume, data.clinical_thickness, settings.thickness),
             )
             for volume in data.micro
         ]

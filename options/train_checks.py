@@ -20,7 +20,7 @@ START_OPTIONS = (
 )
 
 # --scanner_... options that take two numbers.
-SCANNER_RANGES = ("blur", "sharpening", "noise", "pixel")
+SCANNER_RANGES = ("blur", "sharpening", "noise", "pixel", "thickness")
 
 # Option -> (option it depends on, value it needs there): without that it would have no effect.
 DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
@@ -128,10 +128,16 @@ def refuse_idle_scanner(
     parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
 ) -> None:
     """Refuse what was said of random scanners where nothing is seen by them."""
-    if "scanner_pixel" in given and options.dataset_mode == "paired":
+    for name in ("scanner_pixel", "scanner_thickness"):
+        if name in given and options.dataset_mode == "paired":
+            parser.error(
+                f"--{name} has no effect with --dataset_mode paired, whose truths are read as "
+                "they are: leave it out"
+            )
+    if "scanner_thickness" in given and options.dataset_mode == "public_2D":
         parser.error(
-            "--scanner_pixel has no effect with --dataset_mode paired, whose truths are read as "
-            "they are: leave it out"
+            "--scanner_thickness has no effect with --dataset_mode public_2D, whose slices are as "
+            "thick as they are: leave it out"
         )
     pairs = options.lambda_pair or options.lambda_stability or options.lambda_lattice
     shrunk = options.dataset_mode == "unpaired" and options.micro_mix > 0

@@ -182,6 +182,9 @@ SCANNER: Rows = (
      "noise of random scanners, as --pair_noise: 0.1 are 75 HU"),
     ("scanner_pixel", RANGE, [0.8, 1.8],
      "pixel size of random scanners: micro patches are read so many times as large, and resampled"),
+    ("scanner_thickness", RANGE, [0.0, 1.25],
+     "slices of random scanners: micro patches are the average of so much of a clinical slice's "
+     "thickness, one micro slice at the least"),
     ("scanner_calibration", non_negative_float, 0.01,
      "largest error of the offset of random scanners on the scale of [-1, 1], and of their slope"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from data.patches import slab_of
 from data.public_dataset import NOISE_SIGMA
 from data.scan_properties import ScanProperties, measure_scan
 from data.training_data import TrainingData
@@ -66,17 +67,21 @@ def _of_scanner(options: Namespace, data: TrainingData) -> list[ScanProperties]:
         blur, noise, pixel = [options.pair_blur] * 2, [lowest, highest], [1.0] * 2
     if options.dataset_mode == "paired":
         pixel = [1.0] * 2  # its truths are read as they are
+    # Slices of truths and of the public setting are as thick as they are.
+    unpaired = options.dataset_mode == "unpaired" and options.scanner == "random"
+    share = tuple(options.scanner_thickness) if unpaired else (0.0, 0.0)
     fine: list[Volume] = [volume for volume, _ in data.clinical] if public else data.micro
     windows, scale = data.windows, 2**options.sampling_times
     hu = (windows.clinical.high - windows.clinical.low) / 2
     found = []
     for volume in fine:
         edge = data.clinical_spacing if options.match_spacing else volume.spacing[0] * scale
+        slices = slab_of(volume, data.clinical_thickness, share)
         for end in (0, 1):
             found.append(
                 ScanProperties(
                     None if public or not volume.spacing_known else edge * pixel[end],
-                    volume.spacing[2] if volume.spacing_known else None,
+                    volume.spacing[2] * slices[end] if volume.spacing_known else None,
                     blur[end],
                     # With a range of its own for each volume nobody knows the noise in HU.
                     None if windows.normalization == "minmax" else noise[end] * hu,

@@ -278,6 +278,7 @@ def patch_settings(options: Namespace) -> PatchSettings:
         sampling=options.sampling,
         match_spacing=options.match_spacing,
         zoom=options.scanner_pixel if random_scanner else (1.0, 1.0),
+        thickness=options.scanner_thickness if random_scanner else (0.0, 0.0),
         # Only then are there shrunk patches for the scanner to see.
         mark_shrunk=random_scanner
         and (options.micro_mix > 0 or options.dataset_mode == "public_2D"),

@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.patches import CONSTANT_PATCH_NOISE, Choice, PatchSource, noise_if_constant
+from data.patches import (
+    CONSTANT_PATCH_NOISE,
+    Choice,
+    PatchSource,
+    noise_if_constant,
+    slab_of,
+)
 from data.sampling import item_generator
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
@@ -77,3 +83,32 @@ def test_patches_are_read_with_other_edges_around_the_same_middle() -> None:
     small = PatchSource(volume, IntensityWindow(0, 1600), 32, zoom=(0.8, 1.8))
     assert small.positions.count == 9 * 9
     assert small.draw(generator).shape == (32, 32)
+
+
+def test_patches_are_averages_over_neighbouring_slices() -> None:
+    slices = np.random.default_rng(1).integers(0, 100, (9, 12, 12)).astype(np.int16)
+    volume = Volume(slices, np.eye(4), "9.nii")
+    window = IntensityWindow(0, 100)
+    found = PatchSource(volume, window, 12, slab=(1, 5))
+    means = {
+        (count, first): window.to_unit(slices[first : first + count].mean(axis=0))
+        for count in range(1, 10)
+        for first in range(10 - count)
+    }
+    counts = []
+    for seed in range(200):
+        patch = found.draw(np.random.default_rng(seed))
+        section = found.positions.draw(np.random.default_rng(seed))[0]
+        (fitting,) = (key for key, mean in means.items() if np.allclose(patch, mean, atol=1e-5))
+        counts.append(fitting[0])
+        assert fitting[1] <= section < sum(fitting)  # the drawn slice is among them
+    assert set(counts) == {1, 2, 3, 4, 5}
+
+
+def test_a_slab_is_as_thick_as_a_clinical_slice_and_no_thicker_than_the_volume() -> None:
+    volume = Volume(np.zeros((20, 4, 4), np.int16), np.diag([0.1, 0.1, 0.05, 1.0]), "20.nii")
+    assert slab_of(volume, 0.5, (0.0, 1.25)) == (1, 12)
+    assert slab_of(volume, 0.5, (1.0, 1.0)) == (10, 10)
+    assert slab_of(volume, 3.0, (0.0, 1.25)) == (1, 20)
+    assert slab_of(volume, 0.01, (0.0, 1.25)) == (1, 1)
+    assert slab_of(volume, None, (0.0, 1.25)) == (1, 1)

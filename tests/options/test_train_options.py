@@ -110,6 +110,10 @@ def test_debug_is_read_from_the_words() -> None:
             "--scanner_pixel 1 2",
             "--scanner_pixel has no effect with --dataset_mode paired",
         ),
+        (
+            "--preset best --dataset_mode public_2D --scanner_thickness 0 1",
+            "--scanner_thickness has no effect with --dataset_mode public_2D",
+        ),
         ("--beta1 1.5", "expected a number from 0 to 1"),
         ("--lr -1", "expected a number of at least 0"),
         ("--lambda_A -0.5", "expected a number of at least 0"),

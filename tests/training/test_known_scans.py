@@ -35,7 +35,14 @@ def data_of(clinical: tuple[float, ...], micro: tuple[float, ...] = ()) -> Train
 def test_a_random_scanner_is_known_in_its_ranges() -> None:
     known = known_scans(options_of(*PAIRS_ALONE), data_of((0.7,), (0.0625, 0.05)))
     assert known["pixel_size"] == pytest.approx([0.8 * 0.4, 1.8 * 0.5])
-    assert known["slice_spacing"] == pytest.approx([0.2, 2.8])  # of clinical CT too
+    # From one slice to 1.25 clinical ones (of 2.8 mm), but the volumes have four slices only.
+    assert known["slice_spacing"] == pytest.approx([0.2, 2.8])
+    thin = known_scans(
+        options_of(*PAIRS_ALONE, "--scanner_thickness", "0", "0.3"), data_of((0.7,), (0.0625,))
+    )
+    assert thin["slice_spacing"] == pytest.approx([0.25, 2.8])
+    thick = known_scans(options_of(*PAIRS_ALONE), data_of((0.2,), (0.0625,)))
+    assert thick["slice_spacing"] == pytest.approx([0.25, 1.0])
     assert known["point_spread"] == [0.0, 3.2]
     assert known["noise"] == pytest.approx([0.0, 75.0])
 
