@@ -129,6 +129,7 @@ def main() -> None:
     command = [
         sys.executable, "medicaltest.py", "--method", "phantomtest", "--checkpoints", *models,
         "--results_dir", str(out / "scores"), "--patients", str(chosen.patients), "--overwrite",
+        "--patient_set", "validation",
     ]  # fmt: skip
     sys.exit(subprocess.run(command, cwd=PROJECT_FOLDER, check=False).returncode)
 

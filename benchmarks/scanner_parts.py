@@ -24,6 +24,7 @@ from scipy import ndimage
 from benchmarks import scanners
 from benchmarks.machine import machine_line
 from data.phantom.case import read_case
+from methods.truth.scanner_matrix import Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
 from models.scanner_model import SHARPENING_SIGMA
 from util.images.resampling import area_average, enlarge, resize
@@ -89,24 +90,24 @@ def is_done(record: Path, steps: int) -> bool:
 def sharp(average: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A kernel that overshoots."""
     lifted = 2 * average - ndimage.gaussian_filter(average, SHARPENING_SIGMA, mode="reflect")
-    return scanners.seen_by(lifted, 1.2, 25.0, generator)
+    return seen_by(Scanner(1.2, 25.0), lifted, generator)
 
 
 def white(average: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Noise that is not coloured."""
-    seen = scanners.seen_by(average, 1.2, 0.0, generator)
+    seen = seen_by(Scanner(1.2, 0.0), average, generator)
     return (seen + 25 * generator.standard_normal(seen.shape)).astype(np.float32)
 
 
 def uncalibrated(average: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Slope 1 % and offset 7 HU too high."""
-    seen = scanners.seen_by(average, 1.2, 25.0, generator)
+    seen = seen_by(Scanner(1.2, 25.0), average, generator)
     return (seen + 1000) * np.float32(1.01) - np.float32(993)
 
 
 def usual(average: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """One of the twelve, for larger pixels."""
-    return scanners.seen_by(average, 1.2, 25.0, generator)
+    return seen_by(Scanner(1.2, 25.0), average, generator)
 
 
 OTHERS: dict[str, tuple[Seen, float]] = {

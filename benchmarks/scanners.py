@@ -1,10 +1,10 @@
 """How weights do on scanners that they were not made for: dB inside the lung, scanner by scanner.
 
-`python -m benchmarks.scanners --weights FILE ... --patients FOLDER ...` takes phantom patients as
-`python -m data.phantom` makes them; `--ct FILE` with its lung mask `--mask FILE` takes a CT as the
-truth of itself. The truth is shrunk by area average, blurred by a Gaussian (full width at half
-maximum in pixels of the shrunk slice) and given noise of a band-pass spectrum that no training
-draws; then it is enlarged again. PSNR in the window [-1000, 500] HU, of each slice, mean.
+`phantomtest --scanners` has these scanners and more on the fixed patients. Here `python -m
+benchmarks.scanners --weights FILE ... --patients FOLDER ...` takes any others, and `--ct FILE` with
+its lung mask `--mask FILE` takes a CT as the truth of itself. The truth is shrunk by area average
+and seen by the scanners of methods/truth/scanner_matrix.py; then it is enlarged again. PSNR in the
+window [-1000, 500] HU, of each slice, mean.
 """
 
 from __future__ import annotations
@@ -15,38 +15,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from benchmarks.machine import machine_line
 from data.formats.readers import read_volume
 from data.phantom.case import read_case
-from data.phantom.scanners import FWHM_TO_SIGMA
+from methods.truth.scanner_matrix import BLURS, NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
 from util.images.metrics import psnr
 from util.images.resampling import area_average, enlarge
 
 WINDOW = (-1000.0, 500.0)  # HU
-BLURS = (0.0, 1.2, 2.0, 2.8)  # full width at half maximum, clinical pixels
-NOISES = (0.0, 25.0, 60.0)  # standard deviation, HU
-NOISE_PEAK = 0.18  # cycles a pixel, where the noise is strongest
 OPPONENTS = {"cubic spline": 3, "nearest": 0}
-
-
-def band_pass_noise(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Noise of standard deviation 1 whose amplitude goes with f * exp(-(f / peak)^2 / 2)."""
-    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
-    amplitude = frequency * np.exp(-((frequency / NOISE_PEAK) ** 2) / 2)
-    spectrum = np.fft.fft2(generator.standard_normal(shape)) * amplitude
-    noise: np.ndarray = np.fft.ifft2(spectrum).real
-    return noise / noise.std()
-
-
-def seen_by(
-    average: np.ndarray, blur: float, noise: float, generator: np.random.Generator
-) -> np.ndarray:
-    """An area average in HU as a scanner of that blur (pixels) and noise (HU) shows it."""
-    seen = ndimage.gaussian_filter(average, blur * FWHM_TO_SIGMA, mode="reflect")
-    return (seen + noise * band_pass_noise(seen.shape, generator)).astype(np.float32)
 
 
 def score(image: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> float:
@@ -82,7 +61,7 @@ def measure(
         average = area_average(truth, scale)
         of_slice = []
         for blur, noise in cells:
-            seen = seen_by(average, blur, noise, generator)
+            seen = seen_by(Scanner(blur, noise), average, generator)
             images = [enlarge(seen, scale, order) for order in OPPONENTS.values()]
             images += [resolver.upscale(seen) for resolver in resolvers]
             of_slice.append([score(image, truth, inside) for image in images])

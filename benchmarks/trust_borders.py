@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks.machine import machine_line
-from benchmarks.scanners import BLURS, NOISES, score, seen_by
+from benchmarks.scanners import score
 from data.phantom.case import read_case
+from methods.truth.scanner_matrix import BLURS, NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
 from util.images.resampling import area_average, enlarge
 from util.images.trust import measure_trust
@@ -43,7 +44,7 @@ def cases(weights: list[Path], patients: list[Path], seed: int) -> np.ndarray:
         fine = inside.repeat(case.scale, axis=0).repeat(case.scale, axis=1)
         average = area_average(truth, case.scale)
         for blur, noise in product(BLURS, NOISES):
-            seen = seen_by(average, blur, noise, generator)
+            seen = seen_by(Scanner(blur, noise), average, generator)
             cubic = score(enlarge(seen, case.scale, 3), truth, fine)
             for resolver in resolvers:
                 found = measure_trust(resolver.upscale, seen, inside)

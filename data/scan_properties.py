@@ -36,6 +36,10 @@ TEXTS = {
 }
 
 
+# Beside the properties, what weights know of the phantom: versions of what they were trained on.
+PHANTOM_VERSION = "phantom_version"
+
+
 class ScanProperties(NamedTuple):
     """Of one scan; None where nothing shows it."""
 

@@ -21,12 +21,13 @@ from methods.cohort import own_share
 from methods.inputs import input_paths, result_folders
 from methods.loading import LoadedModel, load_model
 from methods.pages.result_page import PAGE
-from methods.phantom.method import load_models
-from methods.phantom.report import OUTPUTS
 from methods.restoration.method import output_names as restored_names
 from methods.restoration.method import stored_type
 from methods.super_resolution.companions import export_names
 from methods.super_resolution.method import output_names
+from methods.truth.benchmark import prefix_of
+from methods.truth.models import load_models
+from methods.truth.report import output_names as report_names
 from models.inference.case_enlarger import ORIENTATIONS
 from models.inference.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
@@ -44,12 +45,13 @@ def dry_run(options: Namespace) -> int:
         Exit code 0.
     """
     print("dry run: nothing is written but the cache of unpacked volumes")
-    if options.method == "phantomtest":
+    if options.method in ("phantomtest", "pairtest"):
         models = load_models(options)
         cases = options.input or [f"{options.patients} phantom patients (made where missing)"]
         print(f"{len(models)} models on {', '.join(map(str, cases))}")
-        names = [name for name in OUTPUTS if name != PAGE or options.page_mb > 0]
-        print(f"{options.results_dir}: {', '.join([*names, 'phantom_run.json'])}")
+        prefix = prefix_of(options)
+        names = report_names(prefix, options.scanners)
+        print(f"{options.results_dir}: {', '.join([*names, f'{prefix}_run.json'])}")
         return 0
     model = load_model(options)
     if not options.input and not (Path(PHANTOM_FOLDER) / f"x{model.scale}").is_dir():

@@ -5,13 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
-from methods.phantom.method import phantom_benchmark
 from methods.restoration.method import clinical_restoration, micro_restoration
 from methods.super_resolution.method import super_resolution
+from methods.truth.pair_method import pair_benchmark
+from methods.truth.phantom_method import phantom_benchmark
 
 TEST_METHODS: dict[str, Callable[[Namespace], int]] = {
     "smallpatchtest": super_resolution,
     "microCTsmallpatchtest": micro_restoration,
     "wholevolumetest": clinical_restoration,
     "phantomtest": phantom_benchmark,
+    "pairtest": pair_benchmark,
 }

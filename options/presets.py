@@ -204,6 +204,7 @@ METHODS = {
     "microCTsmallpatchtest": "score a model on micro-CT that is shrunk and restored",
     "wholevolumetest": "score a model on clinical CT that is shrunk and restored",
     "phantomtest": "score models against the truth of phantom patients",
+    "pairtest": "the same against the truths of registered pairs of one's own",
 }
 CHOICES = {
     "models (train.py --model)": MODELS,

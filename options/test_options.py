@@ -33,9 +33,16 @@ TEST: Rows = (
     ("checkpoint", Shown("FILE"), None,
      "a checkpoint of this project, or a bare state dict such as latest_net_G_A.pth"),
     ("checkpoints", Shown("FILE", several=True), None,
-     "phantomtest: several models in one table, each as FILE or LABEL=FILE"),
+     "phantomtest, pairtest: several models in one table, each as FILE or LABEL=FILE"),
     ("patients", positive_int, 10,
      "phantomtest: how many of the fixed unseen patients (made on first use)"),
+    ("patient_set", ("test", "validation"), "test",
+     "phantomtest: those on which is reported, once, or those by which weights are chosen"),
+    ("scanners", FLAG, False,
+     "phantomtest: also score on other scanners: point spread, noise, its spectrum, pixel size"),
+    ("truth", Shown("PATH", several=True), None,
+     "pairtest: the truth of each --input, the same field 2^n times as fine in plane, in the same "
+     "order"),
     ("compare", Shown("FOLDER", several=True), None,
      "put results of one case side by side in compare.html and do nothing else; each is a "
      "results folder, or LABEL=FOLDER"),
@@ -102,21 +109,24 @@ COHORTS: Rows = (
 ON_INPUTS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest")
 # Option -> methods on which it acts; elsewhere it would have no effect.
 METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
-    "region": ("smallpatchtest", "wholevolumetest"),
-    "maskdatafolder": ("smallpatchtest", "wholevolumetest"),
+    "region": ("smallpatchtest", "wholevolumetest", "pairtest"),
+    "maskdatafolder": ("smallpatchtest", "wholevolumetest", "pairtest"),
     "degradation": ("microCTsmallpatchtest", "wholevolumetest"),
     "allow_training_data": ("microCTsmallpatchtest", "wholevolumetest"),
     "uncertainty": ("smallpatchtest",),
     "resume": ("smallpatchtest",),
     "output_name": ("smallpatchtest",),
     "output_format": ("smallpatchtest",),
-    # phantomtest knows its patients, and shares them among processes of its own.
+    # The benchmarks sum up over all patients, in one job.
     "slices": ON_INPUTS,
-    "micro_spacing": ON_INPUTS,
+    "micro_spacing": (*ON_INPUTS, "pairtest"),
     "num_parts": ON_INPUTS,
     "part_id": ON_INPUTS,
-    "checkpoints": ("phantomtest",),
+    "checkpoints": ("phantomtest", "pairtest"),
     "patients": ("phantomtest",),
+    "patient_set": ("phantomtest",),
+    "scanners": ("phantomtest",),
+    "truth": ("pairtest",),
 }
 
 COMPARE_OPTIONS = {"compare", "results_dir", "overwrite", "page_mb", "debug"}
@@ -138,7 +148,7 @@ class TestOptions(BaseOptions):
     description = (
         "Super-resolve clinical CT (smallpatchtest), or measure a model on micro-CT "
         "(microCTsmallpatchtest) or clinical CT (wholevolumetest) that is shrunk and restored, or "
-        "against the truth of phantom patients (phantomtest). "
+        "against the truth of phantom patients (phantomtest) or of registered pairs (pairtest). "
         "Without --input the phantom's held-back volume is taken, without --checkpoint or --name "
         "the model that was trained last."
     )
@@ -220,6 +230,13 @@ def refuse_idle_options(
             parser.error(f"--{name} has no effect with --method {options.method}: leave it out")
     if options.input and "patients" in given:
         parser.error("--patients has no effect with --input: leave one of them out")
+    if options.input and "patient_set" in given and not options.scanners:
+        parser.error("--patient_set has no effect with --input: leave one of them out")
+    if options.method == "pairtest" and not (options.input and options.truth):
+        parser.error(
+            "--method pairtest compares with truths of your own: give --input and --truth, volume "
+            "by volume"
+        )
     if options.export:
         idle = given - EXPORT_OPTIONS
         if idle:

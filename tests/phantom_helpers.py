@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.phantom.anatomy.patient import LABELS
-from data.phantom.case import PhantomCase
+from data.truth_case import LABELS, TruthCase
 from util.images.texture import radial_power_spectrum
 
 
-def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:
+def small_case(seed: int = 0, disease: str = "solid_nodule") -> TruthCase:
     """Random texture of lung with a nodule and a vessel; the clinical CT is its area average."""
     generator = np.random.default_rng(seed)
     truth = generator.choice([-960.0, -760.0], (2, 32, 32), p=[0.7, 0.3])
@@ -19,7 +18,7 @@ def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:
     truth[labels == LABELS["nodule"]] = 30
     truth[labels == LABELS["vessel"]] = 50
     clinical = truth.reshape(2, 16, 2, 16, 2).mean((2, 4))
-    return PhantomCase(
+    return TruthCase(
         f"seed{seed}",
         disease,
         clinical.astype(np.float32),
@@ -29,7 +28,6 @@ def small_case(seed: int = 0, disease: str = "solid_nodule") -> PhantomCase:
         labels,
         np.diag([0.25, 0.25, 0.5, 1.0]),
         2,
-        seed,
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 from data.patches import slab_of
+from data.phantom.training_set import phantom_version
 from data.public_dataset import NOISE_SIGMA
-from data.scan_properties import ScanProperties, measure_scan
+from data.scan_properties import PHANTOM_VERSION, ScanProperties, measure_scan
 from data.training_data import TrainingData
 from data.volumes.volume import Volume
 
@@ -22,7 +24,8 @@ CLINICAL_LOSSES = (
 
 
 def known_scans(options: Namespace, data: TrainingData) -> dict[str, list[float]]:
-    """Lowest and highest value of each property (`data.scan_properties`) that training sees.
+    """Lowest and highest value of each property (`data.scan_properties`) that training sees, and
+    the version of the phantom among its volumes.
 
     Of pseudo-pairs and of shrunk patches it is the scanner's; of clinical patches that G_A learns
     from it is measured, and their slice spacing always counts. A property that nothing tells is
@@ -47,6 +50,10 @@ def known_scans(options: Namespace, data: TrainingData) -> dict[str, list[float]
         values = [value for scan in scans if (value := getattr(scan, name)) is not None]
         if values:
             known[name] = [min(values), max(values)]
+    sources = [path for paths in data.sources.values() for path in paths]
+    versions = [version for path in sources if (version := phantom_version(Path(path).absolute()))]
+    if versions:
+        known[PHANTOM_VERSION] = [min(versions), max(versions)]
     return known
 
 

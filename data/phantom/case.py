@@ -4,61 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data.formats.readers import read_volume
 from data.phantom.anatomy.disease import DISEASES
-from data.phantom.anatomy.patient import LABELS
 from data.phantom.pair import FILES, RECORD, PairPlan, is_there, refuse_version, write_pair
+from data.truth_case import TruthCase
 from data.volumes.volume import Volume
 from util.errors import UserError
 
-FIRST_SEED = 301  # of the benchmark; train.py's phantom has seeds up to 31 + 100 * seed
+# First seed of each set of patients: those by which is chosen, those on which is reported, and
+# those that linear filters are learned from. train.py's phantom has seeds up to 31 + 100 * seed,
+# the shipped weights were trained on 101 to 105 and 201 to 210.
+FIRST_SEEDS = {"validation": 401, "test": 301, "filter": 501}
 DISEASES_IN_TURN = tuple(DISEASES)
 
 
-@dataclass(frozen=True)
-class PhantomCase:
-    """One patient seen by the clinical scanner, and the truth."""
-
-    name: str  # of its folder
-    disease: str  # as DISEASES names it, or "other"
-    clinical: np.ndarray  # HU, float32 (slices, rows, columns)
-    mask: np.ndarray  # lung on that grid, bool
-    # truth, thin: HU on a grid `scale` times as fine in plane, float32: the average over a slice's
-    # thickness, and one fine voxel in the middle of it
-    truth: np.ndarray
-    thin: np.ndarray
-    labels: np.ndarray  # uint8 on the truth's grid, see `data.phantom.anatomy.patient.LABELS`
-    affine: np.ndarray  # (4, 4) of the truth, voxel (x, y, z) -> mm
-    scale: int  # clinical pixel / pixel of the truth
-    seed: int  # of the patient
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel size of the truth along (x, y, z) in mm."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
-
-    @property
-    def regions(self) -> dict[str, np.ndarray]:
-        """Masks on the truth's grid by name; those that the patient has none of are left out."""
-        labels = self.labels
-        tubes = [LABELS[name] for name in ("vessel", "airway", "lumen")]
-        masks = {
-            "all": np.ones(labels.shape, bool),
-            "parenchyma": labels == LABELS["parenchyma"],
-            "septa": labels == LABELS["septum"],
-            "vessels": np.isin(labels, tubes),
-            "nodule": labels == LABELS["nodule"],
-        }
-        return {name: mask for name, mask in masks.items() if mask.any()}
-
-
-def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
+def read_case(folder: Path, cache_dir: Path | None = None) -> TruthCase:
     """Read what `python -m data.phantom` wrote.
 
     Raises:
@@ -73,7 +38,7 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
     try:
         told = json.loads(record.read_text(encoding="utf-8"))
         plan, complete = dict(told["plan"]), told["complete"]
-        scale, seed, disease = int(plan["scale"]), int(plan["seed"]), plan["disease"]
+        scale, disease = int(plan["scale"]), plan["disease"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} cannot be read ({error}): make the patient anew") from error
     refuse_version(folder, plan)
@@ -81,7 +46,7 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
         raise UserError(f"{folder} is not complete: run python -m data.phantom again")
     clinical, mask, truth, thin, labels = (read_volume(folder / name, cache_dir) for name in FILES)
     names = [name for name, one in DISEASES.items() if disease == json.loads(json.dumps(vars(one)))]
-    return PhantomCase(
+    return TruthCase(
         folder.name,
         names[0] if names else "other",
         voxels(clinical),
@@ -91,7 +56,6 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> PhantomCase:
         voxels(labels).astype(np.uint8),
         truth.affine,
         scale,
-        seed,
     )
 
 
@@ -101,26 +65,35 @@ def voxels(volume: Volume) -> np.ndarray:
     return np.stack(slices).astype(np.float32)
 
 
-def benchmark_patients(
-    folder: Path, scale: int, count: int, processes: int, say: Callable[[str], None]
+def fixed_patients(
+    folder: Path,
+    template: PairPlan,
+    patient_set: str,
+    count: int,
+    processes: int,
+    say: Callable[[str], None],
 ) -> list[Path]:
-    """The fixed unseen patients, made where they are missing: folders by seed.
+    """Fixed patients, made where they are missing: folders by seed.
 
     Kinds take turns: healthy, emphysema, fibrosis, solid and ground-glass nodule.
 
     Args:
         folder: where they lie.
-        scale: of the truth.
+        template: all but seed and disease of their plans.
+        patient_set: a name of FIRST_SEEDS.
         count: how many, from 1.
         processes: at once for one patient.
         say: takes a line about each that has to be made.
     """
     folders = []
     for number in range(count):
-        seed, disease = FIRST_SEED + number, DISEASES_IN_TURN[number % len(DISEASES_IN_TURN)]
+        seed, disease = (
+            FIRST_SEEDS[patient_set] + number,
+            DISEASES_IN_TURN[number % len(DISEASES_IN_TURN)],
+        )
         place = folder / f"seed{seed}_{disease}"
-        plan = PairPlan(seed, DISEASES[disease], scale, with_micro=False)
+        plan = replace(template, seed=seed, disease=DISEASES[disease])
         if not is_there(place, plan.as_json()):
-            say(f"phantom: making patient {number + 1} of {count}, {disease} (once)")
+            say(f"phantom: making {patient_set} patient {number + 1} of {count}, {disease} (once)")
         folders.append(write_pair(place, plan, processes))
     return folders

@@ -7,7 +7,7 @@
     truth.nii             HU without blur, noise or rings, `scale` times as fine in plane
     thin.nii              the same, one micro-CT voxel thick: the middle of each clinical slice
     labels.nii.gz         what lies in the middle of each of truth's voxels
-                          (data.phantom.anatomy.patient.LABELS)
+                          (data.truth_case.LABELS)
     phantom.json          all parameters, and whether the rest is complete
 
 All of them come from one rendering. Super-resolution in plane leaves z as it is, so that the truth
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from data.phantom.anatomy.disease import HEALTHY, Disease
-from data.phantom.anatomy.patient import LABELS, VERSION, Anatomy
+from data.phantom.anatomy.patient import VERSION, Anatomy
 from data.phantom.render import (
     Point,
     Size,
@@ -36,6 +36,7 @@ from data.phantom.render import (
     voxel_centres,
 )
 from data.phantom.scanners import ClinicalScanner, MicroScanner
+from data.truth_case import LABELS
 from data.writing.nifti_writer import write_volume
 from util.errors import UserError
 from util.files import write_json

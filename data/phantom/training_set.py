@@ -18,7 +18,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.anatomy.patient import VERSION
-from data.phantom.pair import fitting_micro, refuse_version
+from data.phantom.pair import RECORD, fitting_micro, refuse_version
 from data.phantom.render import Size, render_clinical, render_lung_mask, render_micro
 from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volumes.volume import Volume
@@ -154,6 +154,22 @@ def write_phantom(
     }
     write_json(folder / COMPLETE, {"parameters": plan.parameters(), "files": sizes})
     return paths
+
+
+def phantom_version(path: Path) -> int | None:
+    """Version of the phantom that made a volume; None where it is no phantom's.
+
+    The records of a training set and of a patient say so.
+    """
+    for record, part in (
+        (path.parents[1] / COMPLETE, "parameters"),
+        (path.parent / RECORD, "plan"),
+    ):
+        try:
+            return int(json.loads(record.read_text(encoding="utf-8"))[part]["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # not there, or not of the phantom
+    return None
 
 
 def _is_complete(folder: Path, plan: PhantomPlan) -> bool:

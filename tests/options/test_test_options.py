@@ -152,7 +152,8 @@ def test_inference_defaults_and_values() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_flags_that_act_on_every_method(method: str) -> None:
     """Scores of an ensemble or of a consistent result can be had as well as the result."""
-    words = ("--consistency", "--self_ensemble", "--norm_scope", "volume", "--compile")
+    words = ["--consistency", "--self_ensemble", "--norm_scope", "volume", "--compile"]
+    words += ["--input", "a", "--truth", "b"] if method == "pairtest" else []
     options = evaluation_options("--method", method, *words)
     assert options.consistency
     assert options.self_ensemble

@@ -1,7 +1,9 @@
-"""Texture: radial power spectra, and what a lung pathologist would measure of airspaces and
-nodules.
+"""Texture: radial power spectra, and what a lung pathologist would measure of airspaces.
 
-Spectra tell whether an image has the texture of another, wherever its details lie.
+They tell whether an image has the texture of another, wherever its details lie. **What fools
+them**: noise of the right strength and grain has the right spectrum and breaks long intercepts
+into short ones, with nothing in its place. They are read beside the row of a control that is an
+image and such noise (`methods/truth/opponents.py`), and never alone.
 """
 
 from __future__ import annotations
@@ -10,26 +12,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from skimage.filters import threshold_otsu
 
 from util.errors import UserError
+from util.images.spectra import ring_numbers, ring_sums
 
 SMALLEST_EDGE = 8  # pixels
 FLOOR = 1e-6  # of the reference's mean power: below it lie rounding and windowing
 
 
 def radial_power_spectrum(
-    image: NDArray[Any], spacing: float = 1.0
+    image: NDArray[Any], spacing: float = 1.0, weights: NDArray[Any] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean power of an image's frequencies by their distance from zero.
 
-    The mean is removed and a Hann window applied in both directions, so that opposite edges,
-    which need not fit, leave no cross in the spectrum.
+    The mean is removed and the weights applied, so that opposite edges, which need not fit, leave
+    no cross in the spectrum.
 
     Args:
         image: (rows, columns), any unit.
         spacing: pixel size in mm.
+        weights: (rows, columns) that fade to 0 towards the border, such as those of
+            `util.images.spectra.faded`; None for a Hann window in both directions.
 
     Returns:
         Frequencies in cycles/mm, from one wave over the shorter edge to the highest that both
@@ -45,24 +49,25 @@ def radial_power_spectrum(
             f"a power spectrum got an image of {rows}x{columns} pixels and needs "
             f"{SMALLEST_EDGE}x{SMALLEST_EDGE}: give larger images"
         )
-    window = np.hanning(rows)[:, None] * np.hanning(columns)
+    window = weights
+    if window is None:
+        window = np.hanning(rows)[:, None] * np.hanning(columns)
     values = np.asarray(image, dtype=np.float64)
     weighted = (values - np.average(values, weights=window)) * window
     power = np.abs(np.fft.fft2(weighted)) ** 2 * spacing**2 / np.square(window).sum()
-    distance = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)) * edge
-    rings = np.rint(distance).astype(np.intp).ravel()
-    count = edge // 2 + 1
-    inside = rings < count
-    sums = np.bincount(rings[inside], power.ravel()[inside], count)
-    means = sums / np.bincount(rings[inside], minlength=count)
+    numbers, count = ring_numbers(rows, columns)
+    means = ring_sums(power, numbers, count) / ring_sums(np.ones_like(power), numbers, count)
     return np.arange(1, count) / (edge * spacing), means[1:]
 
 
-def spectrum_distance(image: NDArray[Any], reference: NDArray[Any]) -> float:
+def spectrum_distance(
+    image: NDArray[Any], reference: NDArray[Any], weights: NDArray[Any] | None = None
+) -> float:
     """How far the radial power spectra of two images of one grid lie apart, in dB.
 
     Root of the mean squared difference of 10 log10(power), each frequency weighted alike: 0 for
-    the same texture, 3 where the power is twice or half the reference's throughout.
+    the same texture, 3 where the power is twice or half the reference's throughout. `weights` as
+    for `radial_power_spectrum`.
 
     Raises:
         UserError: shapes differ, or an edge is shorter than 8 pixels.
@@ -72,8 +77,8 @@ def spectrum_distance(image: NDArray[Any], reference: NDArray[Any]) -> float:
             f"the image has shape {np.shape(image)}, its reference {np.shape(reference)}: "
             "compare images on the same grid"
         )
-    _, power = radial_power_spectrum(image)
-    _, wanted = radial_power_spectrum(reference)
+    _, power = radial_power_spectrum(image, weights=weights)
+    _, wanted = radial_power_spectrum(reference, weights=weights)
     floor = max(FLOOR * wanted.mean(), np.finfo(np.float64).tiny)
     decibel = 10 * np.log10((power + floor) / (wanted + floor))
     return float(np.sqrt(np.mean(decibel**2)))
@@ -135,26 +140,3 @@ def mean_linear_intercept(
         walls += int(np.count_nonzero(solid[..., 1:] & ~solid[..., :-1]))
     length = 2 * np.count_nonzero(inside) * spacing
     return float(length / walls) if walls else float("inf")
-
-
-def nodule_volume(
-    image: NDArray[Any],
-    nodule: NDArray[Any],
-    other: NDArray[Any],
-    threshold: float,
-    spacing: tuple[float, float, float],
-    margin: float = 1.0,
-) -> float:
-    """Volume in mm^3 of what is as dense as a nodule in and around it.
-
-    Args:
-        image: (slices, rows, columns).
-        nodule: the same shape, where the nodule is known to lie.
-        other: the same shape, vessels and airways, which are not counted.
-        threshold: between the densities of nodule and lung.
-        spacing: voxel size along (x, y, z), mm.
-        margin: how far beyond the nodule is looked, mm.
-    """
-    near = distance_transform_edt(np.asarray(nodule) == 0, sampling=spacing[::-1]) <= margin
-    dense = near & (np.asarray(image) >= threshold) & (np.asarray(other) == 0)
-    return float(np.count_nonzero(dense) * np.prod(spacing))

@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from util.errors import UserError
 from util.images.resampling import area_average
+from util.images.spectra import faded
 
 NOISE_ADDED = 15.0  # HU, that of a thin slice at a high dose: less than any scan has already
 FADE = 2.0  # clinical pixels; the mask's border fades so, or its edge would fill the spectrum
@@ -120,7 +121,7 @@ def lattice(enlarged: Slice, mask: Mask) -> Lattice:
     pattern = cells[inside].mean(axis=0, dtype=np.float64)
     amplitude = float((pattern - pattern.mean()).std())
 
-    weight = _faded(inside)
+    weight = faded(inside, FADE)
     fine_weight = weight.repeat(scale, axis=0).repeat(scale, axis=1) / weight.sum()
     mean = (enlarged * fine_weight).sum() / fine_weight.sum()
     ratio = _harmonics_to_beside((enlarged - mean) * fine_weight, scale)
@@ -143,13 +144,6 @@ def _harmonics_to_beside(values: Slice, scale: int) -> float:
             power = np.abs(spectrum[near]).astype(np.float64) ** 2
             sums += power[at].mean(), power[beside].mean()
     return float(sums[0] / sums[1]) if sums[1] > 0 else 1.0  # nothing is there, and no grid
-
-
-def _faded(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The mask with a border that fades inwards, so that its spectrum is narrow."""
-    eroded = ndimage.binary_erosion(inside, iterations=int(2 * FADE))
-    kept = eroded if eroded.any() else inside
-    return ndimage.gaussian_filter(kept.astype(np.float32), FADE)
 
 
 def _fine(enlarged: Slice, mask: Mask) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ from data.phantom.anatomy.nodule import draw_nodule
 from data.phantom.anatomy.tissues import AIR, AIRWAY_WALL, BLOOD, MUSCLE, SEPTUM, SOLID_NODULE
 from data.phantom.anatomy.tree import tube_distance
 from data.phantom.anatomy.vessels import RegionTubes, Vessels
+from data.truth_case import LABELS
 from util.errors import UserError
 
 VERSION = 3
@@ -29,15 +30,6 @@ VERSION = 3
 
 DUCT_REACH = 0.06  # mm around ducts where septa have their entrance rings
 FISSURE = 0.18  # thickness of the two layers of pleura, mm
-LABELS = {
-    "outside": 0,
-    "parenchyma": 1,
-    "vessel": 2,
-    "airway": 3,  # its wall
-    "nodule": 4,
-    "lumen": 5,  # of an airway
-    "septum": 6,  # between lobules, and the fissure
-}
 LOBULE_PITCH = 11.0  # mm; secondary lobules measure 10 to 25 mm, the smaller ones suit this lung
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from data.phantom import __main__ as phantom
 from data.phantom.anatomy.disease import DISEASES
-from data.phantom.anatomy.patient import LABELS
 from data.phantom.case import read_case
 from data.phantom.pair import FILES, MICRO, PairPlan, fitting_micro, write_pair
 from data.phantom.scanners import ClinicalScanner, MicroScanner
+from data.truth_case import LABELS
 from util.errors import UserError, run_command_line
 
 QUIET = ClinicalScanner(profile=0, kernel="none", noise=0)

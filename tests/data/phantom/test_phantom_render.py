@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.phantom.anatomy.disease import DISEASES
-from data.phantom.anatomy.patient import LABELS, Anatomy
+from data.phantom.anatomy.patient import Anatomy
 from data.phantom.anatomy.tissues import BLOOD, CORTICAL_BONE, SPONGY_BONE
 from data.phantom.render import (
     clinical_centre,
@@ -18,6 +18,7 @@ from data.phantom.render import (
     voxel_centres,
 )
 from data.phantom.scanners import ClinicalScanner, MicroScanner
+from data.truth_case import LABELS
 from data.volumes.volume import Volume
 from util.errors import UserError
 

@@ -10,7 +10,6 @@ from util.images.texture import (
     airspace_fraction,
     airspace_threshold,
     mean_linear_intercept,
-    nodule_volume,
 )
 
 AIR, TISSUE = -1000.0, 40.0
@@ -54,19 +53,6 @@ def test_without_walls_the_intercept_is_infinite() -> None:
     empty = np.full((10, 10), AIR)
     assert mean_linear_intercept(empty, np.ones((10, 10)), -500, 1.0) == np.inf
     assert airspace_fraction(empty, np.ones((10, 10)), -500) == 1
-
-
-def test_a_balls_volume_with_and_without_the_vessel_beside_it() -> None:
-    z, y, x = np.meshgrid(*[np.arange(-20, 21) * 0.25] * 3, indexing="ij")
-    ball = np.hypot(np.hypot(x, y), z) < 3
-    vessel = (np.hypot(y - 3.5, z) < 0.6) & ~ball
-    image = np.where(ball | vessel, TISSUE, AIR)
-    volume = nodule_volume(image, ball, vessel, -400, (0.25, 0.25, 0.25))
-    assert volume == pytest.approx(4 / 3 * np.pi * 27, rel=0.03)
-    assert nodule_volume(image, ball, np.zeros_like(ball), -400, (0.25,) * 3) > volume
-    far = image.copy()
-    far[:, :, -2:] = TISSUE  # something dense, more than a millimetre away
-    assert nodule_volume(far, ball, vessel, -400, (0.25, 0.25, 0.25)) == volume
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from data.phantom.anatomy.chest import fissure_distance, lung_depth, outline
 from data.phantom.anatomy.disease import DISEASES
-from data.phantom.anatomy.patient import LABELS, Anatomy
+from data.phantom.anatomy.patient import Anatomy
 from data.phantom.anatomy.tissues import SOLID_NODULE
 from data.phantom.anatomy.tree import tube_distance
 from data.phantom.anatomy.vessels import DUCT_RADIUS, IN_SEPTA
+from data.truth_case import LABELS
 from util.errors import UserError
 
 SEEDS = (1, 2, 21)

@@ -15,17 +15,28 @@ from method_helpers import POLICY
 from option_helpers import evaluation_options
 from phantom_helpers import small_case
 
-import methods.phantom.method
+import methods.truth.phantom_method
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.pair import PairPlan, write_pair
 from medicaltest import main
-from methods.phantom.method import BASELINES, load_models, made_consistent
-from methods.phantom.report import OUTPUTS
-from methods.phantom.scores import MEASURES
+from methods.truth.models import load_models, made_consistent
+from methods.truth.opponents import CONTROL, INTERPOLATIONS, Method
+from methods.truth.report import output_names
+from methods.truth.scores import MEASURES
 from models.checkpoints.checkpoint import save_checkpoint
 from models.networks import SRGenerator
 from util.errors import run_command_line
 from util.images.resampling import area_average
+
+LINEAR = Method(CONTROL, "control", INTERPOLATIONS[2].enlarge)
+BASELINES = [*(method.name for method in INTERPOLATIONS), CONTROL]
+OUTPUTS = output_names("phantom", scanners=False)
+
+
+@pytest.fixture(autouse=True)
+def no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their patients would have to be made."""
+    monkeypatch.setattr(methods.truth.phantom_method, "linear_methods", lambda template: [LINEAR])
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +82,26 @@ def test_several_models_stand_in_one_table(
     assert set(told["by_disease"]) == {"healthy", "solid_nodule"}
     for row in told["all"].values():
         assert set(row) == set(MEASURES)
-        assert row["psnr"]["low"] <= row["psnr"]["mean"] <= row["psnr"]["high"]
+        assert row["psnr"]["low"] is None or row["psnr"]["low"] == "nan"  # two prove nothing
     assert told["all"]["ours, consistent"]["consistency"]["mean"] < 1
     assert told["by_disease"]["healthy"]["cubic"]["nodule_volume"]["mean"] in ("nan", None)
+    assert told["methods"]["cubic"] == "baseline"
+    assert told["methods"][CONTROL] == "control"
+    assert set(told["minus_best_baseline"]) == {
+        "first",
+        "first, consistent",
+        "ours",
+        "ours, consistent",
+    }
+    gain = told["minus_best_baseline"]["ours"]["psnr"]
+    best = max(told["all"][one.name]["psnr"]["mean"] for one in INTERPOLATIONS)
+    assert gain["mean"] == pytest.approx(told["all"]["ours"]["psnr"]["mean"] - best)
     shown = capsys.readouterr().out
-    assert "2 patients; mean with 95 % bootstrap interval over patients" in shown
-    assert re.search(r"^\| ours, consistent \| [\d.]+ \([\d.]+ to [\d.]+\) \|", shown, re.M)
+    assert "2 patients; mean with Student's 95 % interval over patients" in shown
+    assert "2 patients: no intervals, and nothing is proven" in shown
+    assert re.search(r"^\| ours, consistent \| [\d.]+ \|", shown, re.M)
+    assert re.search(r"^ours minus the best baseline, patient by patient: PSNR [+-]", shown, re.M)
+    assert "ours was trained on no version that its weights tell of the phantom" in shown
 
 
 def test_files_hold_every_patient_slice_and_region(folder: Path, tmp_path: Path) -> None:
@@ -89,11 +114,15 @@ def test_files_hold_every_patient_slice_and_region(folder: Path, tmp_path: Path)
     ]
     with (tmp_path / "phantom_slices.csv").open(newline="") as stream:
         slices = list(csv.DictReader(stream))
-    assert {row["region"] for row in slices} >= {"all", "parenchyma", "nodule"}
+    assert {row["region"] for row in slices} >= {"lung", "parenchyma", "nodule"}
     assert {row["slice"] for row in slices} == {"0", "1"}
     mean = np.mean([float(row["psnr"]) for row in rows if row["method"] == "cubic"])
     told = json.loads((tmp_path / "phantom_scores.json").read_text())
     assert told["all"]["cubic"]["psnr"]["mean"] == pytest.approx(mean)
+    with (tmp_path / "phantom_resolution.csv").open(newline="") as stream:
+        curve = [row for row in csv.DictReader(stream) if row["method"] == "cubic"]
+    assert all(-1 <= float(row["correlation"]) <= 1.0001 for row in curve)
+    assert len({row["cycles_per_mm"] for row in curve}) == 14  # of 28 rows
     record = json.loads((tmp_path / "phantom_run.json").read_text())
     assert record["models"]["SR"]["weights"]
     assert set(record["seconds"]) == {*BASELINES, "SR"}
@@ -182,15 +211,46 @@ def test_without_input_the_fixed_patients_are_made(
 ) -> None:
     asked = []
 
-    def patients(place: Path, scale: int, count: int, *rest: object) -> list[Path]:
-        asked.append((place, scale, count))
+    def patients(
+        place: Path, template: PairPlan, patient_set: str, count: int, *rest: object
+    ) -> list[Path]:
+        asked.append((place, template.scale, patient_set, count))
         return [folder / "patients" / "seed7"]
 
-    monkeypatch.setattr(methods.phantom.method, "benchmark_patients", patients)
+    monkeypatch.setattr(methods.truth.phantom_method, "fixed_patients", patients)
     command = ["--method", "phantomtest", "--gpu_ids", "-1", "--patients", "4", "--page_mb", "0"]
-    command += ["--checkpoint", str(folder / "first" / "latest.pt")]
-    assert run_command_line(main, [*command, "--results_dir", str(tmp_path)]) == 0
-    assert asked == [(Path("datasets/phantom/benchmark_x2"), 2, 4)]
+    command += ["--checkpoint", str(folder / "first" / "latest.pt"), "--overwrite"]
+    command += ["--results_dir", str(tmp_path)]
+    assert run_command_line(main, command) == 0
+    assert run_command_line(main, [*command, "--patient_set", "validation"]) == 0
+    place = Path("datasets/phantom/benchmark_x2")
+    assert asked == [(place, 2, "test", 4), (place, 2, "validation", 4)]
+
+
+def test_scanners_are_a_table_a_picture_and_a_line(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pixels = folder / "patients" / "seed8"
+    monkeypatch.setattr(methods.truth.phantom_method, "fixed_patients", lambda *rest: [pixels])
+    model = ("--checkpoint", str(folder / "first" / "latest.pt"))
+    assert run(folder, tmp_path, *model, "--scanners") == 0
+    names = output_names("phantom", scanners=True)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "phantom_run.json"}
+    with (tmp_path / "phantom_scanners.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    scanners = dict.fromkeys(row["scanner"] for row in rows)
+    assert len(scanners) == 12 + 8 + 4
+    assert {"0 px, 0 HU", "2.8 px, 60 HU", "1.2 px, 25 HU, streaks noise"} <= scanners.keys()
+    assert "pixels of 0.9 mm" in scanners
+    assert {row["method"] for row in rows} == {*(one.name for one in INTERPOLATIONS), "SR"}
+    told = json.loads((tmp_path / "phantom_scores.json").read_text())["scanners"]
+    assert set(told["minus_best_baseline"]["SR"]) == set(scanners)
+    line = "SR over the best baseline on 24 scanners: mean "
+    assert line in capsys.readouterr().out
+    assert line in (tmp_path / "index.html").read_text()
 
 
 def test_a_result_made_consistent_averages_to_its_input() -> None:
@@ -202,7 +262,7 @@ def test_a_result_made_consistent_averages_to_its_input() -> None:
 
 def test_baselines_are_what_they_are_called() -> None:
     case = small_case()
-    found = {name: method(case) for name, method in BASELINES.items()}
+    found = {method.name: method.enlarge(case) for method in INTERPOLATIONS}
     assert all(volume.shape == case.truth.shape for volume in found.values())
     np.testing.assert_array_equal(found["nearest"][:, ::2, ::2], case.clinical)
     sharper = found["cubic, unsharp mask"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.phantom.case import PhantomCase
+from data.truth_case import TruthCase
 from data.volumes.geometry import shrunk_affine
 from data.windows import CLINICAL_WINDOW
 from methods.pages.case_view import CaseImages, Overlay, case_viewer, focus_of
@@ -29,7 +29,7 @@ def difference_name(model: str) -> str:
 def write_patient_page(
     options: Namespace,
     folder: Path,
-    case: PhantomCase,
+    case: TruthCase,
     enlarged: Mapping[str, np.ndarray],
     model: str,
     device: str,
@@ -51,7 +51,7 @@ def write_patient_page(
     written = None
     with page_may_fail(options):
         viewer = case_viewer(patient_images(case, enlarged, model), options.page_mb * BYTES_PER_MB)
-        title = f"{case.name}, {case.disease.replace('_', ' ')}"
+        title = f"{case.name}, {case.group.replace('_', ' ')}"
         text = case_page(
             title, options.method, record, viewer, [], folder / name, {"all patients": f"../{PAGE}"}
         )
@@ -60,7 +60,7 @@ def write_patient_page(
     return written
 
 
-def patient_images(case: PhantomCase, enlarged: Mapping[str, np.ndarray], model: str) -> CaseImages:
+def patient_images(case: TruthCase, enlarged: Mapping[str, np.ndarray], model: str) -> CaseImages:
     """A patient's volumes for the viewer; see `write_patient_page`."""
     slices, rows, columns = case.clinical.shape
     low = shrunk_affine(case.affine, case.scale)

@@ -1,0 +1,81 @@
+"""pairtest from the command line to its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from method_helpers import POLICY
+
+from data.writing.nifti_writer import write_volume
+from medicaltest import main
+from methods.truth.report import output_names
+from models.checkpoints.checkpoint import save_checkpoint
+from models.networks import SRGenerator
+from util.errors import run_command_line
+
+LOW_AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
+# Half a fine pixel before the middle of the first clinical one.
+FINE_AFFINE = np.array([[0.25, 0, 0, -0.125], [0, 0.25, 0, -0.125], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    truth = generator.normal(-850, 60, (2, 48, 48)).round().astype(np.int16)
+    low = truth.reshape(2, 24, 2, 24, 2).mean((2, 4)).round().astype(np.int16)
+    write_volume(tmp_path / "in" / "lung.nii", low, LOW_AFFINE)
+    write_volume(tmp_path / "truth" / "fine.nii", truth, FINE_AFFINE)
+    network = SRGenerator(1, 4, 1, "none", "cubic")
+    save_checkpoint(
+        tmp_path / "model" / "latest.pt",
+        {
+            "architecture": network.architecture,
+            "networks": {"G_A": network.state_dict()},
+            "windows": POLICY.as_dict(),
+            "training_digests": [],
+            "position": {"step": 3},
+            "options": {"dataset_mode": "unpaired"},
+        },
+    )
+    return tmp_path
+
+
+def run(pair: Path, *words: str) -> int:
+    command = ["--method", "pairtest", "--gpu_ids", "-1", "--region", "all", "--page_mb", "0"]
+    command += ["--checkpoint", str(pair / "model" / "latest.pt"), "--results_dir", str(pair / "r")]
+    return run_command_line(main, [*command, *words])
+
+
+def test_a_pair_is_scored_by_the_measures_that_need_no_labels(pair: Path) -> None:
+    words = ("--input", str(pair / "in"), "--truth", str(pair / "truth"))
+    assert run(pair, *words) == 0
+    names = output_names("pair", scanners=False)
+    assert {path.name for path in (pair / "r").iterdir()} == {*names, "pair_run.json"}
+    told = json.loads((pair / "r" / "pair_scores.json").read_text())
+    assert list(told["all"]) == ["nearest", "linear", "cubic", "cubic, unsharp mask", "SR"]
+    cubic = told["all"]["cubic"]
+    for name in ("psnr", "ssim", "mae", "resolution", "spectrum", "consistency", "flip"):
+        assert isinstance(cubic[name]["mean"], float), name
+    assert cubic["vessels_f1"]["mean"] in ("nan", None)
+    assert "vessels" not in (pair / "r" / "index.html").read_text()
+
+
+def test_what_is_no_pair_is_refused(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    low, fine = str(pair / "in" / "lung.nii"), str(pair / "truth" / "fine.nii")
+    with pytest.raises(SystemExit) as stop:
+        run(pair, "--input", low)
+    assert stop.value.code == 2
+    assert "give --input and --truth" in capsys.readouterr().err
+    assert run(pair, "--input", low, "--truth", fine, low) == 2
+    assert "--input names 1 volumes and --truth 2" in capsys.readouterr().err
+    assert run(pair, "--input", low, "--truth", low) == 2
+    assert "has 24x24x2 voxels, expected 48x48x2" in capsys.readouterr().err
+    moved = FINE_AFFINE.copy()
+    moved[0, 3] += 3
+    write_volume(pair / "moved.nii", np.zeros((2, 48, 48), np.int16), moved)
+    assert run(pair, "--input", low, "--truth", str(pair / "moved.nii")) == 2
+    assert "lies up to 3 mm from where" in capsys.readouterr().err
+    assert not (pair / "r").exists()
