@@ -1,13 +1,14 @@
 """Airways in cross-section: the area of the lumen, and the thickness of the wall.
 
 Rays from the middle of the lumen cross the wall. Their mean, laid with the known inner side of the
-wall on top of each other, rises from the lumen to the wall and falls to the parenchyma; the wall
-ends where it is half way (full width at half maximum, as Nakano et al., Am. J. Respir. Crit. Care
-Med. 162 (2000) 1102-1108 measure clinical CT). The mean of a whole circumference is taken, and
-means over where lumen, wall and parenchyma are known to be: single rays, and highest and lowest
-values, are those of noise. **What fools it**: walls thinner than the image resolves measure as wide
-as the point spread (Reinhardt et al., IEEE TMI 16 (1997) 820-827), so that whatever sharpens edges
-wins; and strong noise ends the wall early, so that it is read beside the row of the noise control.
+wall on top of each other, rises from the lumen to the wall and falls to the parenchyma. On each
+side of the wall's middle its width is its area over its height (above the mean of lumen or
+parenchyma; the height is the mean over the known wall): of a sharp wall the distance to its edge,
+and of a blurred one more, for blur keeps the area and lowers the height. Both are means, which
+noise does not shift; where edges are looked for (full width at half maximum, Nakano et al., Am. J.
+Respir. Crit. Care Med. 162 (2000) 1102-1108) it ends walls early and makes them look thin. **What
+fools it**: walls thinner than the image resolves measure as wide as the point spread (Reinhardt et
+al., IEEE TMI 16 (1997) 820-827), so that whatever sharpens edges wins.
 """
 
 from __future__ import annotations
@@ -83,16 +84,19 @@ def measure_airway(image: NDArray[Any], airway: Airway, spacing: float) -> tuple
     middle = (airway.row, airway.column)
     samples = _samples(np.asarray(image, np.float32), middle, airway.rays, places, 1)
     profile = samples.mean(axis=0)
-    lumen = float(profile[offsets < -airway.inner.min() / 2].mean())
+    lumen_end, wall_end = -airway.inner.min() / 2, airway.wall + BEYOND / 2
+    lumen = float(profile[offsets < lumen_end].mean())
     wall = float(profile[(offsets >= 0) & (offsets <= airway.wall)].mean())
-    parenchyma = float(profile[offsets > airway.wall + BEYOND / 2].mean())
-    middle_of_wall = int(np.argmin(np.abs(offsets - airway.wall / 2)))
+    parenchyma = float(profile[offsets > wall_end].mean())
+    middle_of_wall = airway.wall / 2
+    inside = (offsets >= lumen_end) & (offsets <= middle_of_wall)
+    outside = (offsets > middle_of_wall) & (offsets <= wall_end)
     step = STEP * spacing
-    inward = _samples_to(profile[middle_of_wall::-1], (lumen + wall) / 2)
-    outward = _samples_to(profile[middle_of_wall:], (parenchyma + wall) / 2)
-    inner = float(offsets[middle_of_wall]) - step * inward
+    inward = _width(profile[inside] - lumen, wall - lumen, step)
+    outward = _width(profile[outside] - parenchyma, wall - parenchyma, step)
+    inner = middle_of_wall - inward
     radius = float(airway.inner.mean())
-    return airway.lumen * (1 + inner / radius) ** 2, step * (inward + outward)
+    return airway.lumen * (1 + inner / radius) ** 2, inward + outward
 
 
 def _samples(
@@ -125,13 +129,9 @@ def _crossing(kinds: NDArray[Any], along: NDArray[np.float64]) -> tuple[float, f
     return (float(along[inner]), float(along[outer])) if np.all(clear == 3) else None
 
 
-def _samples_to(profile: NDArray[Any], level: float) -> float:
-    """Samples from the first to where a profile falls below a level; all where it never does."""
-    below = np.flatnonzero(profile < level)
-    if below.size == 0:
-        return float(len(profile) - 1)
-    index = int(below[0])
-    if index == 0:  # nothing stands out
-        return 0.0
-    before, after = profile[index - 1], profile[index]
-    return float(index - 1 + (before - level) / (before - after))
+def _width(profile: NDArray[Any], height: float, step: float) -> float:
+    """Area under half a wall over its height, at most as far as it was looked for."""
+    reach = len(profile) * step
+    if height <= 0:  # nothing stands out
+        return reach
+    return float(np.clip(profile.sum() * step / height, 0, reach))

@@ -33,8 +33,9 @@ def test_a_sharp_airway_measures_what_it_is(inner: float, wall: float) -> None:
     assert airway.lumen == pytest.approx(np.pi * inner**2, rel=0.05)
     assert airway.wall == pytest.approx(wall, abs=0.04)
     lumen, thickness = measure_airway(painted(*masks), airway, SPACING)
-    assert lumen == pytest.approx(airway.lumen, rel=0.1)
-    assert thickness == pytest.approx(wall, abs=0.05)
+    # The labels' own steps of a pixel blur the edges a little.
+    assert lumen == pytest.approx(airway.lumen, rel=0.15)
+    assert thickness == pytest.approx(wall, abs=SPACING)
 
 
 def test_blur_makes_a_wall_thicker() -> None:
@@ -48,7 +49,7 @@ def test_blur_makes_a_wall_thicker() -> None:
     assert widths[2] > 2 * airway.wall
 
 
-def test_noise_of_100_hu_wins_little() -> None:
+def test_noise_of_100_hu_wins_nothing() -> None:
     """Over a blurred wall that measures three times too wide."""
     masks = ring(1.2, 0.2)
     (airway,) = find_airways(*masks, SPACING)
@@ -59,7 +60,7 @@ def test_noise_of_100_hu_wins_little() -> None:
         for _ in range(20)
     ]
     clean = measure_airway(image, airway, SPACING)[1]
-    assert np.mean(noisy) == pytest.approx(clean, rel=0.2)
+    assert np.mean(noisy) == pytest.approx(clean, rel=0.05)
 
 
 def test_what_is_no_cross_section_is_left_out() -> None:
