@@ -20,11 +20,14 @@ from pathlib import Path
 
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.pair import DEFAULT_SIZE, PairPlan, write_pair
+from data.phantom.scanners import ClinicalScanner
 from data.phantom.training_set import (
     SCALES,
     generate_phantom,
 )
 from util.errors import UserError, run_command_line
+
+SMALLEST, LARGEST = 0.2, 5.0  # mm of pixels and slices
 
 
 def main(arguments: list[str]) -> None:
@@ -52,6 +55,18 @@ def main(arguments: list[str]) -> None:
         help="clinical voxels (64 64 16: 32 x 32 x 8 mm)",
     )
     parser.add_argument(
+        "--pixel",
+        type=float,
+        default=ClinicalScanner.pixel,
+        help="of the clinical scanner in mm, 0.4 to 0.9 on real ones (%(default)s)",
+    )
+    parser.add_argument(
+        "--thickness",
+        type=float,
+        default=ClinicalScanner.slice_thickness,
+        help="of its slices in mm (%(default)s)",
+    )
+    parser.add_argument(
         "--training",
         action="store_true",
         help="write the volumes that train.py makes without data, of several patients",
@@ -64,7 +79,9 @@ def main(arguments: list[str]) -> None:
     start = time.monotonic()
     refuse_numbers(chosen)
     if not chosen.training:
-        plan = PairPlan(chosen.seed, DISEASES[chosen.disease], chosen.scale, tuple(chosen.size))
+        scanner = ClinicalScanner(chosen.pixel, chosen.thickness)
+        size, disease = tuple(chosen.size), DISEASES[chosen.disease]
+        plan = PairPlan(chosen.seed, disease, chosen.scale, size, scanner)
         write_pair(chosen.out, plan, chosen.processes)
         print(
             f"{chosen.disease} phantom, seed {chosen.seed}, in {chosen.out}: clinical.nii, "
@@ -91,6 +108,15 @@ def refuse_numbers(chosen: argparse.Namespace) -> None:
         raise UserError(f"--seed {chosen.seed}: expected 0 or more")
     if chosen.processes < 1:
         raise UserError(f"--processes {chosen.processes}: expected 1 or more")
+    for name in ("pixel", "thickness"):
+        value = getattr(chosen, name)
+        if not SMALLEST <= value <= LARGEST:
+            raise UserError(
+                f"--{name} {value:g}: expected {SMALLEST:g} to {LARGEST:g} mm, as clinical "
+                "scanners have"
+            )
+        if chosen.training and value != ClinicalScanner.pixel:
+            raise UserError(f"--training writes voxels of 0.5 mm: leave --{name} out")
     if chosen.training and chosen.disease != "healthy":
         raise UserError("--training writes patients of several kinds: leave --disease out")
 

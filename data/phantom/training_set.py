@@ -100,7 +100,7 @@ class PhantomPlan:
 
 
 def default_plan(scale: int, seed: int = 0) -> PhantomPlan:
-    """Sizes for training: 112 x 96 x 2 mm of chest, cubes of 16 mm of specimens.
+    """Sizes for training: 112 x 96 x 1.5 mm of chest, cubes of 16 mm of specimens.
 
     Raises:
         UserError: the scale is not one of SCALES, or the seed is negative.
@@ -110,7 +110,7 @@ def default_plan(scale: int, seed: int = 0) -> PhantomPlan:
     if seed < 0:
         raise UserError(f"phantom seed {seed}: expected 0 or more")
     side = round(FIELD_OF_VIEW * scale / ClinicalScanner().pixel)
-    return PhantomPlan(scale, (224, 192, 4), (side, side, side), seed)
+    return PhantomPlan(scale, (224, 192, 3), (side, side, side), seed)
 
 
 def write_phantom(

@@ -9,15 +9,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from data.formats.readers import read_volume
 from data.phantom import __main__ as phantom
 from data.phantom import training_set
 from data.phantom.anatomy.disease import DISEASES
+from data.phantom.anatomy.patient import VERSION
+from data.phantom.pair import PairPlan, write_pair
 from data.phantom.render import render_clinical
 from data.phantom.training_set import (
     PhantomPaths,
     PhantomPlan,
     default_plan,
     generate_phantom,
+    phantom_version,
     write_phantom,
 )
 from util.errors import UserError, run_command_line
@@ -229,6 +233,9 @@ def test_command_line(
     for words, said in (
         (["--scale", "5"], "--scale 5: expected one of 2, 4, 8, 16"),
         (["--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["--pixel", "0"], "--pixel 0: expected 0.2 to 5 mm, as clinical scanners have"),
+        (["--thickness", "9"], "--thickness 9: expected 0.2 to 5 mm, as clinical scanners have"),
+        (["--training", "--pixel", "0.7"], "--training writes voxels of 0.5 mm: leave --pixel out"),
         (["--processes", "0"], "--processes 0: expected 1 or more"),
         (["--size", "8", "0", "2"], "phantom size (64, 0, 16): expected three positive numbers of "
          f"voxels, at most {2**27} voxels in all"),
@@ -244,3 +251,20 @@ def test_command_line(
     shown = capsys.readouterr()
     assert "6/6" in shown.out
     assert files_in(tmp_path / "p") == sorted([*NAMES, "complete.json"])
+
+
+def test_a_volume_tells_the_version_that_made_it(written: PhantomPaths, tmp_path: Path) -> None:
+    volume = next(written.micro.glob("*.nii"))
+    assert phantom_version(volume) == VERSION
+    patient = write_pair(tmp_path / "patient", PairPlan(5, scale=2, size=(16, 14, 2)))
+    assert phantom_version(patient / "micro.nii") == VERSION
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "complete.json").write_text("[1]")
+    assert phantom_version(tmp_path / "other" / "ct" / "a.nii") is None
+
+
+def test_a_patient_is_scanned_with_the_pixels_that_were_asked_for(tmp_path: Path) -> None:
+    words = ["--pixel", "0.8", "--thickness", "1", "--size", "16", "14", "2", "--scale", "2"]
+    phantom.main(["--out", str(tmp_path), "--processes", "1", *words])
+    assert read_volume(tmp_path / "clinical.nii").spacing == pytest.approx((0.8, 0.8, 1.0))
+    assert read_volume(tmp_path / "truth.nii").spacing == pytest.approx((0.4, 0.4, 1.0))
