@@ -20,7 +20,7 @@ from util.images.trust import SMALLEST_AREA, consistency, flip, lattice, noise_g
 
 # Flip (HU), noise gain and lattice (HU). Of phantom images at 8x, where it was measured, up to the
 # first three 99 in 100 are better than cubic interpolation, of those above one of the second less
-# than half (docs/benchmark.md, benchmarks/trust_borders.py).
+# than half (docs/benchmark_version_2.md, benchmarks/trust_borders.py).
 CALM = (10.0, 2.5, 2.0)
 NOT_TRUSTED = (15.0, 4.0, 6.0)
 ADVICE = {

@@ -73,6 +73,8 @@ class Benchmark:
         # Most of the time goes by in libraries that let other threads run.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             self._scores += pool.map(score, enlarged)
+        if self._bar.n == self._bar.total:
+            self._bar.close()  # what follows has bars of its own
         if len(self._pictures) < SHOWN:
             self._pictures.append(self._picture(case, enlarged))
 
@@ -93,7 +95,6 @@ class Benchmark:
             inputs: what was scored, for the record.
             matrix: of scanners, where it was measured.
         """
-        self._bar.close()
         results = Path(self._options.results_dir)
         report = Report(
             self._prefix,
