@@ -330,7 +330,8 @@ def even_out_shuffles(generator: SRGenerator) -> None:
     only where it looks. Instance norm behind the convolution takes such means away; without it, the
     sum of each kernel over its taps, and the bias, become their mean over the four. In place; what
     a kernel makes of anything but a constant stays. After a training step it is the nearest such
-    network. Measured in docs/benchmark_version_2.md; ICNR (above) makes the four equal at the start only.
+    network. Measured in docs/benchmark_version_2.md; ICNR (above) makes the four equal at the
+    start only.
     """
     for layer in _shuffled(generator):
         taps = layer.weight.unflatten(0, (-1, PHASES))

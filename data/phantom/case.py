@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data.formats.readers import read_volume
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.pair import FILES, RECORD, PairPlan, is_there, refuse_version, write_pair
+from data.phantom.scanners import ClinicalScanner
 from data.truth_case import TruthCase
 from data.volumes.volume import Volume
 from util.errors import UserError
@@ -29,21 +31,8 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> TruthCase:
     Raises:
         UserError: the folder holds no phantom patient.
     """
-    record = folder / RECORD
-    if not record.is_file():
-        raise UserError(
-            f"{folder} holds no phantom patient ({RECORD} is missing): make one with "
-            f"python -m data.phantom --out {folder} --seed N"
-        )
-    try:
-        told = json.loads(record.read_text(encoding="utf-8"))
-        plan, complete = dict(told["plan"]), told["complete"]
-        scale, disease = int(plan["scale"]), plan["disease"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{record} cannot be read ({error}): make the patient anew") from error
-    refuse_version(folder, plan)
-    if not complete:
-        raise UserError(f"{folder} is not complete: run python -m data.phantom again")
+    plan = _plan_of(folder)
+    scale, disease = int(plan["scale"]), plan["disease"]
     clinical, mask, truth, thin, labels = (read_volume(folder / name, cache_dir) for name in FILES)
     names = [name for name, one in DISEASES.items() if disease == json.loads(json.dumps(vars(one)))]
     return TruthCase(
@@ -57,6 +46,31 @@ def read_case(folder: Path, cache_dir: Path | None = None) -> TruthCase:
         truth.affine,
         scale,
     )
+
+
+def scanner_of(folder: Path) -> ClinicalScanner:
+    """The clinical scanner that saw a patient; errors as `read_case`."""
+    return ClinicalScanner(**_plan_of(folder)["clinical"])
+
+
+def _plan_of(folder: Path) -> dict[str, Any]:
+    """What a complete patient was made by."""
+    record = folder / RECORD
+    if not record.is_file():
+        raise UserError(
+            f"{folder} holds no phantom patient ({RECORD} is missing): make one with "
+            f"python -m data.phantom --out {folder} --seed N"
+        )
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+        plan, complete = dict(told["plan"]), told["complete"]
+        refuse_version(folder, plan)
+        int(plan["scale"]), plan["disease"], ClinicalScanner(**plan["clinical"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} cannot be read ({error}): make the patient anew") from error
+    if not complete:
+        raise UserError(f"{folder} is not complete: run python -m data.phantom again")
+    return plan
 
 
 def voxels(volume: Volume) -> np.ndarray:

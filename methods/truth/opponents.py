@@ -73,19 +73,29 @@ INTERPOLATIONS = (
 )
 
 
-def filters(cases: Sequence[TruthCase], scanner: ClinicalScanner) -> list[Method]:
+def filters(cases: Sequence[TruthCase], scanner: ClinicalScanner | None) -> list[Method]:
     """Linear opponents and the control, learned from patients that are not scored.
 
     Args:
         cases: these patients, seen by `scanner`.
-        scanner: whose parameters the oracles know.
+        scanner: whose parameters the oracles know; None where those that are scored were seen by
+            others, which leaves the oracles out.
     """
+    blind = filtered(blind_filter(cases))
+    return [
+        Method(BLIND, "baseline", blind),
+        *([] if scanner is None else oracles(cases, scanner)),
+        Method(CONTROL, "control", lambda case: with_noise(blind(case), case)),
+    ]
+
+
+def oracles(cases: Sequence[TruthCase], scanner: ClinicalScanner) -> list[Method]:
+    """The filter learned for one scanner, and Wiener deconvolution; arguments as `filters`."""
     scale = cases[0].scale
     known = FilterFit(scale)
     for case in cases:
         for image, truth, mask in zip(case.clinical, case.truth, case.mask, strict=True):
             known.add(image, truth, mask)
-    blind, of_scanner = blind_filter(cases), known.solve()
     pixel = cases[0].spacing[0] * scale
     frequency, power = mean_spectrum([case.truth for case in cases], cases)
 
@@ -101,10 +111,8 @@ def filters(cases: Sequence[TruthCase], scanner: ClinicalScanner) -> list[Method
         )
 
     return [
-        Method(BLIND, "baseline", filtered(blind)),
-        Method(KNOWN, "oracle", filtered(of_scanner)),
+        Method(KNOWN, "oracle", filtered(known.solve())),
         Method(WIENER, "oracle", wiener),
-        Method(CONTROL, "control", lambda case: with_noise(filtered(blind)(case), case)),
     ]
 
 

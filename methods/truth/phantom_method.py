@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.phantom.anatomy.patient import VERSION
-from data.phantom.case import fixed_patients, read_case
+from data.phantom.case import fixed_patients, read_case, scanner_of
 from data.phantom.pair import PairPlan
 from data.phantom.scanners import ClinicalScanner
 from data.scan_properties import PHANTOM_VERSION
@@ -56,7 +56,8 @@ def phantom_benchmark(options: Namespace) -> int:
         pass
     template = PairPlan(0, scale=scale, with_micro=False)
     folders = given or patients(template, "benchmark", options.patient_set, options.patients)
-    methods = [*INTERPOLATIONS, *linear_methods(template), *model_rows(models, options)]
+    known = all(scanner_of(folder) == template.clinical for folder in folders)
+    methods = [*INTERPOLATIONS, *linear_methods(template, known), *model_rows(models, options)]
     benchmark = Benchmark(options, models, methods, len(folders))
     for case in read(folders):
         benchmark.add(case)
@@ -83,11 +84,12 @@ def patients(template: PairPlan, name: str, patient_set: str, count: int) -> lis
     return fixed_patients(folder, template, patient_set, count, os.cpu_count() or 1, print)
 
 
-def linear_methods(template: PairPlan) -> list[Method]:
-    """Linear filters of the phantom's scanner, learned from patients of their own."""
+def linear_methods(template: PairPlan, known: bool) -> list[Method]:
+    """Linear filters learned from patients of their own, the oracles where the scanner of all
+    that are scored is theirs."""
     plan = replace(template, size=FILTER_SIZE)
     cases = [read_case(folder) for folder in patients(plan, "filter", "filter", FILTER_PATIENTS)]
-    return filters(cases, template.clinical)
+    return filters(cases, template.clinical if known else None)
 
 
 def scanner_matrix(

@@ -1,4 +1,9 @@
-"""Image quality against a reference, always with a stated data range."""
+"""Image quality against a reference, always with a stated data range.
+
+**What fools them**: of squared and absolute errors and SSIM, an image that leaves out what it is
+not sure of, since the mean of what could be there has the smallest error; of sharpness and
+histograms, noise.
+"""
 
 from __future__ import annotations
 

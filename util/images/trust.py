@@ -5,6 +5,9 @@ the input changes besides mirroring the result; lung has no preferred side. *Noi
 of a little noise added to the input arrives in the result. *Lattice*: how much of the result
 repeats from input pixel to input pixel, which no tissue does.
 
+**What fools them**: an image that paints less is calmer in all but the first, and interpolation,
+which paints nothing, is best. They tell what is invented, not what is missing.
+
 All work on single slices in HU, inside a mask on the input's grid.
 """
 

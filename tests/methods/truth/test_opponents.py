@@ -74,3 +74,7 @@ def test_the_noise_power_is_that_of_the_scanner_s_noise() -> None:
     inside = (frequency > 0.1) & (frequency < 0.6)
     ratio = power[inside] / SCANNER.noise_power(frequency[inside])
     assert ratio.mean() == pytest.approx(1, abs=0.05)
+
+
+def test_of_another_scanner_no_oracle_knows_anything() -> None:
+    assert [one.name for one in filters([blurred_case(0)], None)] == [BLIND, CONTROL]

@@ -36,7 +36,9 @@ OUTPUTS = output_names("phantom", scanners=False)
 @pytest.fixture(autouse=True)
 def no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their patients would have to be made."""
-    monkeypatch.setattr(methods.truth.phantom_method, "linear_methods", lambda template: [LINEAR])
+    monkeypatch.setattr(
+        methods.truth.phantom_method, "linear_methods", lambda template, known: [LINEAR]
+    )
 
 
 @pytest.fixture(scope="module")
