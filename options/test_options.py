@@ -23,6 +23,7 @@ BACKENDS = ("auto", "torch", "openvino")
 
 
 PUBLISHED_TILE = 32  # the clinical patch of training
+MOST_PATIENTS = 100  # of a set of phantomtest: first seeds lie so far apart
 COMPANIONS = ("clinical", "uncertainty")  # files that stand beside the result
 
 # fmt: off
@@ -118,7 +119,7 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "output_name": ("smallpatchtest",),
     "output_format": ("smallpatchtest",),
     # The benchmarks sum up over all patients, in one job.
-    "slices": ON_INPUTS,
+    "slices": (*ON_INPUTS, "pairtest"),
     "micro_spacing": (*ON_INPUTS, "pairtest"),
     "num_parts": ON_INPUTS,
     "part_id": ON_INPUTS,
@@ -182,6 +183,11 @@ class TestOptions(BaseOptions):
             parser.error(
                 f"--patch_size is {options.patch_size}, expected at least 4 for the generator's "
                 "padding of 3"
+            )
+        if options.patients > MOST_PATIENTS:
+            parser.error(
+                f"--patients is {options.patients}, expected at most {MOST_PATIENTS}: beyond them "
+                "are the patients of another set"
             )
         if options.part_id >= options.num_parts:
             parser.error(

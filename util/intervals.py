@@ -25,17 +25,17 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
     Patients count, not slices, since those of one patient are alike. Student's interval covers the
     mean of normal values in 95 of 100 studies whatever their number, of flat or skewed values in 92
-    to 95, where a percentile bootstrap over ten patients covers 89 and over four 77. Values that
-    are not finite, such as a measure that a patient has none of, are left out.
+    to 95, where a percentile bootstrap over ten patients covers 89 and over four 77. NaN, a measure
+    that a patient has none of, is left out; what is infinite is not, and so is the mean then.
 
     Args:
         values: one a patient; for a difference of two methods the patient's own difference.
     """
-    known = np.array([value for value in values if np.isfinite(value)], dtype=np.float64)
+    known = np.array([value for value in values if not np.isnan(value)], dtype=np.float64)
     if len(known) == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     mean = float(known.mean())
-    if len(known) < LEAST:
+    if len(known) < LEAST or not np.isfinite(mean):
         return Interval(mean, float("nan"), float("nan"))
     quantile = student.ppf((1 + CONFIDENCE) / 2, len(known) - 1)
     half = float(quantile * known.std(ddof=1) / np.sqrt(len(known)))

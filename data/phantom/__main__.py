@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from data.phantom.anatomy.disease import DISEASES
+from data.phantom.case import FIRST_SEEDS
 from data.phantom.pair import DEFAULT_SIZE, PairPlan, write_pair
 from data.phantom.scanners import ClinicalScanner
 from data.phantom.training_set import (
@@ -117,6 +118,10 @@ def refuse_numbers(chosen: argparse.Namespace) -> None:
             )
         if chosen.training and value != ClinicalScanner.pixel:
             raise UserError(f"--training writes voxels of 0.5 mm: leave --{name} out")
+    if chosen.training and chosen.seed in (first // 100 for first in FIRST_SEEDS.values()):
+        raise UserError(
+            f"--training --seed {chosen.seed} would write patients of the benchmark: give another"
+        )
     if chosen.training and chosen.disease != "healthy":
         raise UserError("--training writes patients of several kinds: leave --disease out")
 

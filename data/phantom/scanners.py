@@ -184,27 +184,15 @@ class ClinicalScanner:
         white = smooth_noise(shape, generator, (self.noise_along * FWHM_TO_SIGMA, 0, 0))
         return self._filtered(white, amplitude / gain)
 
-    def transfer(self, frequency: np.ndarray) -> np.ndarray:
-        """MTF of the kernel at frequencies in cycles/mm."""
-        if self.kernel == "none":
-            return np.ones_like(frequency)
-        return KERNELS[self.kernel].transfer(frequency)
-
-    def noise_power(self, frequency: np.ndarray) -> np.ndarray:
-        """Power spectrum of the noise in a slice at frequencies in cycles/mm, HU^2 mm^2, with that
-        of rounding to whole HU."""
-        # By the mean over all frequencies of a slice, of any size that is large enough.
-        whole = self._frequency((1, 256, 256))
-        mean = float(np.mean(whole * self.transfer(whole) ** 2))
-        power = frequency * self.transfer(frequency) ** 2 / mean
-        return (power * self.deviation**2 + 1 / 12) * self.pixel**2
-
     def _frequency(self, shape: tuple[int, ...]) -> np.ndarray:
         down = np.fft.fftfreq(shape[1], self.pixel)[:, None]
         return np.hypot(down, np.fft.rfftfreq(shape[2], self.pixel))
 
     def _transfer(self, shape: tuple[int, ...]) -> np.ndarray:
-        return self.transfer(self._frequency(shape))
+        frequency = self._frequency(shape)
+        if self.kernel == "none":
+            return np.ones_like(frequency)
+        return KERNELS[self.kernel].transfer(frequency)
 
     def _filtered(self, values: np.ndarray, response: np.ndarray) -> np.ndarray:
         """Slices times a response in the frequency domain; float32."""

@@ -161,10 +161,8 @@ def phantom_version(path: Path) -> int | None:
 
     The records of a training set and of a patient say so.
     """
-    for record, part in (
-        (path.parents[1] / COMPLETE, "parameters"),
-        (path.parent / RECORD, "plan"),
-    ):
+    folder = path.parent
+    for record, part in ((folder.parent / COMPLETE, "parameters"), (folder / RECORD, "plan")):
         try:
             return int(json.loads(record.read_text(encoding="utf-8"))[part]["version"])
         except (OSError, ValueError, KeyError, TypeError):

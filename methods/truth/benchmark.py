@@ -23,6 +23,7 @@ from methods.truth.report import PatientPicture, Report, output_names
 from methods.truth.scanner_matrix import ScannerMatrix
 from methods.truth.scores import CaseScores, Scorer
 from methods.truth.trust import trust_measures
+from util.errors import UserError
 from util.progress import progress
 from util.run_record import write_run_record
 
@@ -56,7 +57,21 @@ class Benchmark:
         self._bar: tqdm[None] = progress((), self._prefix, "image", total=cases * len(methods))
 
     def add(self, case: TruthCase) -> None:
-        """Enlarge and score one case by all methods."""
+        """Enlarge and score one case by all methods.
+
+        Raises:
+            UserError: it shows no lung, or a case of its name was scored already.
+        """
+        if "parenchyma" not in case.regions:
+            raise UserError(
+                f"{case.name} shows no lung beside other structures, so nothing would be scored: "
+                "leave it out"
+            )
+        if any(one.patient == case.name for one in self._scores):
+            raise UserError(
+                f"two cases are called {case.name}, and would be counted as one patient: give one "
+                "of them another name"
+            )
         enlarged, trust = {}, {}
         for method in self._methods:
             start = time.perf_counter()
@@ -88,11 +103,17 @@ class Benchmark:
         page = write_patient_page(self._options, results, case, enlarged, model, self._device)
         return PatientPicture(f"{case.name}, {case.group}", shown, page)
 
-    def write(self, inputs: Iterable[str], matrix: ScannerMatrix | None = None) -> None:
+    def write(
+        self,
+        inputs: Iterable[str],
+        facts: Mapping[str, object],
+        matrix: ScannerMatrix | None = None,
+    ) -> None:
         """Write the report, and print its tables.
 
         Args:
             inputs: what was scored, for the record.
+            facts: about the cases, for the scores' file.
             matrix: of scanners, where it was measured.
         """
         results = Path(self._options.results_dir)
@@ -103,6 +124,7 @@ class Benchmark:
             self._methods,
             self._pictures,
             CLINICAL_WINDOW,
+            facts,
             matrix,
         )
         table = report.write(results)

@@ -15,7 +15,8 @@ from methods.truth.pages import INPUT, NODULE, TRUTH, difference_name
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.slice_jobs import SliceJob
 from util.errors import UserError
-from util.images.resampling import back_project
+from util.images.intensity_window import IntensityWindow
+from util.images.resampling import back_project, enlarge
 
 
 def load_models(options: Namespace) -> dict[str, LoadedModel]:
@@ -64,22 +65,32 @@ def common_scale(models: dict[str, LoadedModel]) -> int:
 
 
 def restored_by(model: LoadedModel, self_ensemble: bool) -> Enlarge:
-    """Super-resolution by a model, in HU."""
+    """Super-resolution by a model, in HU; where its norms need lung and a slice shows none, cubic
+    interpolation."""
 
     def restore(case: TruthCase) -> np.ndarray:
         window = model.windows.clinical
+        if model.windows.normalization == "minmax":
+            window = IntensityWindow(float(case.clinical.min()), float(case.clinical.max()))
         enlarger = CaseEnlarger(model.resolver, self_ensemble)
+        shown = [mask.any() or not model.lung_statistics for mask in case.mask]
 
         def jobs() -> list[SliceJob]:
             return [
                 SliceJob(window.to_unit(one), mask if model.lung_statistics else None)
-                for one, mask in zip(case.clinical, case.mask, strict=True)
+                for one, mask, there in zip(case.clinical, case.mask, shown, strict=True)
+                if there
             ]
 
         if model.norm_scope == "volume":
             enlarger.gather(jobs)
-        units = [one.unit for one in enlarger.enlarge(jobs()) if one is not None]
-        return np.stack([window.to_physical(unit) for unit in units])
+        restored = iter([one.unit for one in enlarger.enlarge(jobs()) if one is not None])
+        return np.stack(
+            [
+                window.to_physical(next(restored)) if there else enlarge(one, case.scale, 3)
+                for one, there in zip(case.clinical, shown, strict=True)
+            ]
+        )
 
     return restore
 

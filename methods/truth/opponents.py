@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from skimage.filters import unsharp_mask
 
-from data.phantom.scanners import ClinicalScanner
 from data.truth_case import TruthCase
 from data.windows import CLINICAL_WINDOW
 from models.base_model import make_scanner
 from options.train_groups import SCANNER
-from util.images.linear_filter import FilterFit, LinearFilter, wiener_enlarge
-from util.images.resampling import area_average, enlarge
+from util.images.linear_filter import FilterFit, LinearFilter, wiener_enlarge, wiener_gain
+from util.images.resampling import area_average, enlarge, resize
 from util.images.spectra import faded
 from util.images.texture import radial_power_spectrum
 
 UNSHARP_RADIUS = 0.75  # clinical pixels: about the kernel's own blur
 UNSHARP_AMOUNT = 1.0
 LOOKS = 16  # random scanners that see each slice a filter is learned from
+MOSTLY = 0.99  # share of lung in a clinical pixel from which a filter learns from it
 FADE = 2.0  # clinical pixels over which the lung's border fades before spectra are taken
 
 Kind = Literal["baseline", "oracle", "control", "model"]
@@ -73,64 +73,84 @@ INTERPOLATIONS = (
 )
 
 
-def filters(cases: Sequence[TruthCase], scanner: ClinicalScanner | None) -> list[Method]:
+def filters(cases: Sequence[TruthCase], known: bool) -> list[Method]:
     """Linear opponents and the control, learned from patients that are not scored.
 
     Args:
-        cases: these patients, seen by `scanner`.
-        scanner: whose parameters the oracles know; None where those that are scored were seen by
-            others, which leaves the oracles out.
+        cases: these patients.
+        known: whether the scanner that saw them is that of all that are scored; else there are no
+            oracles.
     """
     blind = filtered(blind_filter(cases))
     return [
         Method(BLIND, "baseline", blind),
-        *([] if scanner is None else oracles(cases, scanner)),
+        *(oracles(cases) if known else []),
         Method(CONTROL, "control", lambda case: with_noise(blind(case), case)),
     ]
 
 
-def oracles(cases: Sequence[TruthCase], scanner: ClinicalScanner) -> list[Method]:
-    """The filter learned for one scanner, and Wiener deconvolution; arguments as `filters`."""
+def oracles(cases: Sequence[TruthCase]) -> list[Method]:
+    """The least-squares filter and the Wiener filter of the scanner that saw the cases."""
     scale = cases[0].scale
-    known = FilterFit(scale)
+    fit = FilterFit(scale)
     for case in cases:
         for image, truth, mask in zip(case.clinical, case.truth, case.mask, strict=True):
-            known.add(image, truth, mask)
+            fit.add(image, truth, mask)
     pixel = cases[0].spacing[0] * scale
-    frequency, power = mean_spectrum([case.truth for case in cases], cases)
-
-    def signal(wanted: np.ndarray) -> np.ndarray:
-        return np.interp(wanted, frequency, power)
+    frequencies, gains = wiener_gain(
+        np.concatenate([case.clinical for case in cases]),
+        np.stack([area_average(one, scale) for case in cases for one in case.truth]),
+        np.stack([faded(one, FADE) for case in cases for one in case.mask]),
+        pixel,
+    )
 
     def wiener(case: TruthCase) -> np.ndarray:
-        return np.stack(
-            [
-                wiener_enlarge(one, scale, pixel, scanner.transfer, scanner.noise_power, signal)
-                for one in case.clinical
-            ]
-        )
+        def gain(frequency: np.ndarray) -> np.ndarray:
+            return np.interp(frequency, frequencies, gains)
 
-    return [
-        Method(KNOWN, "oracle", filtered(known.solve())),
-        Method(WIENER, "oracle", wiener),
-    ]
+        return np.stack([wiener_enlarge(one, scale, pixel, gain) for one in case.clinical])
+
+    return [Method(KNOWN, "oracle", filtered(fit.solve())), Method(WIENER, "oracle", wiener)]
 
 
 def blind_filter(cases: Sequence[TruthCase], seed: int = 0) -> LinearFilter:
-    """The least-squares filter over the random scanners of training (its defaults)."""
+    """The least-squares filter over the random scanners of training, by its defaults.
+
+    Point spread, sharpening, noise and its spectrum, calibration and pixel size are drawn for each
+    look; slices are as thick as the cases', since no other truth is there.
+    """
     scale = cases[0].scale
     drawn = {name: default for name, _, default, _ in SCANNER} | {"scanner": "random"}
     scanner = make_scanner(Namespace(**drawn, sampling_times=scale.bit_length() - 1))
+    smallest, largest = drawn["scanner_pixel"]
+    generator = np.random.default_rng(seed)
     fit = FilterFit(scale)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for case in cases:
-            for truth, mask in zip(case.truth, case.mask, strict=True):
-                average = torch.from_numpy(CLINICAL_WINDOW.to_unit(area_average(truth, scale)))
-                looks = scanner.acquire(average.expand(LOOKS, 1, -1, -1))[:, 0].numpy()
-                for look in looks:
-                    fit.add(CLINICAL_WINDOW.to_physical(look), truth, mask)
+            # As large as fits into the field when it is read with the largest pixels.
+            edge = max(1, int(min(case.clinical.shape[1:]) / largest)) * scale
+            for truth, lung in zip(case.truth, case.regions["lung"], strict=True):
+                parts = [
+                    _part(truth, lung, edge, generator.uniform(smallest, largest), generator)
+                    for _ in range(LOOKS)
+                ]
+                averages = [CLINICAL_WINDOW.to_unit(area_average(part, scale)) for part, _ in parts]
+                looks = scanner.acquire(torch.from_numpy(np.stack(averages))[:, None])[:, 0]
+                for look, (part, share) in zip(looks.numpy(), parts, strict=True):
+                    inside = area_average(share, scale) > MOSTLY
+                    fit.add(CLINICAL_WINDOW.to_physical(look), part, inside)
     return fit.solve()
+
+
+def _part(
+    truth: np.ndarray, lung: np.ndarray, edge: int, pixel: float, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A square of a slice read with pixels of another size, and the share of lung in each pixel."""
+    read = min(round(pixel * edge), *truth.shape)
+    row, column = (int(generator.integers(length - read + 1)) for length in truth.shape)
+    square = (slice(row, row + read), slice(column, column + read))
+    return resize(truth[square], edge, edge), resize(lung[square], edge, edge)
 
 
 def filtered(linear: LinearFilter) -> Enlarge:

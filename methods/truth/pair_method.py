@@ -3,70 +3,101 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from data.formats.discovery import find_volumes
-from data.formats.readers import read_volume
-from data.opening import open_with_lung_mask, spacing_for
+from data.opening import open_volumes, open_with_lung_mask
 from data.truth_case import LABELS, TruthCase
-from data.volumes.geometry import shrunk_affine
+from data.volumes.geometry import enlarged_affine, shrunk_affine
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW
 from methods.inputs import check_window
 from methods.truth.benchmark import Benchmark, refuse_outputs
 from methods.truth.models import common_scale, load_models, model_rows
-from methods.truth.opponents import INTERPOLATIONS
+from methods.truth.opponents import INTERPOLATIONS, Method
+from methods.truth.phantom_method import benchmark_plan, linear_methods
+from util.devices import free_memory
 from util.errors import UserError
+from util.progress import format_bytes
 
 REGISTERED = 0.5  # input pixels by which corners may lie apart, where both files say where they are
+COPIES = 6  # of the truth, besides one a method: clipped, thin, masks, weights, what is measured
+VOXEL_BYTES = 4
+
+
+class Pair(NamedTuple):
+    """A clinical volume with its lung, and its truth."""
+
+    clinical: Volume
+    mask: np.ndarray | None  # None for everywhere
+    truth: Volume
 
 
 def pair_benchmark(options: Namespace) -> int:
     """Run the benchmark; returns the exit code."""
     refuse_outputs(options)
-    inputs, truths = find_volumes(options.input), find_volumes(options.truth)
+    models = load_models(options)
+    scale = common_scale(models)
+    pairs = open_pairs(options)
+    rows = model_rows(models, options)
+    # Whatever does not fit is told before any work.
+    for pair in pairs:
+        refuse_unregistered(pair.clinical, pair.truth, scale)
+        refuse_too_large(pair.truth, len(INTERPOLATIONS) + 2 + len(rows))
+    linear = linear_methods(benchmark_plan(scale), known=False)
+    methods: Sequence[Method] = [*INTERPOLATIONS, *linear, *rows]
+    benchmark = Benchmark(options, models, methods, len(pairs))
+    for pair in pairs:
+        benchmark.add(as_case(pair, scale))
+    names = [f"{pair.clinical.source} against {pair.truth.source}" for pair in pairs]
+    benchmark.write(names, {})
+    return 0
+
+
+def open_pairs(options: Namespace) -> list[Pair]:
+    """What --input and --truth name, one for one; voxel sizes of TIFF are those of the truths.
+
+    Raises:
+        UserError: not as many of the one as of the other.
+    """
+    inputs = find_volumes(options.input)
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    truths = open_volumes(options.truth, cache_dir, options.micro_spacing, options.slices)
     if len(inputs) != len(truths):
         raise UserError(
             f"--input names {len(inputs)} volumes and --truth {len(truths)}: give one truth for "
             "each input, in the same order"
         )
-    models = load_models(options)
-    scale = common_scale(models)
-    methods = [*INTERPOLATIONS, *model_rows(models, options)]
-    benchmark = Benchmark(options, models, methods, len(inputs))
+    folder = Path(options.maskdatafolder) if options.maskdatafolder else None
+    pairs = []
     for path, truth in zip(inputs, truths, strict=True):
-        benchmark.add(read_pair(path, truth, scale, options))
-    benchmark.write([f"{path} against {truth}" for path, truth in zip(inputs, truths, strict=True)])
-    return 0
+        if options.region == "lung":
+            opened = open_with_lung_mask(path, cache_dir, folder, None, options.slices)
+            pairs.append(Pair(*opened, truth))
+        else:
+            (volume,) = open_volumes([str(path)], cache_dir, None, options.slices)
+            pairs.append(Pair(volume, None, truth))
+    return pairs
 
 
-def read_pair(path: Path, truth_path: Path, scale: int, options: Namespace) -> TruthCase:
-    """A clinical volume and its truth, which shows the same field `scale` times finer in plane.
+def as_case(pair: Pair, scale: int) -> TruthCase:
+    """A pair in memory; everything inside the mask counts as parenchyma.
 
     Raises:
-        UserError: they do not, or no slice shows lung.
+        UserError: a window that leaves nothing of a volume.
     """
-    cache_dir = Path(options.cache_dir) if options.cache_dir else None
-    folder = Path(options.maskdatafolder) if options.maskdatafolder else None
-    if options.region == "lung":
-        volume, mask = open_with_lung_mask(path, cache_dir, folder, options.micro_spacing)
-    else:
-        spacing = spacing_for(path, "clinical", options.micro_spacing)
-        volume, mask = read_volume(path, cache_dir, spacing), None
-    truth = read_volume(truth_path, cache_dir, options.micro_spacing)
-    refuse_unregistered(volume, truth, scale)
+    volume, mask, truth = pair
     check_window(volume, CLINICAL_WINDOW)
     check_window(truth, CLINICAL_WINDOW)
     inside = np.ones(volume.array.shape, bool) if mask is None else np.asarray(mask) != 0
-    if not inside.any():
-        raise UserError(
-            f"{volume.source}: no slice shows lung, so nothing would be scored: give another mask "
-            "or --region all"
-        )
     fine = np.stack([truth.read_slice(index) for index in range(truth.num_slices)])
     labels = np.where(inside, LABELS["parenchyma"], LABELS["outside"]).astype(np.uint8)
+    known = truth.spacing_known or not volume.spacing_known
     return TruthCase(
         volume.name,
         "pair",
@@ -75,7 +106,7 @@ def read_pair(path: Path, truth_path: Path, scale: int, options: Namespace) -> T
         fine,
         fine,
         labels.repeat(scale, axis=1).repeat(scale, axis=2),
-        truth.affine,
+        truth.affine if known else enlarged_affine(volume.affine, scale),
         scale,
     )
 
@@ -102,6 +133,21 @@ def refuse_unregistered(volume: Volume, truth: Volume, scale: int) -> None:
         raise UserError(
             f"{truth.source} lies up to {distance:.3g} mm from where {volume.source} is, more than "
             "half a pixel: register it, and write it in the same place"
+        )
+
+
+def refuse_too_large(truth: Volume, methods: int) -> None:
+    """Refuse a truth of which there is no room for what all methods make of it.
+
+    Raises:
+        UserError: says how much is needed and what to do.
+    """
+    needed = int(np.prod(truth.size)) * VOXEL_BYTES * (methods + COPIES)
+    free = free_memory(torch.device("cpu"))
+    if needed > free:
+        raise UserError(
+            f"{truth.source} and what {methods} methods make of it take {format_bytes(needed)}, "
+            f"{format_bytes(free)} are free: give fewer slices, such as --slices 100:110"
         )
 
 

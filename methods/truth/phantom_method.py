@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from data.phantom.anatomy.patient import VERSION
 from data.phantom.case import fixed_patients, read_case, scanner_of
-from data.phantom.pair import PairPlan
+from data.phantom.pair import DEFAULT_SIZE, PairPlan
 from data.phantom.scanners import ClinicalScanner
 from data.scan_properties import PHANTOM_VERSION
 from data.truth_case import TruthCase
@@ -36,6 +36,7 @@ FILTER_PATIENTS = 5  # that the linear filters are learned from, one of each kin
 FILTER_SIZE = (48, 48, 8)  # clinical voxels
 PIXEL_PATIENTS = 5  # scanned with pixels of other sizes, one of each kind
 PIXEL_SIZE = (40, 40, 4)
+LARGEST_WHOLE = 8  # scale up to which a patient of the usual size can be rendered
 
 
 def phantom_benchmark(options: Namespace) -> int:
@@ -54,7 +55,7 @@ def phantom_benchmark(options: Namespace) -> int:
 
     for _ in read(given):
         pass
-    template = PairPlan(0, scale=scale, with_micro=False)
+    template = benchmark_plan(scale)
     folders = given or patients(template, "benchmark", options.patient_set, options.patients)
     known = all(scanner_of(folder) == template.clinical for folder in folders)
     methods = [*INTERPOLATIONS, *linear_methods(template, known), *model_rows(models, options)]
@@ -64,8 +65,20 @@ def phantom_benchmark(options: Namespace) -> int:
     matrix = None
     if options.scanners:
         matrix = scanner_matrix(methods, folders, read, template, options.patient_set)
-    benchmark.write([str(folder) for folder in folders], matrix)
+    facts = {
+        "phantom_version": VERSION,
+        "patient_set": None if given else options.patient_set,
+    }
+    benchmark.write([str(folder) for folder in folders], facts, matrix)
     return 0
+
+
+def benchmark_plan(scale: int) -> PairPlan:
+    """The benchmark's patients, but for seed and disease; at 16x half as many slices, which are as
+    many voxels as a rendering may have."""
+    columns, rows, slices = DEFAULT_SIZE
+    size = (columns, rows, slices if scale <= LARGEST_WHOLE else slices // 2)
+    return PairPlan(0, scale=scale, size=size, with_micro=False)
 
 
 def fitting(case: TruthCase, folder: Path, scale: int) -> TruthCase:
@@ -89,7 +102,7 @@ def linear_methods(template: PairPlan, known: bool) -> list[Method]:
     that are scored is theirs."""
     plan = replace(template, size=FILTER_SIZE)
     cases = [read_case(folder) for folder in patients(plan, "filter", "filter", FILTER_PATIENTS)]
-    return filters(cases, template.clinical if known else None)
+    return filters(cases, known)
 
 
 def scanner_matrix(

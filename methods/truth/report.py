@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ class Report:
         methods: in the tables' order.
         pictures: of some patients.
         window: of the scores.
+        facts: about the cases, by name.
         matrix: of scanners, where it was asked for.
     """
 
@@ -77,6 +79,7 @@ class Report:
     methods: Sequence[Method]
     pictures: Sequence[PatientPicture]
     window: IntensityWindow
+    facts: Mapping[str, object]
     matrix: ScannerMatrix | None = None
 
     def write(self, folder: Path) -> str:
@@ -113,6 +116,8 @@ class Report:
     ) -> dict[str, object]:
         groups = dict.fromkeys(one.group for one in self.scores)
         return {
+            **self.facts,
+            "patients": list(dict.fromkeys(one.patient for one in self.scores)),
             "window": self.window.as_dict(),
             "measures": {
                 name: {"what": measure.what, "unit": measure.unit, "kind": kind}
@@ -181,7 +186,7 @@ class Report:
             wish = "nearest to 1" if larger is None else "higher" if larger else "lower"
             gains = [_difference_cell(row.get(name)) for row in apart.values()]
             cells = [cell(row[name]) for row in summary.values()]
-            rows.append([f"{title(name)} ({wish} is better)", *cells, *gains])
+            rows.append([f"{title(name)} ({wish} is better{self._only(name)})", *cells, *gains])
         kinds = [
             f"{method.name} ({method.kind})"
             if method.kind in ("oracle", "control")
@@ -189,6 +194,12 @@ class Report:
             for method in self.methods
         ]
         return table(["measure", *kinds, *(f"{one} minus best baseline" for one in apart)], rows)
+
+    def _only(self, name: str) -> str:
+        """How many patients have a measure, where it is not all."""
+        first = [one for one in self.scores if one.method == self.methods[0].name]
+        there = sum(not math.isnan(one.measures[name]) for one in first)
+        return "" if there == len(first) else f"; {there} of {len(first)} patients"
 
 
 def _difference_cell(one: Difference | None) -> str:

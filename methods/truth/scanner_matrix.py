@@ -104,8 +104,9 @@ def seen_by(scanner: Scanner, average: np.ndarray, generator: np.random.Generato
 
 
 def scanned(case: TruthCase, scanner: Scanner, seed: int = 0) -> TruthCase:
-    """Every STEP-th slice of a case, seen by another scanner."""
-    chosen = slice(None, None, STEP)
+    """Every STEP-th slice of a case that shows lung, seen by another scanner."""
+    lung = case.regions["lung"]
+    chosen = np.flatnonzero(lung.any(axis=(1, 2)))[::STEP]
     generator = np.random.default_rng([seed, int(10 * scanner.blur), int(scanner.noise)])
     truth = case.truth[chosen]
     seen = [seen_by(scanner, area_average(one, case.scale), generator) for one in truth]
@@ -181,13 +182,18 @@ class ScannerMatrix:
         return head, rows
 
     def as_csv(self) -> str:
-        """One row a scanner and method."""
-        rows = [
-            [scanner.name, name, len(values), f"{np.mean(values):.4f}"]
-            for scanner, row in self._scores.items()
-            for name, values in row.items()
-        ]
-        return as_csv([["scanner", "method", "patients", "psnr"], *rows])
+        """One row a scanner and method; of models also what they reach over the best baseline."""
+        head = ["scanner", "method", "patients", "psnr", "best_baseline", "gain", "low", "high"]
+        rows: list[list[object]] = [list(head)]
+        gains = {model: self.gains(model) for model in self._models}
+        for scanner, row in self._scores.items():
+            for name, values in row.items():
+                best, gain = gains[name][scanner] if name in gains else ("", None)
+                ends = [] if gain is None else [f"{value:.4f}" for value in gain]
+                rows.append(
+                    [scanner.name, name, len(values), f"{np.mean(values):.4f}", best, *ends]
+                )
+        return as_csv(rows)
 
     def as_json(self) -> dict[str, object]:
         """PSNR by scanner and method, and the gains."""

@@ -16,7 +16,8 @@ RIDGE_WIDTH = 0.15  # mm: of septa, and of vessels of a few tenths
 
 
 class KnownStructures:
-    """Septa, small vessels, airways and the nodule of a case, as its labels tell.
+    """Septa, small vessels, airways and the nodule of a case: its labels say where they are, the
+    noise-free truth how they look.
 
     Args:
         case: one without such labels has nothing of it, and all its measures are NaN.
@@ -24,39 +25,43 @@ class KnownStructures:
 
     def __init__(self, case: TruthCase) -> None:
         spacing, reach = case.spacing[0], REACH * case.scale
-        outside = case.labelled("outside")
-        dense = case.labelled("vessel", "airway", "nodule", "septum")
         self._spacing = spacing
         self._ridge = RIDGE_WIDTH / spacing
-        self._targets: dict[str, Structures] = {}
-        for name, wanted in (
-            ("septa", case.labelled("septum")),
-            ("vessels", thinner_than(case.labelled("vessel"), SMALL_VESSEL / spacing)),
-        ):
-            self._targets[name] = Structures(wanted, (dense & ~wanted) | outside, reach)
+        outside = case.labelled("outside")
+        dense = case.labelled("vessel", "airway", "nodule", "septum")
+        labelled = {
+            "septa": case.labelled("septum"),
+            "vessels": thinner_than(case.labelled("vessel"), SMALL_VESSEL / spacing),
+        }
+        present = {name: one for name, one in labelled.items() if one.any()}
+        strength = ridges(case.truth, self._ridge) if present else np.empty(0, np.float32)
+        self._targets = {
+            name: Structures(one, (dense & ~one) | outside, strength, reach)
+            for name, one in present.items()
+        }
         kinds = [case.labelled(name) for name in ("lumen", "airway", "parenchyma")]
-        self._airways: list[list[Airway]] = [
-            find_airways(lumen, wall, parenchyma, spacing)
-            for lumen, wall, parenchyma in zip(*kinds, strict=True)
-        ]
+        self._airways: list[tuple[int, Airway, float, float]] = []
+        for index, (lumen, wall, parenchyma) in enumerate(zip(*kinds, strict=True)):
+            for airway in find_airways(lumen, wall, parenchyma, spacing):
+                sizes = measure_airway(case.truth[index], airway, spacing)
+                self._airways.append((index, airway, *sizes))
         self._nodule = _nodule(case)
-        # Errors are of what is there, a boundary's distance of the truth's own.
         self._volume = self._nodule.volume(case.truth) if self._nodule else float("nan")
 
     def measures(self, image: np.ndarray) -> dict[str, float]:
         """Of an image in HU, on the truth's grid: see `methods.truth.scores.MEASURES`."""
         found: dict[str, float] = {}
-        strength = ridges(image, self._ridge) if self._targets else image
+        strength = ridges(image, self._ridge) if self._targets else np.empty(0, np.float32)
         for name, target in self._targets.items():
             for part, value in zip(Detection._fields, target.found_by(strength), strict=True):
                 found[f"{name}_{part}"] = value
-        errors = []
-        for one, airways in zip(image, self._airways, strict=True):
-            for airway in airways:
-                lumen, wall = measure_airway(one, airway, self._spacing)
-                errors.append((abs(lumen / airway.lumen - 1), abs(wall / airway.wall - 1)))
-        lumen_error, wall_error = np.mean(errors, axis=0) if errors else (np.nan, np.nan)
-        found |= {"airway_lumen": 100 * float(lumen_error), "airway_wall": 100 * float(wall_error)}
+        if self._airways:
+            errors = []
+            for index, airway, true_lumen, true_wall in self._airways:
+                lumen, wall = measure_airway(image[index], airway, self._spacing)
+                errors.append((abs(lumen / true_lumen - 1), abs(wall / true_wall - 1)))
+            lumen_error, wall_error = 100 * np.mean(errors, axis=0)
+            found |= {"airway_lumen": float(lumen_error), "airway_wall": float(wall_error)}
         if self._nodule is not None:
             found["nodule_boundary"] = self._nodule.boundary_distance(image)
             found["nodule_volume"] = 100 * abs(self._nodule.volume(image) / self._volume - 1)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from methods.truth.opponents import Method
-from methods.truth.scores import MEASURES, SLICE_FIELDS, CaseScores, Measure, of_method
+from methods.truth.scores import MEASURES, SLICE_FIELDS, CaseScores, of_method
 from util.intervals import Interval, mean_interval
 
 # On the screen; the files and the page have all.
@@ -42,8 +42,9 @@ def differences(
 ) -> dict[str, dict[str, Difference]]:
     """Each model minus the baseline that is best on average: model -> measure -> difference.
 
-    Paired: the interval is that of the patients' own differences. Measures that no baseline has
-    are left out. Oracles and the control are no baselines.
+    Paired: the interval is that of the patients' own differences; of measures that are best at 1,
+    of their distances from it. Measures that no baseline has are left out. Oracles and the control
+    are no baselines.
     """
     baselines = [method.name for method in methods if method.kind == "baseline"]
     found: dict[str, dict[str, Difference]] = {}
@@ -51,20 +52,15 @@ def differences(
         found[model] = {}
         for name, measure in MEASURES.items():
             values = {one: np.array(of_method(scores, one, name)) for one in [*baselines, model]}
-            means = {one: mean_interval(list(values[one])).mean for one in baselines}
-            known = {one: _badness(measure, mean) for one, mean in means.items() if mean == mean}
-            if known:
-                best = min(known, key=lambda one: known[one])
+            if measure.larger_is_better is None:
+                values = {one: np.abs(row - 1) for one, row in values.items()}
+            sign = -1 if measure.larger_is_better else 1
+            means = {one: sign * mean_interval(list(values[one])).mean for one in baselines}
+            best = min(means, key=lambda one: np.inf if np.isnan(means[one]) else means[one])
+            if not np.isnan(means[best]):
                 apart = mean_interval(list(values[model] - values[best]))
                 found[model][name] = Difference(best, apart)
     return found
-
-
-def _badness(measure: Measure, mean: float) -> float:
-    """Smaller is better."""
-    if measure.larger_is_better is None:
-        return abs(mean - 1)
-    return -mean if measure.larger_is_better else mean
 
 
 def in_words(found: Mapping[str, Mapping[str, Difference]]) -> list[str]:
@@ -73,7 +69,7 @@ def in_words(found: Mapping[str, Mapping[str, Difference]]) -> list[str]:
     for model, row in found.items():
         parts = []
         for name in SAID:
-            if name in row and math.isfinite(row[name].interval.mean):
+            if name in row and known(row[name].interval):
                 baseline, interval = row[name]
                 what = MEASURES[name].what.split(" (")[0]
                 text = cell(interval, signed=True)
@@ -97,7 +93,7 @@ def format_table(summary: Summary) -> str:
 
 def known(interval: Interval) -> bool:
     """Whether any patient has the measure."""
-    return math.isfinite(interval.mean)
+    return not math.isnan(interval.mean)
 
 
 def title(name: str) -> str:

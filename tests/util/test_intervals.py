@@ -46,5 +46,11 @@ def test_few_patients_prove_nothing(values: list[float]) -> None:
 
 
 def test_what_a_patient_has_not_is_left_out() -> None:
-    assert mean_interval([2.0, math.nan, 2.0, math.inf]).mean == 2.0
+    assert mean_interval([2.0, math.nan, 2.0]).mean == 2.0
     assert math.isnan(mean_interval([math.nan]).mean)
+
+
+def test_a_failure_without_limit_is_not_left_out() -> None:
+    found = mean_interval([2.0, 2.5, 3.0, 2.0, math.inf])
+    assert found.mean == math.inf
+    assert math.isnan(found.low)

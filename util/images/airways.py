@@ -55,6 +55,11 @@ def find_airways(lumen: Bools, wall: Bools, parenchyma: Bools, spacing: float) -
             continue
         rows, columns = np.nonzero(one)
         middle = rows.mean() + box[0].start, columns.mean() + box[1].start
+        whole = all(
+            part.start > 0 and part.stop < n for part, n in zip(box, lumen.shape, strict=True)
+        )
+        if not whole or not lumen[round(middle[0]), round(middle[1])]:
+            continue
         spread = np.linalg.eigvalsh(np.cov(rows, columns))
         if spread[1] > LONGEST**2 * spread[0]:
             continue
@@ -125,7 +130,7 @@ def _crossing(kinds: NDArray[Any], along: NDArray[np.float64]) -> tuple[float, f
     if after.size == 0:
         return None
     outer = inner + int(after[0])
-    clear = kinds[outer : outer + int(BEYOND / 2 / (along[1] - along[0]))]
+    clear = kinds[outer : outer + int(BEYOND / (along[1] - along[0]))]
     return (float(along[inner]), float(along[outer])) if np.all(clear == 3) else None
 
 

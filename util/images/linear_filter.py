@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 
 from util.errors import UserError
+from util.images.spectra import ring_numbers, ring_sums
 
 EDGE = 11  # pixels of the input that each pixel of the result sees, along rows and columns
 RIDGE = 1e-6  # of the mean diagonal: what no input showed gets no weight
 Spectrum = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Image = NDArray[np.float32]
 
 
 class FilterFit:
@@ -98,39 +100,57 @@ def _cells(truth: NDArray[Any], scale: int) -> NDArray[Any]:
     return cells.reshape(rows * columns, scale**2)
 
 
-def wiener_enlarge(
-    image: NDArray[Any],
-    scale: int,
-    pixel: float,
-    transfer: Spectrum,
-    noise: Spectrum,
-    signal: Spectrum,
-) -> NDArray[np.float32]:
-    """Wiener deconvolution onto a finer grid (Gonzalez and Woods, Digital Image Processing, 5.8).
+def wiener_gain(
+    images: NDArray[Any], truths: NDArray[Any], weights: NDArray[Any], spacing: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The Wiener filter of a scanner by its true spectra (Wiener 1949; Gonzalez and Woods, Digital
+    Image Processing, 5.8): cross-power of truth and image over the image's power.
 
-    What a scanner showed times H S / (H^2 S + N), frequency by frequency, with H its transfer and
-    the average over the square pixel. Cosine transforms mirror the image at its borders and keep
-    pixels in place when the spectrum is continued by zeros on a finer grid.
+    Args:
+        images: (slices, rows, columns), what the scanner showed.
+        truths: the same shape, area averages of the truth.
+        weights: the same shape, such as `util.images.spectra.faded`; what is left out has 0.
+        spacing: pixel size in mm.
+
+    Returns:
+        Frequencies in cycles/mm from 0 on, and the gain there, 1 at 0.
+    """
+    rows, columns = images.shape[1:]
+    numbers, count = ring_numbers(rows, columns)
+    cross, power = np.zeros((2, count))
+    for image, truth, weight in zip(images, truths, weights, strict=True):
+        if not np.any(weight):
+            continue
+        seen, wanted = (
+            np.fft.fft2((one - np.average(one, weights=weight)) * weight) for one in (image, truth)
+        )
+        cross += ring_sums((wanted * seen.conj()).real, numbers, count)
+        power += ring_sums(np.abs(seen) ** 2, numbers, count)
+    gain = np.divide(cross, power, out=np.zeros(count), where=power > 0)
+    gain[0] = 1
+    return np.arange(count) / (min(rows, columns) * spacing), gain
+
+
+def wiener_enlarge(image: NDArray[Any], scale: int, pixel: float, gain: Spectrum) -> Image:
+    """Wiener deconvolution of a slice onto a finer grid.
+
+    Cosine transforms mirror the image at its borders, and keep pixels in place when the spectrum is
+    continued by zeros on a finer grid. The average over the square pixel is undone too.
 
     Args:
         image: (rows, columns), HU.
         scale: of the enlargement.
         pixel: size in mm.
-        transfer: modulation transfer function at frequencies in cycles/mm, 0 to 1.
-        noise, signal: power spectra there, HU^2 mm^2.
+        gain: of `wiener_gain`, at frequencies in cycles/mm.
 
     Returns:
         float32 (rows * scale, columns * scale), HU.
     """
     rows, columns = np.shape(image)
     down, across = (np.arange(length) / (2 * length * pixel) for length in (rows, columns))
-    frequency = np.hypot(down[:, None], across)
     average = np.sinc(down * pixel)[:, None] * np.sinc(across * pixel)
-    seen = transfer(frequency) * average
-    power = signal(frequency)
-    gain = np.divide(seen * power, seen**2 * power + noise(frequency) + np.finfo(float).tiny)
-    gain[0, 0] = 1  # the mean stays
+    response = gain(np.hypot(down[:, None], across)) / average
     fine = np.zeros((rows * scale, columns * scale))
-    fine[:rows, :columns] = dctn(np.asarray(image, np.float64), norm="ortho") * gain * scale
-    enlarged: NDArray[np.float32] = idctn(fine, norm="ortho").astype(np.float32)
+    fine[:rows, :columns] = dctn(np.asarray(image, np.float64), norm="ortho") * response * scale
+    enlarged: Image = idctn(fine, norm="ortho").astype(np.float32)
     return enlarged

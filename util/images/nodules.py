@@ -58,7 +58,7 @@ class Nodule:
         for dense, nodule, other in zip(self._dense(image), self._nodule, others, strict=True):
             if not nodule.any():
                 continue
-            outline, shown = _outline(nodule | other), _outline(dense | other)
+            outline, shown = (_outline(one | other, nodule) for one in (nodule, dense))
             clear = ~ndimage.binary_dilation(other, iterations=2)
             wanted, found = _border(outline) & clear, _border(shown) & clear
             if found.any() and wanted.any():
@@ -74,11 +74,12 @@ class Nodule:
         return dense
 
 
-def _outline(mask: Bools) -> Bools:
-    numbers, count = ndimage.label(mask)
-    if count > 1:
-        mask = numbers == 1 + int(np.argmax(np.bincount(numbers[mask])[1:]))
-    filled: Bools = ndimage.binary_fill_holes(mask)
+def _outline(mask: Bools, nodule: Bools) -> Bools:
+    """The part that shares most with the nodule, without holes; nothing where none does."""
+    numbers, _ = ndimage.label(mask)
+    shared = np.bincount(numbers[nodule], minlength=2)
+    shared[0] = 0
+    filled: Bools = ndimage.binary_fill_holes((numbers == np.argmax(shared)) & (numbers > 0))
     return filled
 
 

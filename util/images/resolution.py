@@ -64,15 +64,15 @@ def resolution(frequencies: Curve, correlation: Curve, threshold: float = THRESH
         threshold: of the correlation.
 
     Returns:
-        mm; infinite where even the first ring lies below, the period of the last ring where none
-        does.
+        mm; the period of the first ring, the width of the field, where even that lies below, and
+        that of the last ring where none does.
     """
     below = np.flatnonzero(correlation < threshold)
     if below.size == 0:
         return float(1 / frequencies[-1])
     first = int(below[0])
     if first == 0:
-        return float("inf")
+        return float(1 / frequencies[0])
     above, under = correlation[first - 1], correlation[first]
     share = (above - threshold) / (above - under)
     step = frequencies[first] - frequencies[first - 1]

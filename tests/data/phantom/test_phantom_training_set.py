@@ -239,6 +239,8 @@ def test_command_line(
         (["--processes", "0"], "--processes 0: expected 1 or more"),
         (["--size", "8", "0", "2"], "phantom size (64, 0, 16): expected three positive numbers of "
          f"voxels, at most {2**27} voxels in all"),
+        (["--training", "--seed", "4"],
+         "--training --seed 4 would write patients of the benchmark: give another"),
         (["--training", "--disease", "fibrosis"],
          "--training writes patients of several kinds: leave --disease out"),
     ):  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from method_helpers import POLICY
 
+import methods.truth.pair_method
 from data.writing.nifti_writer import write_volume
 from medicaltest import main
 from methods.truth.report import output_names
@@ -41,6 +42,12 @@ def pair(tmp_path: Path) -> Path:
         },
     )
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their patients would have to be made."""
+    monkeypatch.setattr(methods.truth.pair_method, "linear_methods", lambda template, known: [])
 
 
 def run(pair: Path, *words: str) -> int:
@@ -79,3 +86,48 @@ def test_what_is_no_pair_is_refused(pair: Path, capsys: pytest.CaptureFixture[st
     assert run(pair, "--input", low, "--truth", str(pair / "moved.nii")) == 2
     assert "lies up to 3 mm from where" in capsys.readouterr().err
     assert not (pair / "r").exists()
+
+
+def test_two_pairs_of_one_name_are_refused(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    low, fine = str(pair / "in" / "lung.nii"), str(pair / "truth" / "fine.nii")
+    (pair / "other").mkdir()
+    (pair / "other" / "lung.nii").write_bytes((pair / "in" / "lung.nii").read_bytes())
+    (pair / "other" / "fine.nii").write_bytes((pair / "truth" / "fine.nii").read_bytes())
+    words = ["--input", low, str(pair / "other" / "lung.nii")]
+    words += ["--truth", fine, str(pair / "other" / "fine.nii")]
+    assert run(pair, *words) == 2
+    assert "two cases are called lung" in capsys.readouterr().err
+
+
+def test_a_pair_too_large_for_memory_is_refused_before_the_work(
+    pair: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(methods.truth.pair_method, "free_memory", lambda device: 100_000)
+    words = ("--input", str(pair / "in"), "--truth", str(pair / "truth"))
+    assert run(pair, *words) == 2
+    assert "give fewer slices, such as --slices" in capsys.readouterr().err
+    monkeypatch.setattr(methods.truth.pair_method, "free_memory", lambda device: 150_000)
+    assert run(pair, *words, "--slices", "0:1") == 0
+
+
+def test_slices_without_lung_are_interpolated_by_models_with_norms(pair: Path) -> None:
+    mask = np.zeros((2, 24, 24), np.uint8)
+    mask[0, 2:22, 2:22] = 1
+    write_volume(pair / "in" / "lung_mask.nii.gz", mask, LOW_AFFINE)
+    network = SRGenerator(1, 4, 1, "instance", "none")
+    path = pair / "norm" / "latest.pt"
+    save_checkpoint(
+        path,
+        {
+            "architecture": network.architecture,
+            "networks": {"G_A": network.state_dict()},
+            "windows": POLICY.as_dict(),
+            "training_digests": [],
+            "position": {"step": 3},
+            "options": {"dataset_mode": "unpaired"},
+        },
+    )
+    words = ["--input", str(pair / "in" / "lung.nii"), "--truth", str(pair / "truth")]
+    command = ["--method", "pairtest", "--gpu_ids", "-1", "--checkpoint", str(path), "--page_mb"]
+    command += ["0", "--results_dir", str(pair / "r"), *words]
+    assert run_command_line(main, command) == 0

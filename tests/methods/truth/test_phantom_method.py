@@ -17,6 +17,7 @@ from phantom_helpers import small_case
 
 import methods.truth.phantom_method
 from data.phantom.anatomy.disease import DISEASES
+from data.phantom.anatomy.patient import VERSION
 from data.phantom.pair import PairPlan, write_pair
 from medicaltest import main
 from methods.truth.models import load_models, made_consistent
@@ -88,6 +89,8 @@ def test_several_models_stand_in_one_table(
     assert told["all"]["ours, consistent"]["consistency"]["mean"] < 1
     assert told["by_disease"]["healthy"]["cubic"]["nodule_volume"]["mean"] in ("nan", None)
     assert told["methods"]["cubic"] == "baseline"
+    assert told["phantom_version"] == VERSION
+    assert told["patients"] == ["seed7", "seed8"]
     assert told["methods"][CONTROL] == "control"
     assert set(told["minus_best_baseline"]) == {
         "first",
@@ -151,7 +154,7 @@ def test_the_page_holds_its_pictures_itself(folder: Path, tmp_path: Path) -> Non
     assert len(pictures) == 3  # the figure and two patients
     assert all(base64.b64decode(one).startswith(b"\x89PNG") for one in pictures)
     assert "seed8, solid_nodule" in page
-    assert "PSNR in the nodule, dB (higher is better)" in page
+    assert "PSNR in the nodule, dB (higher is better; 1 of 2 patients)" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 

@@ -68,6 +68,9 @@ def test_what_is_no_cross_section_is_left_out() -> None:
     assert find_airways(*ring(0.8, 0.2, stretch=4.0), SPACING) == []  # cut along
     lumen, wall, parenchyma = ring(1.0, 0.3)
     assert find_airways(lumen, np.zeros_like(wall), parenchyma | wall, SPACING) == []  # no wall
+    for shift in (-80, 80):  # cut by the border
+        lumen, wall, parenchyma = (np.roll(one, shift, axis=0) for one in ring(1.0, 0.3))
+        assert find_airways(lumen, wall, parenchyma, SPACING) == []
     beside = parenchyma & (ROWS < -20)  # a vessel all around but one side
     assert find_airways(lumen, wall, beside, SPACING) == []
 

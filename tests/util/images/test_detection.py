@@ -18,7 +18,7 @@ IMAGE = np.where(LINES, 0.0, -900.0)
 
 
 def found(image: np.ndarray, others: np.ndarray = NONE) -> tuple[float, float, float]:
-    return Structures(LINES, others, 4).found_by(ridges(image, 2.0))
+    return Structures(LINES, others, ridges(IMAGE, 2.0), 4).found_by(ridges(image, 2.0))
 
 
 def test_lines_are_found_where_they_are() -> None:
@@ -66,8 +66,23 @@ def test_other_bright_things_are_not_counted() -> None:
 
 def test_a_flat_image_marks_nothing_and_nothing_wanted_is_not_scored() -> None:
     assert found(np.full(SHAPE, -900.0)) == (0, 0, 0)
-    nothing = Structures(NONE, NONE, 4).found_by(ridges(IMAGE, 2.0))
+    nothing = Structures(NONE, NONE, ridges(IMAGE, 2.0), 4).found_by(ridges(IMAGE, 2.0))
     assert all(math.isnan(value) for value in nothing)
+
+
+def test_the_truth_finds_all_that_it_shows_of_the_labels() -> None:
+    """One labelled line is not in the truth's slice, and there is a bright one without a label."""
+    truth = np.full(SHAPE, -900.0)
+    truth[:, 20] = 0
+    truth[:, 80] = 100
+    strength = ridges(truth, 2.0)
+    structures = Structures(LINES, NONE, strength, 4)
+    assert structures.found_by(strength) == (1, 1, 1)
+    alone = np.where(LINES, -900.0, -900.0)
+    alone[:, 20] = 0
+    assert structures.found_by(ridges(alone, 2.0)) == (1, 1, 1)
+    elsewhere = np.roll(alone, 20, axis=1)
+    assert structures.found_by(ridges(elsewhere, 2.0)).f1 == 0
 
 
 def test_thin_parts_are_told_by_the_disc_that_fits() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from util.errors import UserError
-from util.images.linear_filter import FilterFit, wiener_enlarge
+from util.images.linear_filter import FilterFit, wiener_enlarge, wiener_gain
 from util.images.resampling import area_average
 
 GENERATOR = np.random.default_rng(0)
@@ -62,20 +62,28 @@ def test_nothing_to_learn_from_is_refused() -> None:
         FilterFit(2).solve()
 
 
-def flat(value: float) -> object:
-    return lambda frequency: np.full_like(frequency, value)
-
-
 def test_wiener_undoes_the_average_where_there_is_no_noise() -> None:
     truth = smooth(128, 32)
-    low = area_average(truth, 4)
-    found = wiener_enlarge(low, 4, 1.0, flat(1.0), flat(1e-9), flat(1.0))  # type: ignore[arg-type]
+    found = wiener_enlarge(area_average(truth, 4), 4, 1.0, np.ones_like)
     np.testing.assert_allclose(found[16:-16, 16:-16], truth[16:-16, 16:-16], atol=3)
 
 
-def test_wiener_keeps_the_mean_and_leaves_noise_out() -> None:
+def test_wiener_keeps_the_mean_and_leaves_out_what_has_no_gain() -> None:
     noise = -850 + GENERATOR.normal(0, 50, (64, 64))
-    found = wiener_enlarge(noise, 2, 1.0, flat(1.0), flat(1.0), flat(1e-4))  # type: ignore[arg-type]
+    found = wiener_enlarge(noise, 2, 1.0, lambda frequency: 1.0 * (frequency == 0))
     assert found.shape == (128, 128)
     assert found.mean() == pytest.approx(noise.mean(), abs=0.1)
     assert found.std() < 1
+
+
+def test_the_gain_is_signal_over_signal_and_noise() -> None:
+    truth = GENERATOR.normal(-850, 100, (8, 64, 64))
+    seen = 0.5 * truth + GENERATOR.normal(0, 50, truth.shape)
+    frequency, gain = wiener_gain(seen, truth, np.ones_like(truth), 0.5)
+    assert frequency[0] == 0
+    assert frequency[1] == pytest.approx(1 / 32)
+    assert gain[0] == 1
+    # 0.5 S / (0.25 S + N) with S = 100^2 and N = 50^2.
+    assert gain[5:].mean() == pytest.approx(1.0, abs=0.03)
+    nothing = wiener_gain(seen, truth, np.zeros_like(truth), 0.5)[1]
+    assert nothing[1:].max() == 0

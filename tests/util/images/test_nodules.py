@@ -43,6 +43,13 @@ def test_what_lies_far_away_and_islands_do_not_count() -> None:
     assert nodule().boundary_distance(island) == 0
 
 
+def test_a_vessel_that_is_larger_than_the_nodule_is_not_taken_for_it() -> None:
+    small = DISTANCE < 1
+    beside = (np.hypot(Y - 24, X - 31) < 5) & ~small
+    image = np.where(small | beside, 30.0, -870.0)
+    assert Nodule(small, beside, -420, SPACING).boundary_distance(image) == 0
+
+
 def test_noise_does_not_bring_a_blurred_border_nearer() -> None:
     blurred = gaussian_filter(IMAGE, (0, 3, 3))
     noise = np.random.default_rng(0).normal(0, 150, IMAGE.shape)
