@@ -114,6 +114,7 @@ def test_every_method_can_be_asked(
 ) -> None:
     path = write_ct(tmp_path / "a.nii", soft_volume((20, 30, 2)), affines()["lps"])
     given = [] if method == "phantomtest" else ["--input", str(path)]
+    given += ["--truth", str(path)] if method == "pairtest" else []
     before = sorted(tmp_path.rglob("*"))
     text = told(capsys, medicaltest, "--checkpoint", model, "--method", method, *given)
     assert "dry run: nothing is written" in text
