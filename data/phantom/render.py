@@ -23,7 +23,7 @@ ROUNDING = 1e-6  # of a sample: what voxel sizes may be off by
 # mm from the lung on, where tissue is coarse and no micro-CT looks, samples are this much farther
 # apart
 OUTSIDE, COARSER = 1.0, 4
-BAND_SIDE = 8.0  # mm along y: a process's piece of work, and the tubes that it looks at
+BAND_SIDE = 3.2  # mm along y: a process's piece of work, and the tubes that it looks at
 LARGEST_VOXELS = 2**27  # refuse what would not fit in memory as float32 with its copies
 
 Size = tuple[int, int, int]
