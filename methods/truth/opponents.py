@@ -2,8 +2,8 @@
 
 Filters are learned on phantom patients of their own. The *blind* one knows no more of the scanner
 than the weights do: random scanners. Two others are oracles, which know what nobody knows of a
-real scan: the filter learned for the very scanner, and Wiener deconvolution with its transfer and
-noise. The control is the blind filter and noise of the truth's own spectrum: what it reaches in a
+real scan: the filter learned for the very scanner, and Wiener deconvolution by its true spectra.
+The control is the blind filter and noise of the truth's own spectrum: what it reaches in a
 measure, noise can reach.
 """
 
@@ -26,12 +26,12 @@ from util.images.linear_filter import FilterFit, LinearFilter, wiener_enlarge, w
 from util.images.resampling import area_average, enlarge, resize
 from util.images.spectra import faded
 from util.images.texture import radial_power_spectrum
+from util.images.trust import FADE
 
 UNSHARP_RADIUS = 0.75  # clinical pixels: about the kernel's own blur
 UNSHARP_AMOUNT = 1.0
 LOOKS = 16  # random scanners that see each slice a filter is learned from
 MOSTLY = 0.99  # share of lung in a clinical pixel from which a filter learns from it
-FADE = 2.0  # clinical pixels over which the lung's border fades before spectra are taken
 
 Kind = Literal["baseline", "oracle", "control", "model"]
 Enlarge = Callable[[TruthCase], np.ndarray]

@@ -12,6 +12,7 @@ import torch
 
 from data.formats.discovery import find_volumes
 from data.opening import open_volumes, open_with_lung_mask
+from data.paired_dataset import refuse_other_grid
 from data.truth_case import LABELS, TruthCase
 from data.volumes.geometry import enlarged_affine, shrunk_affine
 from data.volumes.volume import Volume
@@ -117,13 +118,8 @@ def refuse_unregistered(volume: Volume, truth: Volume, scale: int) -> None:
     Raises:
         UserError: says by what.
     """
+    refuse_other_grid(volume, truth, scale)
     columns, rows, slices = volume.size
-    wanted = (columns * scale, rows * scale, slices)
-    if truth.size != wanted:
-        raise UserError(
-            f"{truth.source} has {_text(truth.size)} voxels, expected {_text(wanted)}: those of "
-            f"{volume.source}, {scale} times as fine in plane: resample it onto that grid first"
-        )
     if not (volume.spacing_known and truth.spacing_known):
         return
     apart = shrunk_affine(truth.affine, scale) - volume.affine
@@ -149,7 +145,3 @@ def refuse_too_large(truth: Volume, methods: int) -> None:
             f"{truth.source} and what {methods} methods make of it take {format_bytes(needed)}, "
             f"{format_bytes(free)} are free: give fewer slices, such as --slices 100:110"
         )
-
-
-def _text(size: tuple[int, int, int]) -> str:
-    return "x".join(map(str, size))

@@ -15,8 +15,8 @@ from util.images.metrics import intensity_distance, mean_absolute_error, psnr, s
 from util.images.resolution import resolution, ring_correlation
 from util.images.spectra import faded
 from util.images.texture import spectrum_distance
+from util.images.trust import FADE
 
-FADE = 2.0  # clinical pixels over which the lung's border fades before spectra are taken
 SLICE_FIELDS = ("patient", "group", "method", "slice", "region", "psnr", "ssim", "mae")
 
 

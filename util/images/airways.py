@@ -5,7 +5,7 @@ wall on top of each other, rises from the lumen to the wall and falls to the par
 side of the wall's middle its width is its area over its height (above the mean of lumen or
 parenchyma; the height is the mean over the known wall): of a sharp wall the distance to its edge,
 and of a blurred one more, for blur keeps the area and lowers the height. Both are means, which
-noise does not shift; where edges are looked for (full width at half maximum, Nakano et al., Am. J.
+noise hardly shifts; where edges are looked for (full width at half maximum, Nakano et al., Am. J.
 Respir. Crit. Care Med. 162 (2000) 1102-1108) it ends walls early and makes them look thin. **What
 fools it**: walls thinner than the image resolves measure as wide as the point spread (Reinhardt et
 al., IEEE TMI 16 (1997) 820-827), so that whatever sharpens edges wins.

@@ -22,16 +22,10 @@ LOW_AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
 FINE_AFFINE = np.array([[0.25, 0, 0, -0.125], [0, 0.25, 0, -0.125], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Path:
-    generator = np.random.default_rng(0)
-    truth = generator.normal(-850, 60, (2, 48, 48)).round().astype(np.int16)
-    low = truth.reshape(2, 24, 2, 24, 2).mean((2, 4)).round().astype(np.int16)
-    write_volume(tmp_path / "in" / "lung.nii", low, LOW_AFFINE)
-    write_volume(tmp_path / "truth" / "fine.nii", truth, FINE_AFFINE)
-    network = SRGenerator(1, 4, 1, "none", "cubic")
+def saved(path: Path, network: SRGenerator) -> None:
+    """Write a checkpoint of a generator."""
     save_checkpoint(
-        tmp_path / "model" / "latest.pt",
+        path,
         {
             "architecture": network.architecture,
             "networks": {"G_A": network.state_dict()},
@@ -41,6 +35,17 @@ def pair(tmp_path: Path) -> Path:
             "options": {"dataset_mode": "unpaired"},
         },
     )
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    truth = generator.normal(-850, 60, (2, 48, 48)).round().astype(np.int16)
+    low = truth.reshape(2, 24, 2, 24, 2).mean((2, 4)).round().astype(np.int16)
+    write_volume(tmp_path / "in" / "lung.nii", low, LOW_AFFINE)
+    write_volume(tmp_path / "truth" / "fine.nii", truth, FINE_AFFINE)
+    network = SRGenerator(1, 4, 1, "none", "cubic")
+    saved(tmp_path / "model" / "latest.pt", network)
     return tmp_path
 
 
@@ -116,17 +121,7 @@ def test_slices_without_lung_are_interpolated_by_models_with_norms(pair: Path) -
     write_volume(pair / "in" / "lung_mask.nii.gz", mask, LOW_AFFINE)
     network = SRGenerator(1, 4, 1, "instance", "none")
     path = pair / "norm" / "latest.pt"
-    save_checkpoint(
-        path,
-        {
-            "architecture": network.architecture,
-            "networks": {"G_A": network.state_dict()},
-            "windows": POLICY.as_dict(),
-            "training_digests": [],
-            "position": {"step": 3},
-            "options": {"dataset_mode": "unpaired"},
-        },
-    )
+    saved(path, network)
     words = ["--input", str(pair / "in" / "lung.nii"), "--truth", str(pair / "truth")]
     command = ["--method", "pairtest", "--gpu_ids", "-1", "--checkpoint", str(path), "--page_mb"]
     command += ["0", "--results_dir", str(pair / "r"), *words]
