@@ -86,6 +86,8 @@ class PatchSettings:
     # slices; (0, 0) for one micro slice
     thickness: tuple[float, float] = (0.0, 0.0)
     mark_shrunk: bool = False  # items say whether "clinical" is an area average, as "shrunk"
+    # share of micro patches that are clinical CT at its own pixel size: real lung
+    clinical_as_micro: float = 0.0
 
 
 class PatchSource:

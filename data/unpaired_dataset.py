@@ -32,10 +32,12 @@ class UnpairedDataset(PatchDataset):
             lie wholly; items go through these volumes in turn. Micro-CT, drawn for each item, and
             the windows of both.
         settings: how patches are drawn. With `micro_mix`, the published quarter, a clinical patch
-            is now and then replaced by a shrunk micro patch, other than the partner. `serial`
-            restores the published index pairing: item n takes its micro patch from volume n modulo
-            the number of micro volumes; without `fresh` too, the n-th clinical patch always meets
-            the n-th micro patch.
+            is now and then replaced by a shrunk micro patch, other than the partner. With
+            `clinical_as_micro` a micro patch is now and then one of clinical CT, as large in
+            pixels, whose centre lies in the lung: what lungs are made of looks alike over a wide
+            range of sizes, and of micro-CT there is little. `serial` restores the published index
+            pairing: item n takes its micro patch from volume n modulo the number of micro volumes;
+            without `fresh` too, the n-th clinical patch always meets the n-th micro patch.
 
     Raises:
         UserError: no micro volume, no item, a volume or mask that no patch fits in, a constant
@@ -66,6 +68,20 @@ class UnpairedDataset(PatchDataset):
             for volume in data.micro
         ]
         self._micro = Choice(sources, settings.sampling)
+        self._lung = None
+        if settings.clinical_as_micro > 0:
+            sources = [
+                PatchSource(
+                    volume,
+                    windows.window_for(volume, "clinical"),
+                    edge,
+                    mask,
+                    "centre",
+                    zoom=settings.zoom,
+                )
+                for volume, mask in data.clinical
+            ]
+            self._lung = Choice(sources, settings.sampling)
 
     def make_item(self, epoch: int, index: int) -> Item:
         generator = self.generator(epoch, index, _CLINICAL)
@@ -86,7 +102,7 @@ class UnpairedDataset(PatchDataset):
         """The patch, and whether it is a shrunk micro patch."""
         shrunk = generator.random() < self.settings.micro_mix
         if shrunk:
-            large = self._micro.draw(generator).draw(generator)
+            large = self._fine_source(generator).draw(generator)
             patch = low_resolution(large, self.settings.scale, self.settings.degradation)
         else:
             patch = self._clinical.of_item(index, generator).draw(generator)
@@ -96,5 +112,11 @@ class UnpairedDataset(PatchDataset):
         if self.settings.serial:
             source = self._micro.of_item(index, generator)
         else:
-            source = self._micro.draw(generator)
+            source = self._fine_source(generator)
         return self.flipped(source.draw(generator), generator)
+
+    def _fine_source(self, generator: np.random.Generator) -> PatchSource:
+        """A micro volume, or clinical CT in its place."""
+        if self._lung is not None and generator.random() < self.settings.clinical_as_micro:
+            return self._lung.draw(generator)
+        return self._micro.draw(generator)

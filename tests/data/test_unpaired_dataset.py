@@ -189,6 +189,34 @@ def test_micro_mix_feeds_shrunk_micro_patches_other_than_the_partner(degradation
         assert not np.allclose(low, partner_low)
 
 
+def test_clinical_ct_takes_the_place_of_its_share_of_micro_patches() -> None:
+    mask = np.zeros((4, 30, 40), np.uint8)
+    mask[:, 10:20, 15:25] = 1  # patches need their centre in the lung only
+    bright = make_volume(np.full((3, 70, 60), 900, np.uint16), "micro.tif")
+    dataset = make_dataset(
+        clinical=[(clinical_volume(), mask)],
+        micro=[bright],
+        micro_patch_size=16,
+        clinical_patch_size=4,
+        patches_per_volume=400,
+        clinical_as_micro=0.3,
+    )
+    unit = CLINICAL_WINDOW.to_unit(clinical_volume().array)
+    of_ct = [item["micro"][0].numpy() for item in dataset if item["micro"].mean() < 0.7]
+    assert len(of_ct) == pytest.approx(120, abs=30)
+    assert all(is_patch_of(patch, unit) for patch in of_ct[:20])
+    shrunk = make_dataset(micro=[bright], micro_mix=1.0, micro_patch_size=16, clinical_patch_size=4)
+    both = make_dataset(
+        micro=[bright],
+        micro_mix=1.0,
+        clinical_as_micro=1.0,
+        micro_patch_size=16,
+        clinical_patch_size=4,
+    )
+    assert all((item["clinical"] > 0.7).all() for item in shrunk)
+    assert not any((item["clinical"] > 0.7).all() for item in both)
+
+
 def test_items_say_which_clinical_patches_are_shrunk_ones() -> None:
     dataset = make_dataset(micro_mix=0.5, mark_shrunk=True, flip=False)
     plain = make_dataset(micro_mix=0.5, flip=False)
