@@ -105,11 +105,16 @@ def percentile_window(
     """
     if not volumes:
         raise UserError("a window cannot be measured without volumes: give at least one")
-    budget = SAMPLED_VOXELS // len(volumes)
-    pooled = np.concatenate([part for volume in volumes for part in _sample(volume, budget)])
+    pooled = sampled_voxels(volumes)
     bottom, top = (float(value) for value in np.percentile(pooled, [low, high]))
     _refuse_constant(volumes[0], bottom, top)
     return IntensityWindow(bottom, top)
+
+
+def sampled_voxels(volumes: Sequence[Volume]) -> np.ndarray:
+    """About SAMPLED_VOXELS intensities (n,), on a fixed grid, each volume counting alike."""
+    budget = SAMPLED_VOXELS // len(volumes)
+    return np.concatenate([part for volume in volumes for part in _sample(volume, budget)])
 
 
 def parse_windows(words: Sequence[str]) -> dict[str, IntensityWindow | None]:

@@ -85,9 +85,11 @@ def make_scanner(options: Namespace) -> Scanner:
         return FixedScanner(scale, options.pair_blur, options.pair_noise)
     ranges = ScannerRanges(
         tuple(options.scanner_blur),  # lists, as JSON gives them back
+        tuple(options.scanner_steepness),
         tuple(options.scanner_sharpening),
         tuple(options.scanner_noise),
         options.scanner_calibration,
+        known=options.scanner == "auto",
     )
     return RandomScanner(scale, ranges)
 

@@ -187,7 +187,7 @@ class MedicalCycleGANModel(BaseModel):
             "pair": (o.lambda_pair, lambda: F.mse_loss(self.restored_B, self.real_B)),
             "stability": (o.lambda_stability, self.instability_of_G_A),
             "lattice": (o.lambda_lattice, self.lattice_of_G_A),
-            "supervised": (o.lambda_supervised, lambda: F.l1_loss(self.fake_B, self.real_B)),
+            "supervised": (o.lambda_supervised, lambda: F.mse_loss(self.fake_B, self.real_B)),
         }
 
     def adversarial(self, discriminator: nn.Module, fake: Tensor) -> Tensor:

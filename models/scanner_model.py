@@ -18,6 +18,7 @@ from torch import Tensor
 from models.losses import pool
 
 FWHM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
+HALF_OF_GAUSSIAN = 2 * math.log(2) / math.pi  # frequency where its MTF is a half, times its width
 Range = tuple[float, float]
 
 EXACTLY_NONE = 0.2  # share of patches without any blur, and of those without any noise
@@ -97,20 +98,26 @@ class FixedScanner(Scanner):
 class ScannerRanges:
     """What scanners are drawn from, evenly; `options/train_groups.py` has the defaults."""
 
-    blur: Range  # full width at half maximum of the point spread, clinical pixels
+    # full width at half maximum of the point spread, clinical pixels: that of a Gaussian whose MTF
+    # has its half at the same frequency
+    blur: Range
+    steepness: Range  # s of the MTF 2^-((f / half)^s); 2 is a Gaussian
     sharpening: Range  # by how much the kernel lifts fine detail; 1 doubles it
     noise: Range  # standard deviation on the scale of [-1, 1]: 0.1 are 75 HU
     calibration: float  # largest error of the offset, and of the slope from air on
+    # whether they lie around a scanner that is known: every patch then has blur and noise, the
+    # noise is that of filtered back-projection by the patch's own kernel, and nothing is lifted
+    known: bool = False
 
 
 class RandomScanner(Scanner):
     """Another scanner for each patch (`--scanner random`).
 
-    Drawn apart from each other for each patch: the point spread, a Gaussian whose fine detail may
-    be lifted, as sharp kernels do until they overshoot; the level of the noise; the spectrum of the
-    noise, white or with the ramp of filtered back-projection, blurred or not, and half of the time
-    white in part all the same; and errors of calibration. One patch in five has no blur and one in
-    five no noise at all.
+    Drawn apart from each other for each patch: the point spread and how steep its MTF falls, whose
+    fine detail may be lifted, as sharp kernels do until they overshoot; the level of the noise; the
+    spectrum of the noise, white or with the ramp of filtered back-projection, blurred or not, and
+    half of the time white in part all the same; and errors of calibration. One patch in five has no
+    blur and one in five no noise at all. Around a known scanner less is open (`ScannerRanges`).
 
     Args:
         scale: 2^n.
@@ -130,29 +137,36 @@ class RandomScanner(Scanner):
         def happens(share: float) -> Tensor:
             return (torch.rand(count, 1, 1, 1, device=averaged.device) < share).float()
 
-        sigma = FWHM_TO_SIGMA * drawn(*ranges.blur) * happens(1 - EXACTLY_NONE)
-        lift = drawn(*ranges.sharpening) * happens(SHARPENED)
+        none = 0.0 if ranges.known else EXACTLY_NONE
+        width = drawn(*ranges.blur) * happens(1 - none)
+        steepness = drawn(*ranges.steepness)
+        lift = drawn(*ranges.sharpening) * happens(0.0 if ranges.known else SHARPENED)
         grain = FWHM_TO_SIGMA * drawn(*GRAIN) * happens(WITH_GRAIN)
-        ramp = happens(WITH_RAMP)
-        floor = drawn(0.0, 1.0) * happens(WITH_FLOOR)  # white share of the noise's power
-        level = drawn(*ranges.noise) * happens(1 - EXACTLY_NONE)
+        ramp = happens(1.0 if ranges.known else WITH_RAMP)
+        floor = drawn(0.0, 1.0) * happens(0.0 if ranges.known else WITH_FLOOR)  # white share
+        level = drawn(*ranges.noise) * happens(1 - none)
         offset, slope = (drawn(-ranges.calibration, ranges.calibration) for _ in range(2))
 
-        seen = self._through_kernel(averaged, sigma, lift)
+        seen = self._through_kernel(averaged, width, steepness, lift)
         frequency = frequencies(seen)
-        amplitude = frequency.sqrt() ** ramp * gaussian_transfer(frequency, grain)
-        noise = (1 - floor).sqrt() * coloured_noise(seen, amplitude)
+        if ranges.known:
+            smoothing = transfer(frequency, width, steepness)
+        else:
+            smoothing = gaussian_transfer(frequency, grain)
+        noise = (1 - floor).sqrt() * coloured_noise(seen, frequency.sqrt() ** ramp * smoothing)
         seen = seen + level * (noise + floor.sqrt() * torch.randn_like(seen))
         return ((seen + 1) * (1 + slope) - 1 + offset).clamp(-1, 1)
 
-    def _through_kernel(self, images: Tensor, sigma: Tensor, lift: Tensor) -> Tensor:
+    def _through_kernel(
+        self, images: Tensor, width: Tensor, steepness: Tensor, lift: Tensor
+    ) -> Tensor:
         widest = self.ranges.blur[1] * FWHM_TO_SIGMA + SHARPENING_SIGMA
         reach = min(math.ceil(3 * widest), min(images.shape[2:]) - 1)
         padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
         frequency = frequencies(padded)
-        transfer = gaussian_transfer(frequency, sigma)
-        transfer = transfer * (1 + lift * (1 - gaussian_transfer(frequency, SHARPENING_SIGMA)))
-        return filtered(padded, transfer)[..., reach:-reach, reach:-reach]
+        kernel = transfer(frequency, width, steepness)
+        kernel = kernel * (1 + lift * (1 - gaussian_transfer(frequency, SHARPENING_SIGMA)))
+        return filtered(padded, kernel)[..., reach:-reach, reach:-reach]
 
 
 def frequencies(images: Tensor) -> Tensor:
@@ -168,9 +182,15 @@ def gaussian_transfer(frequency: Tensor, sigma: float | Tensor) -> Tensor:
     return torch.exp(-2 * (math.pi * sigma * frequency) ** 2)
 
 
-def filtered(images: Tensor, transfer: Tensor) -> Tensor:
+def transfer(frequency: Tensor, width: Tensor, steepness: Tensor) -> Tensor:
+    """MTF 2^-((f / half)^steepness) with the half of a Gaussian point spread of `width` pixels."""
+    half_widths = frequency * width / HALF_OF_GAUSSIAN
+    return torch.exp2(-(half_widths**steepness))
+
+
+def filtered(images: Tensor, response: Tensor) -> Tensor:
     """Images (N, 1, H, W) times a transfer function (N, 1 or nothing, then as `frequencies`)."""
-    return torch.fft.irfft2(torch.fft.rfft2(images) * transfer, s=tuple(images.shape[-2:]))
+    return torch.fft.irfft2(torch.fft.rfft2(images) * response, s=tuple(images.shape[-2:]))
 
 
 def coloured_noise(like: Tensor, amplitude: Tensor) -> Tensor:

@@ -20,19 +20,24 @@ START_OPTIONS = (
 )
 
 # --scanner_... options that take two numbers.
-SCANNER_RANGES = ("blur", "sharpening", "noise", "pixel", "thickness")
+SCANNER_RANGES = ("blur", "steepness", "sharpening", "noise", "pixel", "thickness")
+# Those of them that --scanner auto does not find by itself.
+NOT_FOUND = ("thickness", "calibration")
 
-# Option -> (option it depends on, value it needs there): without that it would have no effect.
+# Option -> (option it depends on, what it needs there, one value or one of several): without that
+# it would have no effect.
 DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
     "n_layers_D": ("netD", "n_layers"),
     "lr_decay_iters": ("lr_policy", "step"),
     "micro_mix": ("dataset_mode", "unpaired"),
+    "clinical_as_micro": ("dataset_mode", "unpaired"),
     "match_spacing": ("dataset_mode", "unpaired"),
     "micro_axes": ("dataset_mode", "unpaired"),
     "windows": ("normalization", "window"),
     "pair_blur": ("scanner", "fixed"),
     "pair_noise": ("scanner", "fixed"),
-    **{f"scanner_{name}": ("scanner", "random") for name in (*SCANNER_RANGES, "calibration")},
+    **{f"scanner_{name}": ("scanner", "random") for name in SCANNER_RANGES},
+    **{f"scanner_{name}": ("scanner", ("random", "auto")) for name in NOT_FOUND},
     "epoch": ("continue_train", True),
     "load_iter": ("continue_train", True),
 }
@@ -91,8 +96,9 @@ def refuse_idle_options(
 ) -> None:
     """Refuse options that were given but would have no effect, naming what they need."""
     for name, (other, value) in DEPENDENT_OPTIONS.items():
-        if name in given and getattr(options, other) != value:
-            needed = f"--{other}" if value is True else f"--{other} {value}"
+        values = value if isinstance(value, tuple) else (value,)
+        if name in given and getattr(options, other) not in values:
+            needed = f"--{other}" if value is True else f"--{other} {' or '.join(map(str, values))}"
             parser.error(f"--{name} has no effect without {needed}: add it or leave --{name} out")
     for name in PANEL_OPTIONS:
         shown = options.tensorboard and name == "display_freq"
@@ -189,8 +195,19 @@ def check_scanner(parser: argparse.ArgumentParser, options: argparse.Namespace) 
                 f"--scanner_{name} is {text}, expected the lowest and the highest value, such as "
                 f"--scanner_{name} {'0.8 1.8' if name == 'pixel' else '0 1'}"
             )
-    if options.scanner_pixel[0] == 0:
-        parser.error("--scanner_pixel begins at 0, expected a size above it, such as 0.8")
+    for name, such_as in (("pixel", "0.8"), ("steepness", "2")):
+        if getattr(options, f"scanner_{name}")[0] == 0:
+            parser.error(f"--scanner_{name} begins at 0, expected more, such as {such_as}")
+    if options.scanner == "auto" and options.dataset_mode != "unpaired":
+        parser.error(
+            "--scanner auto compares clinical CT with micro-CT of other places, got --dataset_mode "
+            f"{options.dataset_mode}: take --scanner random"
+        )
+    if options.scanner == "auto" and options.normalization == "minmax":
+        parser.error(
+            "--scanner auto finds noise in HU, which --normalization minmax does not keep: take "
+            "--normalization window, or --scanner random"
+        )
 
 
 def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, scale: int) -> None:

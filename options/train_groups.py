@@ -71,6 +71,9 @@ DATA: Rows = (
      "slice isotropic micro-CT across these axes (z; the built-in phantom: zyx)"),
     ("micro_mix", fraction, 0.25,
      "share of shrunk micro patches among the clinical inputs (published: a quarter)"),
+    ("clinical_as_micro", fraction, 0.0,
+     "share of micro patches that are clinical CT at its own pixel size, so that real vessels and "
+     "fissures are among what is learned (not of the paper)"),
     ("no_flip", FLAG, False, "do not flip patches"),
     ("serial_batches", FLAG, False, "take patches in order and pair them by index, as published"),
     ("fixed_patches", FLAG, False,
@@ -166,16 +169,19 @@ LOSSES: Rows = (
 )
 RANGE = Shown("LOWEST_AND_HIGHEST", non_negative_float, several=True)
 SCANNER: Rows = (
-    ("scanner", ("fixed", "random"), "fixed",
+    ("scanner", ("fixed", "random", "auto"), "fixed",
      "what shrinks micro-CT for --lambda_pair: fixed, one scanner of --pair_blur and --pair_noise; "
-     "or random, another one for each patch, which also sees the shrunk patches of --micro_mix and "
-     "public_2D"),
+     "random, another one for each patch, which also sees the shrunk patches of --micro_mix and "
+     "public_2D; or auto, random ones around the scanner of the clinical CT, found by comparing "
+     "its lung with shrunk micro-CT"),
     ("pair_blur", non_negative_float, 0.0,
      "point spread of the fixed scanner: full width at half maximum in clinical pixels"),
     ("pair_noise", non_negative_float, 0.0,
      "noise of the fixed scanner: standard deviation on the scale of [-1, 1] (25 HU in a window of "
      "1500 HU are 0.033)"),
     ("scanner_blur", RANGE, [0.0, 3.2], "point spread of random scanners, as --pair_blur"),
+    ("scanner_steepness", RANGE, [2.0, 2.0],
+     "how steep the MTF of random scanners falls, 2^-((f / half)^steepness): 2 is a Gaussian"),
     ("scanner_sharpening", RANGE, [0.0, 1.0],
      "by how much half of the random kernels lift fine detail; 1 doubles it"),
     ("scanner_noise", RANGE, [0.0, 0.1],

@@ -39,7 +39,7 @@ def known_scans(options: Namespace, data: TrainingData) -> dict[str, list[float]
     scans = [ScanProperties(None, spacing, None, None) for spacing in _slice_spacings(data)]
     public = options.dataset_mode == "public_2D"
     unpaired = options.dataset_mode == "unpaired"
-    shrunk = unpaired and options.scanner == "random" and options.micro_mix > 0
+    shrunk = unpaired and options.scanner != "fixed" and options.micro_mix > 0
     if options.lambda_pair > 0 or public or shrunk:
         scans += _of_scanner(options, data)
     if not public and any(getattr(options, name) > 0 for name in CLINICAL_LOSSES):
@@ -65,7 +65,7 @@ def _slice_spacings(data: TrainingData) -> list[float]:
 def _of_scanner(options: Namespace, data: TrainingData) -> list[ScanProperties]:
     """The two ends of what the scanner makes of each micro volume."""
     public = options.dataset_mode == "public_2D"
-    if options.scanner == "random":
+    if options.scanner != "fixed":
         blur, noise, pixel = options.scanner_blur, options.scanner_noise, options.scanner_pixel
     else:
         # The public setting gives some of its inputs noise whatever the scanner.
@@ -75,7 +75,7 @@ def _of_scanner(options: Namespace, data: TrainingData) -> list[ScanProperties]:
     if options.dataset_mode == "paired":
         pixel = [1.0] * 2  # its truths are read as they are
     # Slices of truths and of the public setting are as thick as they are.
-    unpaired = options.dataset_mode == "unpaired" and options.scanner == "random"
+    unpaired = options.dataset_mode == "unpaired" and options.scanner != "fixed"
     share = tuple(options.scanner_thickness) if unpaired else (0.0, 0.0)
     fine: list[Volume] = [volume for volume, _ in data.clinical] if public else data.micro
     windows, scale = data.windows, 2**options.sampling_times

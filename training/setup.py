@@ -15,6 +15,7 @@ from data.datasets import DATASETS
 from data.patches import Item, PatchDataset, PatchSettings
 from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
+from models.base_model import make_scanner
 from models.loss_names import LOGGED
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
@@ -22,6 +23,7 @@ from options.base_options import PHANTOM_FOLDER
 from options.presets import PRESET_NOTES
 from training.monitor.training_monitor import TrainingMonitor
 from training.saver import RunSaver
+from training.scanner_setup import look_at_scans
 from training.state import Position, start_or_resume, unlike_windows
 from training.validation import (
     SCORES,
@@ -120,6 +122,10 @@ def open_run(options: Namespace) -> Run:
             "larger --niter to go on"
         )
     data = open_data(options, start.windows, processes)
+    found = look_at_scans(options, data, processes.say) if processes.is_first else None
+    for name, value in processes.from_first(found).items():
+        setattr(options, name, value)
+    model.scanner = make_scanner(options)
     warning = unlike_windows(start.weights_windows, data.windows.as_dict())
     if warning:
         processes.say(warning)
@@ -262,7 +268,7 @@ def data_words(options: Namespace) -> dict[str, list[str]]:
 
 def patch_settings(options: Namespace) -> PatchSettings:
     """The options that say how patches are drawn."""
-    random_scanner = options.scanner == "random"
+    random_scanner = options.scanner != "fixed"
     return PatchSettings(
         clinical_patch_size=options.clinical_patch_size,
         micro_patch_size=options.micro_patch_size,
@@ -270,6 +276,7 @@ def patch_settings(options: Namespace) -> PatchSettings:
         patches_per_volume=options.batch_num,
         seed=options.seed,
         micro_mix=options.micro_mix,
+        clinical_as_micro=options.clinical_as_micro,
         degradation=options.degradation,
         flip=not options.no_flip,
         serial=options.serial_batches,

@@ -10,10 +10,18 @@ import pytest
 import torch
 
 from models.losses import pool
-from models.scanner_model import FixedScanner, RandomScanner, ScannerRanges
+from models.scanner_model import (
+    FWHM_TO_SIGMA,
+    HALF_OF_GAUSSIAN,
+    FixedScanner,
+    RandomScanner,
+    ScannerRanges,
+    gaussian_transfer,
+    transfer,
+)
 
-RANGES = ScannerRanges(blur=(0, 3.2), sharpening=(0, 1), noise=(0, 0.1), calibration=0.01)
-NONE = ScannerRanges(blur=(0, 0), sharpening=(0, 0), noise=(0, 0), calibration=0)
+RANGES = ScannerRanges((0, 3.2), (2, 2), sharpening=(0, 1), noise=(0, 0.1), calibration=0.01)
+NONE = ScannerRanges((0, 0), (2, 2), sharpening=(0, 0), noise=(0, 0), calibration=0)
 
 
 def test_without_blur_and_noise_it_is_the_area_average() -> None:
@@ -126,3 +134,30 @@ def test_random_scanners_repeat_by_seed_and_stay_in_range() -> None:
     torch.manual_seed(3)
     assert torch.equal(scanner(micro), first)
     assert float(scanner(torch.ones(8, 1, 64, 64)).max()) <= 1
+
+
+@pytest.mark.parametrize("steepness", [1.5, 2.0, 4.0])
+def test_the_mtf_halves_where_that_of_a_gaussian_does(steepness: float) -> None:
+    frequency = torch.tensor([0.0, 0.25, 0.5])
+    width = torch.tensor(HALF_OF_GAUSSIAN / 0.25)
+    found = transfer(frequency, width, torch.tensor(steepness))
+    expected = [1.0, 0.5, 0.5 ** (2.0**steepness)]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    gaussian = gaussian_transfer(frequency, width * FWHM_TO_SIGMA)
+    assert torch.allclose(found, gaussian) == (steepness == 2)
+
+
+def test_around_a_known_scanner_every_patch_has_its_blur_and_noise() -> None:
+    ranges = replace(RANGES, blur=(2, 2), noise=(0.04, 0.04), calibration=0, known=True)
+    torch.manual_seed(0)
+    seen = RandomScanner(1, ranges)(torch.zeros(200, 1, 24, 24)).numpy()[:, 0]
+    assert seen.std(axis=(1, 2)) == pytest.approx(np.full(200, 0.04), rel=0.25)
+    power = (np.abs(np.fft.fft2(seen)) ** 2).mean(axis=0)
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(24)] * 2))
+    expected = frequency * np.exp(-4 * (np.pi * 2 * FWHM_TO_SIGMA * frequency) ** 2)
+    found, wanted = power / power.sum(), expected / expected.sum()
+    np.testing.assert_allclose(found, wanted, atol=0.25 * wanted.max())
+    point = torch.zeros(50, 1, 25, 25)
+    point[:, 0, 12, 12] = 1
+    spread = RandomScanner(1, replace(ranges, noise=(0, 0)))(point)[:, 0]
+    assert float((spread[:, 12, 13] / spread[:, 12, 12]).max()) == pytest.approx(0.5, abs=0.02)

@@ -1,0 +1,87 @@
+"""How well `--scanner auto` finds scanners that are known: three kernels at three doses.
+
+    python -m benchmarks.scanner_estimate --micro phantom/201 ... --clinical phantom/206 ...
+
+Both are folders of phantom patients, the first with their micro-CT. The scanners look at the truth
+of the second ones, once for each patient alone and once for all together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import machine_line
+from data.formats.readers import read_volume
+from data.phantom.case import read_case, scanner_of
+from data.phantom.pair import MICRO
+from data.phantom.scanners import KERNELS, ClinicalScanner
+from data.scanner_estimate import (
+    HALF_OF_GAUSSIAN,
+    clinical_patches,
+    estimate_scanner,
+    micro_patches,
+)
+from data.training_data import TrainingData, all_axes, phantom_windows
+from data.truth_case import TruthCase
+from data.volumes.volume import Volume
+from data.windows import CLINICAL_WINDOW, WindowPolicy, parse_windows
+from util.images.resampling import area_average
+
+DOSES = (4.0, 1.0, 0.25)
+
+
+def patches_of(case: TruthCase, scanner: ClinicalScanner, seed: int) -> np.ndarray:
+    """What the estimate sees of a patient that a scanner looked at."""
+    averages = np.stack([area_average(truth, case.scale) for truth in case.truth])
+    seen = scanner.acquire(scanner.blur(averages), np.random.default_rng(seed))
+    (patches,) = clinical_patches([(Volume(seen, np.eye(4), case.name), case.mask)])
+    return patches
+
+
+def main(words: list[str]) -> None:
+    """Print a table of true and found point spreads and noises."""
+    import torch
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scanner_estimate")
+    parser.add_argument("--micro", type=Path, nargs="+", required=True, metavar="FOLDER")
+    parser.add_argument("--clinical", type=Path, nargs="+", required=True, metavar="FOLDER")
+    chosen = parser.parse_args(words)
+    micro = [
+        view
+        for folder in chosen.micro
+        for view in all_axes(read_volume(folder / MICRO, None), "zyx")
+    ]
+    windows = parse_windows(phantom_windows())["micro"]
+    assert windows is not None
+    cases = [read_case(folder) for folder in chosen.clinical]
+    grid = read_volume(chosen.clinical[0] / "clinical.nii", None)
+    data = TrainingData([(grid, None)], micro, WindowPolicy("window", CLINICAL_WINDOW, windows), [])
+    fine = micro_patches(data, cases[0].scale)
+    print(machine_line(torch.device("cpu"), 0))
+    print(f"{len(fine)} patches of micro-CT\n")
+    print("| kernel, dose | point spread, px | found, all | each | noise, HU | found, all | each |")
+    print("|---|---|---|---|---|---|---|")
+    for kernel in KERNELS:
+        for dose in DOSES:
+            scanner = replace(scanner_of(chosen.clinical[0]), kernel=kernel, dose=dose)
+            seen = [patches_of(case, scanner, seed) for seed, case in enumerate(cases)]
+            found = [estimate_scanner(patches, fine) for patches in (np.concatenate(seen), *seen)]
+            width = HALF_OF_GAUSSIAN / (KERNELS[kernel].half * scanner.pixel)
+            cells = [f"{kernel}, {dose:g}"]
+            for true, values in (
+                (width, [one.point_spread for one in found]),
+                (scanner.deviation, [one.noise for one in found]),
+            ):
+                errors = [100 * (value / true - 1) for value in values]
+                span = f"{min(errors[1:]):+.0f} to {max(errors[1:]):+.0f} %"
+                cells += [f"{true:.3g}", f"{values[0]:.3g} ({errors[0]:+.0f} %)", span]
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
