@@ -4,7 +4,7 @@
 patients, seen by the scanners of `benchmarks.scanners`, with weights good and bad, and prints for
 several borders of flip, noise gain and lattice how many of the images below it beat cubic
 interpolation (PSNR inside the lung), and how many above it do. The words of
-methods/super_resolution/trust_report.py come from there.
+methods.trust_report.py come from there.
 """
 
 from __future__ import annotations

@@ -23,6 +23,9 @@ from methods.loading import LoadedModel, load_model
 from methods.pages.result_page import PAGE
 from methods.restoration.method import output_names as restored_names
 from methods.restoration.method import stored_type
+from methods.stability.method import LOOKS
+from methods.stability.method import OUTPUTS as STABILITY_OUTPUTS
+from methods.stability.method import RECORD as STABILITY_RECORD
 from methods.super_resolution.companions import export_names
 from methods.super_resolution.method import output_names
 from methods.truth.benchmark import prefix_of
@@ -93,6 +96,8 @@ def planned_files(options: Namespace) -> list[str]:
     page = [PAGE] if options.page_mb > 0 else []
     if options.method == "smallpatchtest":
         return [*output_names(options), *export_names(options), "run.json", *page]
+    if options.method == "stabilitytest":
+        return [*STABILITY_OUTPUTS, STABILITY_RECORD, *page]
     domain = domain_of(options)
     return [*restored_names(domain), f"{domain}_run.json", *page]
 
@@ -136,6 +141,8 @@ def case_cost(
         fine = pixels * model.scale**2
         formats = 1 if options.output_format == "nifti" else 2
         return pixels + fine * (formats + int(options.uncertainty)), float(pixels * passes)
+    if options.method == "stabilitytest":
+        return 0, float(pixels * passes * LOOKS)  # tables and pictures only
     low = math.ceil(columns / model.scale) * math.ceil(rows / model.scale) * slices
     return 2 * pixels + low, float(low * passes)
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 from methods.restoration.method import clinical_restoration, micro_restoration
+from methods.stability.method import stability
 from methods.super_resolution.method import super_resolution
 from methods.truth.pair_method import pair_benchmark
 from methods.truth.phantom_method import phantom_benchmark
@@ -14,6 +15,7 @@ TEST_METHODS: dict[str, Callable[[Namespace], int]] = {
     "smallpatchtest": super_resolution,
     "microCTsmallpatchtest": micro_restoration,
     "wholevolumetest": clinical_restoration,
+    "stabilitytest": stability,
     "phantomtest": phantom_benchmark,
     "pairtest": pair_benchmark,
 }

@@ -201,6 +201,7 @@ DATASETS = {
 }
 METHODS = {
     "smallpatchtest": "super-resolve clinical CT",
+    "stabilitytest": "tell how stable the enlargement of clinical CT is, slice by slice",
     "microCTsmallpatchtest": "score a model on micro-CT that is shrunk and restored",
     "wholevolumetest": "score a model on clinical CT that is shrunk and restored",
     "phantomtest": "score models against the truth of phantom patients",

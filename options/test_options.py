@@ -107,11 +107,11 @@ COHORTS: Rows = (
 )
 # fmt: on
 
-ON_INPUTS = ("smallpatchtest", "microCTsmallpatchtest", "wholevolumetest")
+ON_INPUTS = ("smallpatchtest", "stabilitytest", "microCTsmallpatchtest", "wholevolumetest")
 # Option -> methods on which it acts; elsewhere it would have no effect.
 METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
-    "region": ("smallpatchtest", "wholevolumetest", "pairtest"),
-    "maskdatafolder": ("smallpatchtest", "wholevolumetest", "pairtest"),
+    "region": ("smallpatchtest", "stabilitytest", "wholevolumetest", "pairtest"),
+    "maskdatafolder": ("smallpatchtest", "stabilitytest", "wholevolumetest", "pairtest"),
     "degradation": ("microCTsmallpatchtest", "wholevolumetest"),
     "allow_training_data": ("microCTsmallpatchtest", "wholevolumetest"),
     "uncertainty": ("smallpatchtest",),
@@ -147,9 +147,10 @@ class TestOptions(BaseOptions):
     __test__ = False  # not a test class, whatever pytest makes of the name
     program = "medicaltest.py"
     description = (
-        "Super-resolve clinical CT (smallpatchtest), or measure a model on micro-CT "
-        "(microCTsmallpatchtest) or clinical CT (wholevolumetest) that is shrunk and restored, or "
-        "against the truth of phantom patients (phantomtest) or of registered pairs (pairtest). "
+        "Super-resolve clinical CT (smallpatchtest), tell how stable that is over a scan "
+        "(stabilitytest), or measure a model on micro-CT (microCTsmallpatchtest) or clinical CT "
+        "(wholevolumetest) that is shrunk and restored, or against the truth of phantom patients "
+        "(phantomtest) or of registered pairs (pairtest). "
         "Without --input the phantom's held-back volume is taken, without --checkpoint or --name "
         "the model that was trained last."
     )

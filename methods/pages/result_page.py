@@ -263,6 +263,8 @@ def overview(
 
 def _scores(record: Mapping[str, Any]) -> str:
     """The case's scores in a few words; its time where it has none."""
+    if record.get("in_words"):
+        return str(record["in_words"])
     scores = record.get("scores")
     if scores:
         return "; ".join(

@@ -17,7 +17,7 @@ from data.writing.exports import check_export_place, export_name, export_volume
 from methods.pages.case_view import case_viewer
 from methods.pages.result_images import super_resolved_images
 from methods.pages.result_page import Section, make_page
-from methods.super_resolution.trust_report import facts_for_page
+from methods.trust_report import facts_for_page
 from util.errors import UserError
 from util.files import write_text
 from util.pages.page_parts import facts_table

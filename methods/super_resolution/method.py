@@ -27,8 +27,8 @@ from methods.super_resolution.companions import (
     write_exports,
 )
 from methods.super_resolution.resuming import forget_journals, plan_case, recorded
-from methods.super_resolution.trust_report import check_scan, judge
 from methods.super_resolution.volume_upscaling import Upscaled, upscale_volume
+from methods.trust_report import check_scan, judge
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import enlarge
 from util.interrupt import StopRequest

@@ -147,10 +147,7 @@ def upscale_volume(
         )
         return stack.enter_context(opened)
 
-    def redo(image: np.ndarray, section: np.ndarray | None) -> np.ndarray:
-        item = next(compute([(0, image, section)], enlarger, window, settings))
-        return finish_slice(image, section, item[-1], window, settings, scale)
-
+    redo = slice_maker(enlarger, window, settings, scale)
     with ExitStack() as stack:
         clinical_writer = writer(f"clinical{ending}", volume.size, volume.affine)
         sr_writer = writer(settings.output_name, fine_size, fine_affine)
@@ -161,18 +158,7 @@ def upscale_volume(
             writers.append(spread_writer)
         start = common_start(writers, resolver.group_size(rows, columns))
         if settings.volume_statistics:
-            numbers = range(slices)
-            enlarger.gather(
-                lambda: (
-                    slice_job(image, section, window, settings)
-                    for _, image, section in progress(
-                        stop.checked(ahead(read_slices(volume, mask, numbers))),
-                        f"{volume.name}, gathering statistics",
-                        unit="slice",
-                        total=slices,
-                    )
-                )
-            )
+            gather_statistics(volume, mask, enlarger, window, settings, stop)
         remaining = read_slices(volume, mask, range(start, slices))
         # Closed before the writers, so that no thread computes on after a failure.
         computed = stack.enter_context(
@@ -198,6 +184,41 @@ def upscale_volume(
         for opened in writers:  # so that only their names are missing when the first gets its own
             opened.seal()
     return Upscaled(shown, preview, consistency, slices - start, redo)
+
+
+def gather_statistics(
+    volume: Volume,
+    mask: np.ndarray | None,
+    enlarger: CaseEnlarger,
+    window: IntensityWindow,
+    settings: UpscaleSettings,
+    stop: StopRequest,
+) -> None:
+    """Take the norm statistics of all slices; arguments as for `upscale_volume`."""
+    slices = volume.num_slices
+    enlarger.gather(
+        lambda: (
+            slice_job(image, section, window, settings)
+            for _, image, section in progress(
+                stop.checked(ahead(read_slices(volume, mask, range(slices)))),
+                f"{volume.name}, gathering statistics",
+                unit="slice",
+                total=slices,
+            )
+        )
+    )
+
+
+def slice_maker(
+    enlarger: CaseEnlarger, window: IntensityWindow, settings: UpscaleSettings, scale: int
+) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+    """What makes a slice of the result, in HU, of one in HU and its lung mask."""
+
+    def make(image: np.ndarray, section: np.ndarray | None) -> np.ndarray:
+        item = next(compute([(0, image, section)], enlarger, window, settings))
+        return finish_slice(image, section, item[-1], window, settings, scale)
+
+    return make
 
 
 def common_start(writers: list[NiftiSliceWriter], group: int) -> int:

@@ -91,9 +91,14 @@ def noise_gain(
     enlarge: Callable[[Slice], Slice], enlarged: Slice, image: Slice, mask: Mask, seed: int = 0
 ) -> float:
     """Deviation of the change that white noise of 15 HU in the slice makes, over 15 HU."""
-    noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
-    change = enlarge(image + np.float32(NOISE_ADDED) * noise) - enlarged
+    change = enlarge(noised(image, seed)) - enlarged
     return float(change[_fine(enlarged, mask)].std()) / NOISE_ADDED
+
+
+def noised(image: Slice, seed: int = 0) -> Slice:
+    """A slice with 15 HU of white noise more."""
+    noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
+    return image + np.float32(NOISE_ADDED) * noise
 
 
 def lattice(enlarged: Slice, mask: Mask) -> Lattice:

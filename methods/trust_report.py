@@ -18,11 +18,11 @@ from data.volumes.volume import Volume
 from methods.loading import LoadedModel
 from util.images.trust import SMALLEST_AREA, consistency, flip, lattice, noise_gain
 
-# Flip (HU), noise gain and lattice (HU). Of phantom images at 8x, where it was measured, up to the
+# Highest figures. Of phantom images at 8x, where it was measured, up to the
 # first three 99 in 100 are better than cubic interpolation, of those above one of the second less
 # than half (docs/benchmark_version_2.md, benchmarks/trust_borders.py).
-CALM = (10.0, 2.5, 2.0)
-NOT_TRUSTED = (15.0, 4.0, 6.0)
+CALM = {"flip_hu": 10.0, "noise_gain": 2.5, "lattice_hu": 2.0}
+NOT_TRUSTED = {"flip_hu": 15.0, "noise_gain": 4.0, "lattice_hu": 6.0}
 ADVICE = {
     "calm": "the image is stable",
     "careful": "fine detail may be invented: compare with the input",
@@ -71,20 +71,30 @@ def judge(
     Returns:
         For run.json; None where too little of the slice is lung, or all of it one value.
     """
+    figures = figures_of(redo, image, result, section)
+    if figures is None:
+        return None
+    word = word_of(figures)
+    print(f"{name}: {word} ({figures_in_words(figures)}): {ADVICE[word]}")
+    return {"word": word, **{what: round(value, 3) for what, value in figures.items()}}
+
+
+def figures_of(
+    redo: Redo, image: np.ndarray, result: np.ndarray, section: np.ndarray | None
+) -> dict[str, float] | None:
+    """The figures of `util.images.trust` by name; arguments and None as for `judge`."""
     inside = np.ones(image.shape, bool) if section is None else section != 0
     if np.count_nonzero(inside) < SMALLEST_AREA or np.ptp(image[inside]) == 0:
         return None
     mirrored = None if section is None else np.ascontiguousarray(section[:, ::-1])
-    figures = {
+    grid = lattice(result, inside)
+    return {
         "consistency_hu": consistency(result, image, inside),
         "flip_hu": flip(lambda turned: redo(turned, mirrored), result, image, inside),
         "noise_gain": noise_gain(lambda noisy: redo(noisy, section), result, image, inside),
+        "lattice_db": grid.decibel,
+        "lattice_hu": grid.amplitude,
     }
-    grid = lattice(result, inside)
-    figures |= {"lattice_db": grid.decibel, "lattice_hu": grid.amplitude}
-    word = word_for(figures["flip_hu"], figures["noise_gain"], grid.amplitude)
-    print(f"{name}: {word} ({figures_in_words(figures)}): {ADVICE[word]}")
-    return {"word": word, **{what: round(value, 3) for what, value in figures.items()}}
 
 
 def figures_in_words(figures: Mapping[str, Any]) -> str:
@@ -115,10 +125,10 @@ def facts_for_page(record: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
-def word_for(*figures: float) -> str:
-    """Calm, careful or do not trust, by flip in HU, noise gain and lattice in HU."""
-    if any(one > border for one, border in zip(figures, NOT_TRUSTED, strict=True)):
+def word_of(figures: Mapping[str, float]) -> str:
+    """Calm, careful or do not trust."""
+    if any(figures[name] > border for name, border in NOT_TRUSTED.items()):
         return "do not trust"
-    if all(one <= border for one, border in zip(figures, CALM, strict=True)):
+    if all(figures[name] <= border for name, border in CALM.items()):
         return "calm"
     return "careful"

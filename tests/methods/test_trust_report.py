@@ -10,7 +10,7 @@ import pytest
 
 from data.volumes.volume import Volume
 from methods.loading import LoadedModel
-from methods.super_resolution.trust_report import check_scan, facts_for_page, judge, word_for
+from methods.trust_report import check_scan, facts_for_page, judge, word_of
 from util.images.resampling import enlarge
 
 LUNG = np.random.default_rng(0).normal(-850, 20, (32, 32)).astype(np.float32)
@@ -96,4 +96,5 @@ def test_a_slice_without_lung_gets_no_word() -> None:
     ],
 )
 def test_words_by_their_borders(figures: tuple[float, ...], word: str) -> None:
-    assert word_for(*figures) == word
+    names = ("flip_hu", "noise_gain", "lattice_hu")
+    assert word_of(dict(zip(names, figures, strict=True))) == word
