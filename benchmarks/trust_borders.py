@@ -4,7 +4,7 @@
 patients, seen by the scanners of `benchmarks.scanners`, with weights good and bad, and prints for
 several borders of flip, noise gain and lattice how many of the images below it beat cubic
 interpolation (PSNR inside the lung), and how many above it do. The words of
-methods.trust_report.py come from there.
+methods/trust_report.py come from there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from benchmarks.machine import machine_line
 from benchmarks.scanners import score
@@ -23,8 +25,11 @@ from methods.truth.scanner_matrix import BLURS, NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
 from util.images.resampling import area_average, enlarge
 from util.images.trust import measure_trust
+from util.pages.page_parts import figure_png
 
 COLUMNS = ("flip, HU", "noise gain", "lattice, HU")
+DRAWN = (*COLUMNS, "consistency, HU")
+LOGARITHMIC = ("flip, HU", "lattice, HU")
 BORDERS = {
     "flip, HU": (6, 8, 10, 12, 15, 20),
     "noise gain": (1.25, 1.5, 2.0, 2.5, 3.0, 4.0),
@@ -33,7 +38,7 @@ BORDERS = {
 
 
 def cases(weights: list[Path], patients: list[Path], seed: int) -> np.ndarray:
-    """Rows of flip, noise gain, lattice in HU, and dB above cubic interpolation."""
+    """Rows of the figures of DRAWN, dB above cubic interpolation, and the number of the weights."""
     resolvers = [SuperResolver.from_checkpoint(path) for path in weights]
     generator = np.random.default_rng(seed)
     rows = []
@@ -46,11 +51,32 @@ def cases(weights: list[Path], patients: list[Path], seed: int) -> np.ndarray:
         for blur, noise in product(BLURS, NOISES):
             seen = seen_by(Scanner(blur, noise), average, generator)
             cubic = score(enlarge(seen, case.scale, 3), truth, fine)
-            for resolver in resolvers:
+            for number, resolver in enumerate(resolvers):
                 found = measure_trust(resolver.upscale, seen, inside)
                 gain = score(resolver.upscale(seen), truth, fine) - cubic
-                rows.append((found.flip, found.noise_gain, found.lattice.amplitude, gain))
+                figures = found.flip, found.noise_gain, found.lattice.amplitude, found.consistency
+                rows.append((*figures, gain, number))
     return np.array(rows)
+
+
+def draw(path: Path, rows: np.ndarray, names: list[str]) -> None:
+    """A panel a figure: gain over cubic interpolation of every image, by weights."""
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    for column, title in enumerate(DRAWN):
+        axes = figure.add_subplot(1, len(DRAWN), column + 1)
+        for number, name in enumerate(names):
+            of = rows[rows[:, -1] == number]
+            axes.scatter(of[:, column], of[:, len(DRAWN)], s=9, alpha=0.7, label=name)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set(xlabel=title)
+        if title in LOGARITHMIC:
+            axes.set(xscale="log")
+            axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.grid(alpha=0.3)
+        if column == 0:
+            axes.set_ylabel("dB above cubic spline")
+            axes.legend(fontsize=7)
+    path.write_bytes(figure_png(figure, 130))
 
 
 def main() -> None:
@@ -58,13 +84,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", nargs="+", type=Path, required=True)
     parser.add_argument("--patients", nargs="+", type=Path, required=True)
+    parser.add_argument("--figure", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print(
         machine_line(torch.device("cuda" if torch.cuda.is_available() else "cpu"), arguments.seed)
     )
     rows = cases(arguments.weights, arguments.patients, arguments.seed)
-    better = rows[:, 3] > 0
+    better = rows[:, len(DRAWN)] > 0
+    if arguments.figure:
+        draw(arguments.figure, rows, [path.stem for path in arguments.weights])
     print(f"{len(rows)} images, {100 * better.mean():.0f} % of them better than cubic spline\n")
     for column, name in enumerate(COLUMNS):
         print(f"| {name} | images up to it | of them better | images above it | of them better |")
