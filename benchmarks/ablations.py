@@ -1,20 +1,28 @@
 """What each loss and each change of the network is worth on the phantom, at equal time.
 
-    python -m benchmarks.ablations --out results/ablations [--minutes 10] [--only NAME ...]
+    python -m benchmarks.ablations --out FOLDER [--minutes 20] [--seeds 3] [--only NAME ...]
 
-Every variant trains for the same wall time on the same patients, narrow enough for a CPU, and is
-then scored by phantomtest on the fixed unseen patients. A variant that has its model already is
-not trained again, so a stopped run goes on.
+Every variant trains for the same wall time on the same patients, narrow enough for a CPU, once for
+each seed: one core a run, as many runs at once as there are cores. Then all are scored by
+phantomtest on the validation patients, and their means over the seeds printed. A run that has its
+model already is not trained again, so a stopped benchmark goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
+from queue import Queue
+
+import numpy as np
 
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.pair import PairPlan, write_pair
@@ -22,6 +30,7 @@ from util.run_record import PROJECT_FOLDER
 
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 106), range(201, 206)  # no patient in both domains
 WINDOWS = "micro=2500:12250"  # the micro scanner's units of the clinical window
+MEASURES = ("psnr", "ssim", "resolution", "vessels_f1", "septa_f1", "flip", "noise_gain")
 NARROW = [
     "--ngf", "16", "--ndf", "16", "--batch_size", "1", "--clinical_patch_size", "32",
     "--lr", "2e-4", "--ema", "0.99", "--precision", "bf16",
@@ -35,12 +44,16 @@ NO_UNPAIRED = [
     "--lambda_B", "0", "--lambda_identity", "0",
 ]  # fmt: skip
 NEW_NETWORK = ["--norm", "none", "--skip", "cubic", "--init_icnr"]
-# Standard kernel and full dose of data/phantom/scanners.py: 0.44 / 0.45 mm / 0.5 mm, 25 HU / 750.
-SCANNER = ["--pair_blur", "1.96", "--pair_noise", "0.034"]
+# Standard kernel and full dose of data/phantom/scanners.py: 0.44 / 0.42 mm / 0.5 mm, 20.5 HU / 750.
+SCANNER = ["--pair_blur", "2.1", "--pair_noise", "0.027"]
 PAIRED = ["--dataset_mode", "paired", *NO_UNPAIRED, "--lambda_supervised", "1"]
 VARIANTS: dict[str, list[str]] = {
     "paper": [],
     "without the four-part loss": NO_FOUR_PART,
+    "without downsample": ["--lambda_downsample_loss", "0"],
+    "without upsample": ["--lambda_upsample_loss", "0"],
+    "without clinical_ssim": ["--lambda_clinical_ssim", "0"],
+    "without micro_ssim": ["--lambda_micro_ssim", "0"],
     "without identity": ["--lambda_identity", "0"],
     "plain CycleGAN": [*NO_FOUR_PART, "--lambda_identity", "0"],
     "paper, ICNR": ["--init_icnr"],
@@ -78,37 +91,58 @@ def patients(folder: Path, seeds: range, processes: int) -> list[Path]:
     return folders
 
 
-def train(name: str, words: list[str], data: list[str], out: Path, minutes: float) -> Path:
-    """Train a variant for some minutes; returns its checkpoint."""
-    folder = name.replace(",", "").replace(" ", "_")
+def train(label: str, words: list[str], out: Path, minutes: float, core: int) -> Path:
+    """Train one run for some minutes on one core; returns its checkpoint."""
+    folder = label.replace(",", "").replace(" ", "_")
     latest = out / "checkpoints" / folder / "latest.pt"
     if latest.exists():
         return latest
     command = [
-        sys.executable, "train.py", "--preset", "paper", "--name", folder,
+        "taskset", "-c", str(core), sys.executable, "train.py", "--preset", "paper",
+        "--name", folder,
         "--checkpoints_dir", str(out / "checkpoints"), "--num_threads", "0", "--no_html",
         "--niter", "1000", "--niter_decay", "0", "--lr_policy", "constant",
         "--batch_num", "400", "--save_latest_freq", "1000000", "--overwrite",
-        *NARROW, *words, *data,
+        *NARROW, *words,
     ]  # fmt: skip
     log = out / f"{folder}.log"
     with log.open("w") as stream:
-        process = subprocess.Popen(command, cwd=PROJECT_FOLDER, stdout=stream, stderr=stream)
+        process = subprocess.Popen(
+            command,
+            cwd=PROJECT_FOLDER,
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         try:
             process.wait(timeout=60 * minutes)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)  # saves after the step
             process.wait()
     if not latest.exists():
-        sys.exit(f"{name} did not train: see {log}")
+        sys.exit(f"{label} did not train: see {log}")
     return latest
+
+
+def print_means(scores: Path, names: Sequence[str]) -> None:
+    """A row a variant: mean of each measure over its seeds, with the lowest and the highest."""
+    told = json.loads(scores.read_text(encoding="utf-8"))["all"]
+    print("\n| variant | " + " | ".join(MEASURES) + " |\n" + "|---" * (len(MEASURES) + 1) + "|")
+    for name in names:
+        seeds = [row for label, row in told.items() if label.rpartition(", seed ")[0] == name]
+        cells = []
+        for measure in MEASURES:
+            values = [row[measure]["mean"] for row in seeds]
+            cells.append(f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def main() -> None:
     """Train all variants, then score them together."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training for each variant")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training for each run")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--patients", type=int, default=10, help="that are scored")
     chosen = parser.parse_args()
@@ -118,20 +152,35 @@ def main() -> None:
     seen = patients(out / "patients", CLINICAL_SEEDS, processes)
     others = patients(out / "patients", MICRO_SEEDS, processes)
     clinical = [str(folder / "clinical.nii") for folder in seen]
-    models = []
-    for name in chosen.only:
+    free: Queue[int] = Queue()
+    for core in sorted(os.sched_getaffinity(0)):
+        free.put(core)
+
+    def run(job: tuple[int, str]) -> str:
+        seed, name = job
+        label = f"{name}, seed {seed}"
         paired = "paired" in VARIANTS[name]
         micro = [str(folder / "micro.nii") for folder in (seen if paired else others)]
-        data = ["--all_clinical_paths", *clinical, "--all_micro_paths", *micro]
-        data += ["--windows", WINDOWS]
-        print(f"training {name} for {chosen.minutes:g} minutes", flush=True)
-        models.append(f"{name}={train(name, VARIANTS[name], data, out, chosen.minutes)}")
+        words = [*VARIANTS[name], "--seed", str(seed), "--windows", WINDOWS]
+        words += ["--all_clinical_paths", *clinical, "--all_micro_paths", *micro]
+        core = free.get()
+        print(f"training {label} on core {core} for {chosen.minutes:g} minutes", flush=True)
+        try:
+            return f"{label}={train(label, words, out, chosen.minutes, core)}"
+        finally:
+            free.put(core)
+
+    # Seed by seed, so that a benchmark that is stopped has whole ones.
+    jobs = list(product(range(chosen.seeds), chosen.only))
+    with ThreadPoolExecutor(free.qsize()) as pool:
+        models = list(pool.map(run, jobs))
     command = [
         sys.executable, "medicaltest.py", "--method", "phantomtest", "--checkpoints", *models,
         "--results_dir", str(out / "scores"), "--patients", str(chosen.patients), "--overwrite",
         "--patient_set", "validation",
     ]  # fmt: skip
-    sys.exit(subprocess.run(command, cwd=PROJECT_FOLDER, check=False).returncode)
+    subprocess.run(command, cwd=PROJECT_FOLDER, check=True)
+    print_means(out / "scores" / "phantom_scores.json", chosen.only)
 
 
 if __name__ == "__main__":
