@@ -82,12 +82,17 @@ def estimate_scanner(clinical: np.ndarray, micro: np.ndarray) -> ScannerEstimate
     return ScannerEstimate(HALF_OF_GAUSSIAN / model.half, model.noise, model.steepness)
 
 
-def clinical_patches(volumes: Sequence[tuple[Volume, np.ndarray | None]]) -> list[np.ndarray]:
-    """Of each CT, patches that lie wholly inside its lung mask: (n, RUN, EDGE, EDGE) in HU."""
+def clinical_patches(
+    volumes: Sequence[tuple[Volume, np.ndarray | None]], runs: int = MOST_RUNS
+) -> list[np.ndarray]:
+    """Of each CT, patches that lie wholly inside its lung mask: (n, RUN, EDGE, EDGE) in HU.
+
+    `runs` of slices are read over all volumes.
+    """
     found = []
     for volume, mask in volumes:
         patches: list[np.ndarray] = []
-        for first in _runs(volume.num_slices, len(volumes)):
+        for first in _runs(volume.num_slices, runs // len(volumes)):
             images = [volume.read_slice(first + number) for number in range(RUN)]
             inside = None if mask is None else (mask[first : first + RUN] != 0).all(axis=0)
             patches += _cut(np.stack(images).astype(np.float32), inside)
@@ -95,11 +100,11 @@ def clinical_patches(volumes: Sequence[tuple[Volume, np.ndarray | None]]) -> lis
     return found
 
 
-def micro_patches(data: TrainingData, scale: int) -> np.ndarray:
+def micro_patches(data: TrainingData, scale: int, runs: int = MOST_RUNS) -> np.ndarray:
     """Patches of all micro-CT, shrunk to the clinical pixel: (n, RUN, EDGE, EDGE) in HU.
 
     HU are what the windows make of its values. Where a voxel size is not known, `scale` voxels make
-    a pixel; a slice is as thick as a clinical one, or one micro slice.
+    a pixel; a slice is as thick as a clinical one, or one micro slice. `runs` as above.
     """
     patches: list[np.ndarray] = []
     for volume in data.micro:
@@ -110,7 +115,7 @@ def micro_patches(data: TrainingData, scale: int) -> np.ndarray:
         width, height = (min(length, round(WIDEST / ratio)) for length in volume.size[:2])
         column, row = ((volume.size[0] - width) // 2, (volume.size[1] - height) // 2)
         columns, rows = (max(1, round(length * ratio)) for length in (width, height))
-        for first in _runs(volume.num_slices // slices, len(data.micro)):
+        for first in _runs(volume.num_slices // slices, runs // len(data.micro)):
             images = []
             for start in range(first * slices, (first + RUN) * slices, slices):
                 slab = [
@@ -135,10 +140,10 @@ def _stacked(patches: list[np.ndarray]) -> np.ndarray:
     return np.array(patches[::step], np.float32).reshape(-1, RUN, EDGE, EDGE)
 
 
-def _runs(slices: int, volumes: int) -> list[int]:
-    """First slices of evenly spaced runs in one of so many volumes."""
+def _runs(slices: int, wanted: int) -> list[int]:
+    """First slices of about as many evenly spaced runs as are wanted, two at the least."""
     last = slices - RUN
-    places = np.linspace(0, last, min(max(2, MOST_RUNS // volumes), last + 1)) if last >= 0 else ()
+    places = np.linspace(0, last, min(max(2, wanted), last + 1)) if last >= 0 else ()
     return sorted({int(place) for place in places})
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.grey_values import disagreement
 from data.scanner_estimate import (
+    MOST_RUNS,
     ScannerEstimate,
     clinical_patches,
     estimate_scanner,
@@ -20,6 +21,7 @@ from data.training_data import TrainingData
 # of point spread, noise and steepness.
 AROUND = ScannerEstimate(point_spread=0.15, noise=0.3, steepness=0.15)
 PIXEL = 0.1  # and of the pixel size, which is known
+FEW_RUNS = 12  # of slices, for the grey values alone
 ENOUGH = 60  # patches of a volume for an estimate of its own
 
 
@@ -42,7 +44,8 @@ def look_at_scans(
     if options.dataset_mode != "unpaired" or data.windows.normalization == "minmax":
         return {}
     scale = 2**options.sampling_times
-    clinical, fine = clinical_patches(data.clinical), micro_patches(data, scale)
+    runs = MOST_RUNS if options.scanner == "auto" else FEW_RUNS
+    clinical, fine = clinical_patches(data.clinical, runs), micro_patches(data, scale, runs)
     if line := disagreement(data, clinical, fine):
         say(line)
     if options.scanner != "auto":
