@@ -36,7 +36,8 @@ COLORS = ("tab:blue", "tab:orange", "tab:red")
 def measure(
     methods: Sequence[Callable[[np.ndarray], np.ndarray]], patients: Sequence[Path], step: int
 ) -> tuple[np.ndarray, float]:
-    """(patients, blurs, noises, methods, error in HU and resolution in mm), and the pixel in mm."""
+    """Means over patients (blurs, noises, methods, error in HU and resolution in mm), and the
+    clinical pixel in mm."""
     generator = np.random.default_rng(0)
     found = np.empty((len(patients), len(BLURS), len(NOISES), len(methods), 2))
     for number, folder in enumerate(patients):

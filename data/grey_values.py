@@ -51,7 +51,8 @@ def disagreement(data: TrainingData, lung: Sequence[np.ndarray], shrunk: np.ndar
     ]
     of_tissue = tissue[-1] if tissue else TISSUE
     fine = peaks_of(hounsfield_of(sampled_voxels(data.micro), data.windows), clinical)
-    if len(fine) < 2:
+    # Lung that is as dense as tissue, and tissue that is no denser than lung, tell nothing.
+    if len(fine) < 2 or of_lung >= of_tissue - TOLERANCE or of_shrunk >= fine[-1]:
         return None
     differences = of_shrunk - of_lung, fine[-1] - of_tissue
     if max(map(abs, differences)) <= TOLERANCE:
@@ -64,7 +65,7 @@ def disagreement(data: TrainingData, lung: Sequence[np.ndarray], shrunk: np.ndar
     return (
         f"grey values: lung is at {of_lung:.0f} HU in clinical CT and at {of_shrunk:.0f} in "
         f"micro-CT as its window has it, tissue at {of_tissue:.0f} and {fine[-1]:.0f}: --windows "
-        f"micro={low:.0f}:{high:.0f} would make them agree (docs/data.md)"
+        f"micro={low:.5g}:{high:.5g} would make them agree (docs/data.md)"
     )
 
 

@@ -125,6 +125,13 @@ class PatchSource:
         self._largest = max(self._smallest, min(largest, *volume.size[:2]))
         self._thinnest, self._thickest = slab
         self.positions = PatchPositions(volume, self._edge, mask, rule)
+        if smallest > min(volume.size[:2]):
+            raise UserError(
+                f"{volume.source} is {volume.size[0]} x {volume.size[1]} pixels, expected "
+                f"{smallest} each way for patches that show clinical pixels of the asked size "
+                "(--scanner_pixel, or what --scanner auto found): give a smaller "
+                "--clinical_patch_size, or leave this volume out"
+            )
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """float32 (patch_size, patch_size) in [-1, 1], each admissible position equally likely."""

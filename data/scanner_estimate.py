@@ -23,7 +23,7 @@ from scipy.optimize import brentq, least_squares
 
 from data.patches import slab_of
 from data.training_data import TrainingData
-from data.volumes.volume import Volume
+from data.volumes.volume import LARGE_BYTES, Volume
 from data.windows import WindowPolicy
 from util.errors import UserError
 from util.images.resampling import resize
@@ -41,6 +41,7 @@ ROUNDS = 4  # of sorting by what the fit before made of the micro-CT
 SQUARE, MARGIN, QUIETEST = 5, 4, 0.05  # pixels, pixels of the border, share of squares
 NOISE_TOLERANCE = 0.05  # HU
 FINEST = 0.57  # cycles a pixel; beyond are the corners of the spectrum
+LEAST_TRANSFER = 1e-6  # of power; less is nothing, and cannot be divided by
 FLOOR = 2.0  # HU^2: rounding, and what the patch's fading border leaves
 HALF_OF_GAUSSIAN = 2 * np.log(2) / np.pi  # cycles a pixel * pixels: MTF's half, and full width
 
@@ -78,7 +79,8 @@ def estimate_scanner(clinical: np.ndarray, micro: np.ndarray) -> ScannerEstimate
         model = model._replace(noise=_noise_of(clinical, micro, model))
         # The fading of a patch's border mixes neighbouring frequencies, in a scan behind the MTF:
         # the next round starts from what the tissue really becomes.
-        fine = _spectra(_through(micro, model)) / _transfer(model, _RING_FREQUENCIES)
+        transfer = np.maximum(_transfer(model, _RING_FREQUENCIES), LEAST_TRANSFER)
+        fine = _spectra(_through(micro, model)) / transfer
     return ScannerEstimate(HALF_OF_GAUSSIAN / model.half, model.noise, model.steepness)
 
 
@@ -115,7 +117,8 @@ def micro_patches(data: TrainingData, scale: int, runs: int = MOST_RUNS) -> np.n
         width, height = (min(length, round(WIDEST / ratio)) for length in volume.size[:2])
         column, row = ((volume.size[0] - width) // 2, (volume.size[1] - height) // 2)
         columns, rows = (max(1, round(length * ratio)) for length in (width, height))
-        for first in _runs(volume.num_slices // slices, runs // len(data.micro)):
+        wanted = 1 if volume.array.nbytes > LARGE_BYTES else runs // len(data.micro)
+        for first in _runs(volume.num_slices // slices, wanted):
             images = []
             for start in range(first * slices, (first + RUN) * slices, slices):
                 slab = [
@@ -135,16 +138,19 @@ def hounsfield_of(values: np.ndarray, windows: WindowPolicy) -> np.ndarray:
     return target.low + (np.asarray(values, np.float32) - own.low) * np.float32(factor)
 
 
+def thinned(patches: np.ndarray) -> np.ndarray:
+    """At most MOST_PATCHES of them, evenly."""
+    return patches[:: max(1, -(-len(patches) // MOST_PATCHES))]
+
+
 def _stacked(patches: list[np.ndarray]) -> np.ndarray:
-    step = max(1, len(patches) // MOST_PATCHES)
-    return np.array(patches[::step], np.float32).reshape(-1, RUN, EDGE, EDGE)
+    return thinned(np.array(patches, np.float32).reshape(-1, RUN, EDGE, EDGE))
 
 
 def _runs(slices: int, wanted: int) -> list[int]:
-    """First slices of about as many evenly spaced runs as are wanted, two at the least."""
-    last = slices - RUN
-    places = np.linspace(0, last, min(max(2, wanted), last + 1)) if last >= 0 else ()
-    return sorted({int(place) for place in places})
+    """First slices of evenly spaced runs, one at the least, none of them in two."""
+    count = min(max(1, wanted), slices // RUN)
+    return [int((number + 0.5) * slices / count - RUN / 2) for number in range(count)]
 
 
 def _cut(images: np.ndarray, inside: np.ndarray | None) -> Iterator[np.ndarray]:
@@ -154,7 +160,7 @@ def _cut(images: np.ndarray, inside: np.ndarray | None) -> Iterator[np.ndarray]:
         for column in range(0, columns - EDGE + 1, STEP):
             place = slice(row, row + EDGE), slice(column, column + EDGE)
             if inside is None or inside[place].all():
-                yield images[(slice(None), *place)]
+                yield images[(slice(None), *place)].copy()  # not a view that keeps the slices
 
 
 class _Model(NamedTuple):

@@ -68,20 +68,23 @@ class UnpairedDataset(PatchDataset):
             for volume in data.micro
         ]
         self._micro = Choice(sources, settings.sampling)
-        self._lung = None
-        if settings.clinical_as_micro > 0:
-            sources = [
-                PatchSource(
-                    volume,
-                    windows.window_for(volume, "clinical"),
-                    edge,
-                    mask,
-                    "centre",
-                    zoom=settings.zoom,
-                )
-                for volume, mask in data.clinical
-            ]
-            self._lung = Choice(sources, settings.sampling)
+        self._lung = self._fine_clinical(data, edge) if settings.clinical_as_micro > 0 else None
+
+    def _fine_clinical(self, data: TrainingData, edge: int) -> Choice:
+        """Clinical CT as micro patches; those that are too small for one are left out."""
+        sources = [
+            PatchSource(
+                volume, data.windows.window_for(volume, "clinical"), edge, mask, rule="centre"
+            )
+            for volume, mask in data.clinical
+            if min(volume.size[:2]) >= edge
+        ]
+        if not sources:
+            raise UserError(
+                f"--clinical_as_micro takes patches of {edge} x {edge} pixels from clinical CT, "
+                "and none is as large: give a smaller --clinical_patch_size, or leave it out"
+            )
+        return Choice(sources, self.settings.sampling)
 
     def make_item(self, epoch: int, index: int) -> Item:
         generator = self.generator(epoch, index, _CLINICAL)

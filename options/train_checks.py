@@ -21,7 +21,8 @@ START_OPTIONS = (
 
 # --scanner_... options that take two numbers.
 SCANNER_RANGES = ("blur", "steepness", "sharpening", "noise", "pixel", "thickness")
-# Those of them that --scanner auto does not find by itself.
+# What --scanner auto finds by itself, and what it draws as random scanners do.
+FOUND_BY_AUTO = ("scanner_blur", "scanner_steepness", "scanner_noise", "scanner_pixel")
 NOT_FOUND = ("thickness", "calibration")
 
 # Option -> (option it depends on, what it needs there, one value or one of several): without that
@@ -112,6 +113,11 @@ def refuse_idle_options(
             "--compile is about torch's layers, which --engine eager runs: add it or leave "
             "--compile out"
         )
+    if options.clinical_as_micro and options.serial_batches:
+        parser.error(
+            "--clinical_as_micro draws what a micro patch is taken from and --serial_batches takes "
+            "them in turn: leave one of them out"
+        )
     if options.sampling == "by_size" and options.serial_batches:
         parser.error(
             "--sampling by_size draws the volume and --serial_batches takes them in turn: leave "
@@ -161,6 +167,13 @@ def refuse_other_pairs(
     parser: argparse.ArgumentParser, stored: dict[str, object], given: set[str]
 ) -> None:
     """Refuse to go on silently where pseudo-pairs were judged by the absolute difference."""
+    supervised = stored.get("lambda_supervised")
+    if supervised and "scanner_steepness" not in stored and "lambda_supervised" not in given:
+        parser.error(
+            "this run's registered pairs were judged by the absolute difference "
+            f"(--lambda_supervised {supervised}), now they are by the squared one, about a fifth "
+            "of it: give --lambda_supervised, five times as much for about the same weight"
+        )
     weight = stored.get("lambda_pair")
     if weight and "lambda_lattice" not in stored and "lambda_pair" not in given:
         parser.error(

@@ -159,7 +159,7 @@ LOSSES: Rows = (
      "power of the grid that G_A leaves, so small that weights of 100 and more are usual "
      "(not of the paper)"),
     ("lambda_supervised", non_negative_float, 0.0,
-     "L1 of G_A's image and the truth (needs --dataset_mode paired)"),
+     "squared difference of G_A's image and the truth (needs --dataset_mode paired)"),
     ("identity_crop", positive_int, None,
      "edge in pixels of a random square of the micro patch for idt_A; else the whole patch"),
     ("identity_every", positive_int, 1,

@@ -10,6 +10,7 @@ from pathlib import Path
 from options.base_options import BaseOptions, given_names, join_slices
 from options.presets import FROM_SCRATCH, X4_DEFAULTS, preset_values
 from options.train_checks import (
+    FOUND_BY_AUTO,
     check_identity,
     check_losses,
     check_patches,
@@ -70,8 +71,11 @@ class TrainOptions(BaseOptions):
         refuse_restart(parser, options, given)
         stored = stored_options(parser, options) if options.continue_train else None
         if stored is not None:
+            kept_out = given | PER_CALL_OPTIONS
+            if stored.get("scanner") == "auto" and "scanner" in given:
+                kept_out |= set(FOUND_BY_AUTO)  # of the scanner that was found
             for name, value in stored.items():
-                if name in vars(options) and name not in given | PER_CALL_OPTIONS:
+                if name in vars(options) and name not in kept_out:
                     setattr(options, name, value)
             if "val_slices" in given and "slices" not in given:
                 options.slices = None  # it follows from the new choice

@@ -122,7 +122,8 @@ def open_run(options: Namespace) -> Run:
             "larger --niter to go on"
         )
     data = open_data(options, start.windows, processes)
-    found = look_at_scans(options, data, processes.say) if processes.is_first else None
+    is_new = start.windows is None
+    found = look_at_scans(options, data, is_new, processes.say) if processes.is_first else None
     for name, value in processes.from_first(found).items():
         setattr(options, name, value)
     model.scanner = make_scanner(options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from methods.trust_report import CALM, NOT_TRUSTED, Redo
-from util.files import atomic_path
 from util.images.resampling import enlarge
 from util.images.trust import noised
 from util.pages.page_parts import figure_png
@@ -24,10 +22,8 @@ BORDERS = ((CALM, "tab:orange", "calm"), (NOT_TRUSTED, "tab:red", "careful"))
 DOTS_PER_INCH = 130
 
 
-def draw_curves(
-    path: Path, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], name: str
-) -> None:
-    """A panel a figure, with the borders of its words."""
+def draw_curves(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], name: str) -> bytes:
+    """A panel a figure, with the borders of its words, as PNG."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     figure.suptitle(f"{name}, slices counted from 0", fontsize=10)
     slices = [row["slice"] for row in rows]
@@ -35,10 +31,7 @@ def draw_curves(
         axes = figure.add_subplot(2, 2, place)
         values = [row[what] for row in rows]
         axes.plot(slices, values, color="tab:blue", marker="." if len(slices) < 60 else None)
-        for borders, color, word in (
-            (CALM, "tab:orange", "calm"),
-            (NOT_TRUSTED, "tab:red", "careful"),
-        ):
+        for borders, color, word in BORDERS:
             if what in borders:
                 axes.axhline(borders[what], color=color, linestyle="--", linewidth=1)
                 axes.annotate(
@@ -57,13 +50,11 @@ def draw_curves(
         axes.grid(alpha=0.3)
         if place > 2:
             axes.set_xlabel("slice")
-    _write(path, figure)
+    return figure_png(figure, DOTS_PER_INCH)
 
 
-def draw_worst(
-    path: Path, redo: Redo, image: np.ndarray, section: np.ndarray | None, name: str
-) -> None:
-    """Input, result, and what mirroring and a little noise change in it."""
+def draw_worst(redo: Redo, image: np.ndarray, section: np.ndarray | None, name: str) -> bytes:
+    """Input, result, and what mirroring and a little noise change in it, as PNG."""
     mirrored = None if section is None else np.ascontiguousarray(section[:, ::-1])
     result = redo(image, section)
     turned = redo(np.ascontiguousarray(image[:, ::-1]), mirrored)[:, ::-1]
@@ -93,9 +84,4 @@ def draw_worst(
         axes.axis("off")
         if colors == "magma":
             figure.colorbar(drawn, ax=axes, shrink=0.8)
-    _write(path, figure)
-
-
-def _write(path: Path, figure: Figure) -> None:
-    with atomic_path(path) as place:
-        place.write_bytes(figure_png(figure, DOTS_PER_INCH))
+    return figure_png(figure, DOTS_PER_INCH)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.volumes.volume import parse_slices
 from methods.inputs import check_window, open_case, run_method
 from methods.loading import LoadedModel
 from methods.pages.result_page import PAGE, keep_other_page, page_may_fail
@@ -26,7 +27,7 @@ from methods.super_resolution.volume_upscaling import (
 from methods.trust_report import ADVICE, NOT_TRUSTED, check_scan, figures_of, word_of
 from models.inference.case_enlarger import CaseEnlarger
 from util.errors import UserError
-from util.files import write_text
+from util.files import atomic_path, write_text
 from util.images.trust import SMALLEST_AREA
 from util.interrupt import StopRequest
 from util.pipeline import ahead
@@ -69,6 +70,9 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
     settings = upscale_settings(model, options)
     enlarger = CaseEnlarger(model.resolver, settings.self_ensemble)
     redo = slice_maker(enlarger, window, settings, model.scale)
+    # Slices are counted as in the file, whichever --slices were chosen.
+    whole = volume.whole or volume
+    first = parse_slices(options.slices, whole.num_slices)[0] if options.slices else 0
     rows: list[Row] = []
     with StopRequest() as stop:
         if settings.volume_statistics:
@@ -81,22 +85,26 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
                     continue
                 found = figures_of(redo, image, redo(image, section), section)
                 if found is not None:
-                    rows.append({"slice": index, **found, "word": word_of(found)})
+                    rows.append({"slice": first + index, **found, "word": word_of(found)})
     if not rows:
         raise UserError(
             f"{volume.source}: no slice has {SMALLEST_AREA} pixels of lung with anything in them: "
             "give other --slices or --region all"
         )
     worst = max(rows, key=lambda row: max(row[name] / most for name, most in NOT_TRUSTED.items()))
-    index = worst["slice"]
+    index = worst["slice"] - first
     section = None if mask is None else mask[index]
+    title = f"{volume.name}, slice {worst['slice']}"
+    pictures = [
+        draw_curves(rows, TITLES, volume.name),
+        draw_worst(redo, volume.read_slice(index), section, title),
+    ]
     words = in_words(rows)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / SLICES, as_csv(rows))
-    draw_curves(folder / CURVES, rows, TITLES, volume.name)
-    draw_worst(
-        folder / PREVIEW, redo, volume.read_slice(index), section, f"{volume.name}, slice {index}"
-    )
+    for name, picture in zip((CURVES, PREVIEW), pictures, strict=True):
+        with atomic_path(folder / name) as place:
+            place.write_bytes(picture)
     record = write_run_record(
         folder / RECORD,
         vars(options),
@@ -109,7 +117,7 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
         **seen,
         figures={name: spread([row[name] for row in rows]) for name in TITLES},
         words={word: sum(row["word"] == word for row in rows) for word in ADVICE},
-        worst_slice=index,
+        worst_slice=worst["slice"],
         in_words=words,
         seconds=round(time.monotonic() - started, 3),
     )
@@ -118,7 +126,6 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
     if options.page_mb > 0:
         with page_may_fail(options):
             others = keep_other_page(folder / PAGE, options.method)
-            pictures = [(folder / name).read_bytes() for name in (CURVES, PREVIEW)]
             write_text(folder / PAGE, page_of(options.method, record, rows, pictures, others))
             print(f"open {folder / PAGE} in a browser to look at it")
 

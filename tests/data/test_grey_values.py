@@ -47,7 +47,7 @@ def test_another_window_is_named_with_one_that_agrees(window: tuple[float, float
     said = said_of(data_of(IntensityWindow(*window)))
     assert said is not None
     assert "lung is at -858 HU in clinical CT" in said
-    named = re.search(r"--windows micro=(-?\d+):(\d+) ", said)
+    named = re.search(r"--windows micro=(-?[\d.]+):([\d.]+) ", said)
     assert named is not None
     low, high = (float(end) for end in named.groups())
     assert (low, high) == pytest.approx((RIGHT.low, RIGHT.high), abs=300)
@@ -66,3 +66,24 @@ def test_nothing_is_said_where_nothing_can_be_told() -> None:
 def test_peaks_are_found_from_low_to_high() -> None:
     found = peaks_of(tissue(-860, 0.3, 1), CLINICAL_WINDOW)
     assert found == pytest.approx([-860, 50], abs=15)
+
+
+def test_lung_as_dense_as_tissue_tells_nothing() -> None:
+    data = data_of(IntensityWindow(0.0, 65535.0))
+    dense = [np.random.default_rng(4).normal(50, 30, 9000)]
+    assert disagreement(data, dense, np.full(9000, -600.0)) is None
+    lung = [np.random.default_rng(4).normal(-860, 30, 9000)]
+    assert disagreement(data, lung, np.full(9000, 900.0)) is None
+
+
+def test_windows_of_small_numbers_are_named_with_their_digits() -> None:
+    data = data_of(RIGHT)
+    micro = [replace(volume, array=volume.array / 65535) for volume in data.micro]
+    wrong = WindowPolicy("window", CLINICAL_WINDOW, IntensityWindow(0.0, 1.0))
+    raw = (2500 + (np.random.default_rng(3).normal(-860, 30, 9000) + 1000) * 6.5) / 65535
+    lung = [np.random.default_rng(4).normal(-860, 30, 9000)]
+    said = disagreement(replace(data, micro=micro, windows=wrong), lung, hounsfield_of(raw, wrong))
+    named = re.search(r"--windows micro=([\d.]+):([\d.]+) ", said or "")
+    assert named is not None
+    ends = [65535 * float(end) for end in named.groups()]
+    assert ends == pytest.approx([RIGHT.low, RIGHT.high], abs=300)

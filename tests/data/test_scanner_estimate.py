@@ -12,11 +12,13 @@ from data.patches import shrink
 from data.scanner_estimate import (
     EDGE,
     HALF_OF_GAUSSIAN,
+    MOST_PATCHES,
     RUN,
     clinical_patches,
     estimate_scanner,
     hounsfield_of,
     micro_patches,
+    thinned,
 )
 from data.training_data import TrainingData
 from data.volumes.volume import Volume
@@ -119,9 +121,21 @@ def test_micro_patches_are_shrunk_to_the_clinical_pixel_and_slice() -> None:
     assert len(patches) == 1
     np.testing.assert_allclose(patches[0], expected, atol=0.05)
     unknown = replace(data, micro=[replace(fine, spacing_known=False)])
-    assert micro_patches(unknown, 8).shape == (10, RUN, EDGE, EDGE)
+    assert micro_patches(unknown, 8).shape == (4, RUN, EDGE, EDGE)  # runs of its 12 slices
 
 
 def test_windows_make_hounsfield_units_and_clip_nothing() -> None:
     found = hounsfield_of(np.array([1200, 2500, 9000, 12250]), POLICY)
     np.testing.assert_allclose(found, [-1200, -1000, 0, 500], atol=1e-3)
+
+
+def test_a_kernel_that_ends_before_the_finest_detail_is_no_error(
+    micro: np.ndarray, clinical: np.ndarray
+) -> None:
+    seen = seen_by(clinical, 0.16, 10.0, 0.0)
+    assert estimate_scanner(seen, micro).point_spread == pytest.approx(2.8, rel=0.2)
+
+
+def test_no_more_patches_than_are_needed() -> None:
+    assert len(thinned(np.zeros(MOST_PATCHES))) == MOST_PATCHES
+    assert len(thinned(np.zeros(2 * MOST_PATCHES - 1))) == MOST_PATCHES

@@ -10,57 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dataset_helpers import dataset_of
+from dataset_helpers import (
+    MICRO_WINDOW,
+    clinical_volume,
+    is_patch_of,
+    make_dataset,
+    make_volume,
+    micro_volume,
+)
 from torch.utils.data import DataLoader
 
 from data.patches import shrink
 from data.sampling import EpochSampler
-from data.unpaired_dataset import UnpairedDataset
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from util.errors import UserError
 
-MICRO_WINDOW = IntensityWindow(0, 1000)
-POLICY = WindowPolicy("window", CLINICAL_WINDOW, MICRO_WINDOW)
-
-
-def make_volume(array: np.ndarray, source: str) -> Volume:
-    return Volume(array=array, affine=np.eye(4), source=source)
-
-
-def clinical_volume(seed: int = 0) -> Volume:
-    voxels = np.random.default_rng(seed).integers(-1000, 500, (4, 30, 40), dtype=np.int16)
-    return make_volume(voxels, f"ct{seed}.nii.gz")
-
-
-def micro_volume(seed: int = 0) -> Volume:
-    voxels = np.random.default_rng(100 + seed).integers(0, 1000, (3, 70, 60), dtype=np.uint16)
-    return make_volume(voxels, f"micro{seed}.tif")
-
-
 # Half its voxel size is 0.05 mm.
 FINE = [(replace(clinical_volume(), affine=np.diag([0.1, 0.1, 1.0, 1.0])), None)]
-
-
-def make_dataset(**changes: Any) -> UnpairedDataset:
-    volumes: dict[str, Any] = {
-        "clinical": [(clinical_volume(0), None), (clinical_volume(1), None)],
-        "micro": [micro_volume(0), micro_volume(1), micro_volume(2)],
-        "windows": POLICY,
-    }
-    volumes |= {name: changes.pop(name) for name in volumes if name in changes}
-    return dataset_of(UnpairedDataset, **volumes, **changes)
-
-
-def is_patch_of(patch: np.ndarray, unit: np.ndarray) -> bool:
-    """Whether the patch, mirrored or not, occurs in the volume `unit` (z, y, x)."""
-    size = patch.shape[0]
-    for mirrored in (patch, patch[::-1], patch[:, ::-1], patch[::-1, ::-1]):
-        corner = unit[:, : unit.shape[1] - size + 1, : unit.shape[2] - size + 1] == mirrored[0, 0]
-        for z, y, x in np.argwhere(corner):
-            if np.array_equal(unit[z, y : y + size, x : x + size], mirrored):
-                return True
-    return False
 
 
 def constant_micro(count: int) -> list[Volume]:
@@ -187,34 +154,6 @@ def test_micro_mix_feeds_shrunk_micro_patches_other_than_the_partner(degradation
         assert any(np.array_equal(low, source) for source in sources)
         partner_low = shrink(item["micro"][0].numpy(), 4, degradation)  # type: ignore[arg-type]
         assert not np.allclose(low, partner_low)
-
-
-def test_clinical_ct_takes_the_place_of_its_share_of_micro_patches() -> None:
-    mask = np.zeros((4, 30, 40), np.uint8)
-    mask[:, 10:20, 15:25] = 1  # patches need their centre in the lung only
-    bright = make_volume(np.full((3, 70, 60), 900, np.uint16), "micro.tif")
-    dataset = make_dataset(
-        clinical=[(clinical_volume(), mask)],
-        micro=[bright],
-        micro_patch_size=16,
-        clinical_patch_size=4,
-        patches_per_volume=400,
-        clinical_as_micro=0.3,
-    )
-    unit = CLINICAL_WINDOW.to_unit(clinical_volume().array)
-    of_ct = [item["micro"][0].numpy() for item in dataset if item["micro"].mean() < 0.7]
-    assert len(of_ct) == pytest.approx(120, abs=30)
-    assert all(is_patch_of(patch, unit) for patch in of_ct[:20])
-    shrunk = make_dataset(micro=[bright], micro_mix=1.0, micro_patch_size=16, clinical_patch_size=4)
-    both = make_dataset(
-        micro=[bright],
-        micro_mix=1.0,
-        clinical_as_micro=1.0,
-        micro_patch_size=16,
-        clinical_patch_size=4,
-    )
-    assert all((item["clinical"] > 0.7).all() for item in shrunk)
-    assert not any((item["clinical"] > 0.7).all() for item in both)
 
 
 def test_items_say_which_clinical_patches_are_shrunk_ones() -> None:

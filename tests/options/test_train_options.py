@@ -106,6 +106,7 @@ def test_debug_is_read_from_the_words() -> None:
         ("--scanner fixed --scanner_calibration 0", "without --scanner random or auto"),
         ("--scanner auto --dataset_mode public_2D", "got --dataset_mode public_2D"),
         ("--scanner auto --normalization minmax", "take --normalization window"),
+        ("--clinical_as_micro 0.5 --serial_batches", "leave one of them out"),
         ("--dataset_mode public_2D --clinical_as_micro 0.5", "without --dataset_mode unpaired"),
         ("--scanner random --scanner_noise -1 2", "expected a number of at least 0"),
         ("--preset paper --scanner random --micro_mix 0", "--scanner has no effect without shrunk"),

@@ -58,7 +58,7 @@ def data() -> TrainingData:
 def test_auto_finds_the_scanner_says_so_and_the_weights_know_it(data: TrainingData) -> None:
     said: list[str] = []
     options = options_of("auto")
-    found = look_at_scans(options, data, said.append)
+    found = look_at_scans(options, data, True, said.append)
     low, high = found["scanner_blur"]
     assert low < 2 < high < 1.5 * low
     assert found["scanner_pixel"] == pytest.approx([0.9, 1.1])
@@ -73,19 +73,41 @@ def test_auto_finds_the_scanner_says_so_and_the_weights_know_it(data: TrainingDa
 
 def test_random_scanners_stay_as_they_are(data: TrainingData) -> None:
     said: list[str] = []
-    assert look_at_scans(options_of("random"), data, said.append) == {}
+    assert look_at_scans(options_of("random"), data, True, said.append) == {}
     assert said == []
 
 
 def test_a_window_that_disagrees_is_said_whatever_the_scanner(data: TrainingData) -> None:
     wrong = replace(POLICY, micro=IntensityWindow(-1000, 3000))
     said: list[str] = []
-    look_at_scans(options_of("fixed"), replace(data, windows=wrong), said.append)
+    look_at_scans(options_of("fixed"), replace(data, windows=wrong), True, said.append)
     assert [line[:12] for line in said] == ["grey values:"]
 
 
 def test_paired_data_and_ranges_of_their_own_are_not_looked_at(data: TrainingData) -> None:
     paired = Namespace(**{**vars(options_of("random")), "dataset_mode": "paired"})
-    assert look_at_scans(paired, data, print) == {}
+    assert look_at_scans(paired, data, True, print) == {}
     own = replace(data, windows=replace(POLICY, normalization="minmax"))
-    assert look_at_scans(options_of("random"), own, print) == {}
+    assert look_at_scans(options_of("random"), own, True, print) == {}
+
+
+def test_matched_or_unknown_sizes_are_drawn_around_the_clinical_pixel(data: TrainingData) -> None:
+    matched = Namespace(**{**vars(options_of("auto")), "match_spacing": True})
+    assert look_at_scans(matched, data, True, print)["scanner_pixel"] == [0.9, 1.1]
+
+
+def test_a_resumed_run_is_not_told_of_windows(data: TrainingData) -> None:
+    wrong = replace(data, windows=replace(POLICY, micro=IntensityWindow(-1000, 3000)))
+    said: list[str] = []
+    look_at_scans(options_of("random"), wrong, False, said.append)
+    assert said == []
+
+
+def test_a_scan_that_is_like_no_specimen_costs_no_run(data: TrainingData) -> None:
+    (scan, mask), *_ = data.clinical
+    flat = replace(scan, array=np.full_like(scan.array, -870.0))
+    found = look_at_scans(
+        options_of("auto"), replace(data, clinical=[(scan, mask), (flat, mask)]), True, print
+    )
+    alone = look_at_scans(options_of("auto"), data, True, print)
+    assert found["scanner_blur"] == pytest.approx(alone["scanner_blur"], rel=0.35)

@@ -117,6 +117,8 @@ def test_no_lung_is_one_line_and_nothing_is_left(
 
 def test_results_that_are_there_are_kept(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(case, "--page_mb", "0", "--slices", "3:4") == 0
+    record = json.loads((case / "r" / RECORD).read_text())
+    assert record["worst_slice"] == 3  # of the file
     assert run(case) == 2
     assert "exists already: --overwrite replaces it" in capsys.readouterr().err
 
