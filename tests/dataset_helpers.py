@@ -14,6 +14,8 @@ from data.unpaired_dataset import UnpairedDataset
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 
+MICRO_WINDOW = IntensityWindow(0, 1000)
+POLICY = WindowPolicy("window", CLINICAL_WINDOW, MICRO_WINDOW)
 SETTINGS = PatchSettings(
     clinical_patch_size=8,
     micro_patch_size=32,
@@ -43,10 +45,6 @@ def dataset_of(
     """A data set of these volumes, with `SETTINGS` but for the changes."""
     data = TrainingData(list(clinical), list(micro), windows, [])
     return kind(data, replace(SETTINGS, **changes))
-
-
-MICRO_WINDOW = IntensityWindow(0, 1000)
-POLICY = WindowPolicy("window", CLINICAL_WINDOW, MICRO_WINDOW)
 
 
 def make_volume(array: np.ndarray, source: str) -> Volume:
