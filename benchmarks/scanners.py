@@ -4,7 +4,8 @@
 benchmarks.scanners --weights FILE ... --patients FOLDER ...` takes any others, and `--ct FILE` with
 its lung mask `--mask FILE` takes a CT as the truth of itself. The truth is shrunk by area average
 and seen by the scanners of methods/truth/scanner_matrix.py; then it is enlarged again. PSNR in the
-window [-1000, 500] HU, of each slice, mean.
+window [-1000, 500] HU, of each slice, mean. A first row has the patients' own scanner, and stands
+in no mean.
 """
 
 from __future__ import annotations
@@ -62,11 +63,29 @@ def measure(
         of_slice = []
         for blur, noise in cells:
             seen = seen_by(Scanner(blur, noise), average, generator)
-            images = [enlarge(seen, scale, order) for order in OPPONENTS.values()]
-            images += [resolver.upscale(seen) for resolver in resolvers]
-            of_slice.append([score(image, truth, inside) for image in images])
+            of_slice.append(scores_of(seen, truth, inside, resolvers))
         rows.append(of_slice)
     return cells, np.mean(rows, axis=0)
+
+
+def scores_of(
+    seen: np.ndarray, truth: np.ndarray, inside: np.ndarray, resolvers: Sequence[SuperResolver]
+) -> list[float]:
+    """dB of opponents and weights on one slice."""
+    images = [enlarge(seen, resolvers[0].scale, order) for order in OPPONENTS.values()]
+    images += [resolver.upscale(seen) for resolver in resolvers]
+    return [score(image, truth, inside) for image in images]
+
+
+def own_scanner(resolvers: Sequence[SuperResolver], arguments: argparse.Namespace) -> np.ndarray:
+    """dB (opponents and weights) on the patients' own clinical CT, mean over slices."""
+    rows = []
+    for folder in arguments.patients:
+        case = read_case(folder)
+        for index in range(0, case.truth.shape[0], arguments.step):
+            lung = case.mask[index].repeat(case.scale, axis=0).repeat(case.scale, axis=1)
+            rows.append(scores_of(case.clinical[index], case.truth[index], lung, resolvers))
+    return np.mean(rows, axis=0)
 
 
 def main() -> None:
@@ -94,6 +113,9 @@ def main() -> None:
     print(machine_line(resolvers[0].device, arguments.seed))
     print("| point spread, noise | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")
+    if arguments.patients:
+        own = own_scanner(resolvers, arguments)
+        print("| their own | " + " | ".join(f"{one:.2f}" for one in own) + " |")
     for (blur, noise), row in zip(cells, scores, strict=True):
         print(f"| {blur:g} px, {noise:g} HU | " + " | ".join(f"{one:.2f}" for one in row) + " |")
     gains = scores - scores[:, :1]
