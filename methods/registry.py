@@ -13,9 +13,9 @@ from methods.truth.phantom_method import phantom_benchmark
 
 TEST_METHODS: dict[str, Callable[[Namespace], int]] = {
     "smallpatchtest": super_resolution,
+    "stabilitytest": stability,
     "microCTsmallpatchtest": micro_restoration,
     "wholevolumetest": clinical_restoration,
-    "stabilitytest": stability,
     "phantomtest": phantom_benchmark,
     "pairtest": pair_benchmark,
 }
