@@ -62,7 +62,7 @@ def estimate_scanner(clinical: np.ndarray, micro: np.ndarray) -> ScannerEstimate
         micro: the same of shrunk micro-CT, in the HU that its window gives it.
 
     Raises:
-        UserError: fewer than FEWEST patches of either.
+        UserError: fewer than FEWEST patches of either, or none whose contrast is alike.
     """
     for patches, what in ((clinical, "clinical lung"), (micro, "shrunk micro-CT")):
         if len(patches) < FEWEST:

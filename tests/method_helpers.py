@@ -17,7 +17,7 @@ from data.volumes.geometry import corners
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from data.writing.nifti_writer import write_volume
 from methods.loading import LoadedModel, norm_pixels
-from models.checkpoints.checkpoint import LoadedGenerator
+from models.checkpoints.checkpoint import LoadedGenerator, save_checkpoint
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from models.networks import SRGenerator
@@ -26,6 +26,21 @@ from util.images.resampling import enlarge
 SPACING = (0.7, 0.5, 1.25)
 MICRO_WINDOW = IntensityWindow(0, 10000)
 POLICY = WindowPolicy("window", CLINICAL_WINDOW, MICRO_WINDOW)
+
+
+def save_generator(path: Path, network: SRGenerator) -> None:
+    """Write a checkpoint of an SR generator, as if it had been trained unpaired."""
+    save_checkpoint(
+        path,
+        {
+            "architecture": network.architecture,
+            "networks": {"G_A": network.state_dict()},
+            "windows": POLICY.as_dict(),
+            "training_digests": [],
+            "position": {"step": 3},
+            "options": {"dataset_mode": "unpaired"},
+        },
+    )
 
 
 class IdentityResolver:

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.grey_values import disagreement
 from data.scanner_estimate import (
+    MOST_RUNS,
     ScannerEstimate,
     clinical_patches,
     estimate_scanner,
@@ -48,17 +49,17 @@ def look_at_scans(
     """
     if options.dataset_mode != "unpaired" or data.windows.normalization == "minmax":
         return {}
-    scale = 2**options.sampling_times
-    if options.scanner != "auto":
-        # A line that is a help only must not read gigabytes.
-        small = all(volume.array.nbytes <= LARGE_BYTES for volume in data.micro)
-        if is_new and small:
-            clinical = clinical_patches(data.clinical, FEW_RUNS)
-            _say_grey_values(data, clinical, micro_patches(data, scale, FEW_RUNS), say)
+    scale, is_auto = 2**options.sampling_times, options.scanner == "auto"
+    # A line that is a help only must not read gigabytes.
+    is_large = any(volume.array.nbytes > LARGE_BYTES for volume in data.micro)
+    if not is_auto and (is_large or not is_new):
         return {}
-    clinical, fine = clinical_patches(data.clinical), micro_patches(data, scale)
-    if is_new:
-        _say_grey_values(data, clinical, fine, say)
+    runs = MOST_RUNS if is_auto else FEW_RUNS
+    clinical, fine = clinical_patches(data.clinical, runs), micro_patches(data, scale, runs)
+    if is_new and (line := disagreement(data, clinical, fine)):
+        say(line)
+    if not is_auto:
+        return {}
     together = estimate_scanner(thinned(np.concatenate(clinical)), fine)
     found = np.array([together, *_each(clinical, fine)])
     lowest, highest = np.quantile(found, MIDDLE, axis=0)
@@ -85,16 +86,6 @@ def look_at_scans(
         "scanner_noise": [2 * end / (window.high - window.low) for end in noise],
         "scanner_pixel": [min(pixels) * (1 - PIXEL), max(pixels) * (1 + PIXEL)],
     }
-
-
-def _say_grey_values(
-    data: TrainingData,
-    clinical: Sequence[np.ndarray],
-    fine: np.ndarray,
-    say: Callable[[str], None],
-) -> None:
-    if line := disagreement(data, clinical, fine):
-        say(line)
 
 
 def _each(clinical: Sequence[np.ndarray], fine: np.ndarray) -> list[ScannerEstimate]:

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from method_helpers import POLICY
+from method_helpers import save_generator
 from PIL import Image
 
 from data.writing.nifti_writer import write_volume
 from medicaltest import main
 from methods.stability.method import OUTPUTS, RECORD
 from methods.trust_report import CALM
-from models.checkpoints.checkpoint import save_checkpoint
 from models.networks import SRGenerator
 from util.errors import run_command_line
 
@@ -29,17 +28,7 @@ def case(tmp_path: Path) -> Path:
     network = SRGenerator(1, 4, 1, "none", "cubic")
     for parameter in network.parameters():
         parameter.data.zero_()
-    save_checkpoint(
-        tmp_path / "model" / "latest.pt",
-        {
-            "architecture": network.architecture,
-            "networks": {"G_A": network.state_dict()},
-            "windows": POLICY.as_dict(),
-            "training_digests": [],
-            "position": {"step": 3},
-            "options": {"dataset_mode": "unpaired"},
-        },
-    )
+    save_generator(tmp_path / "model" / "latest.pt", network)
     generator = np.random.default_rng(0)
     voxels = generator.normal(-850, 40, (4, EDGE, EDGE)).round().astype(np.int16)
     voxels[2] *= 2  # the worst: noise of twice the size
@@ -89,17 +78,7 @@ def test_a_network_that_prefers_a_side_is_told_so(case: Path) -> None:
     path = case / "model" / "latest.pt"
     torch.manual_seed(0)
     network = SRGenerator(1, 4, 1, "none", "none")  # random weights, no skip
-    save_checkpoint(
-        path,
-        {
-            "architecture": network.architecture,
-            "networks": {"G_A": network.state_dict()},
-            "windows": POLICY.as_dict(),
-            "training_digests": [],
-            "position": {"step": 3},
-            "options": {"dataset_mode": "unpaired"},
-        },
-    )
+    save_generator(path, network)
     assert run(case, "--page_mb", "0") == 0
     record = json.loads((case / "r" / RECORD).read_text())
     assert record["figures"]["flip_hu"]["mean"] > CALM["flip_hu"]

@@ -7,34 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from method_helpers import POLICY
+from method_helpers import save_generator
 
 import methods.truth.pair_method
 from data.writing.nifti_writer import write_volume
 from medicaltest import main
 from methods.truth.report import output_names
-from models.checkpoints.checkpoint import save_checkpoint
 from models.networks import SRGenerator
 from util.errors import run_command_line
 
 LOW_AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
 # Half a fine pixel before the middle of the first clinical one.
 FINE_AFFINE = np.array([[0.25, 0, 0, -0.125], [0, 0.25, 0, -0.125], [0, 0, 1, 0], [0, 0, 0, 1]])
-
-
-def saved(path: Path, network: SRGenerator) -> None:
-    """Write a checkpoint of a generator."""
-    save_checkpoint(
-        path,
-        {
-            "architecture": network.architecture,
-            "networks": {"G_A": network.state_dict()},
-            "windows": POLICY.as_dict(),
-            "training_digests": [],
-            "position": {"step": 3},
-            "options": {"dataset_mode": "unpaired"},
-        },
-    )
 
 
 @pytest.fixture
@@ -45,7 +29,7 @@ def pair(tmp_path: Path) -> Path:
     write_volume(tmp_path / "in" / "lung.nii", low, LOW_AFFINE)
     write_volume(tmp_path / "truth" / "fine.nii", truth, FINE_AFFINE)
     network = SRGenerator(1, 4, 1, "none", "cubic")
-    saved(tmp_path / "model" / "latest.pt", network)
+    save_generator(tmp_path / "model" / "latest.pt", network)
     return tmp_path
 
 
@@ -121,7 +105,7 @@ def test_slices_without_lung_are_interpolated_by_models_with_norms(pair: Path) -
     write_volume(pair / "in" / "lung_mask.nii.gz", mask, LOW_AFFINE)
     network = SRGenerator(1, 4, 1, "instance", "none")
     path = pair / "norm" / "latest.pt"
-    saved(path, network)
+    save_generator(path, network)
     words = ["--input", str(pair / "in" / "lung.nii"), "--truth", str(pair / "truth")]
     command = ["--method", "pairtest", "--gpu_ids", "-1", "--checkpoint", str(path), "--page_mb"]
     command += ["0", "--results_dir", str(pair / "r"), *words]

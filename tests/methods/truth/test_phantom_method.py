@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Page
-from method_helpers import POLICY
+from method_helpers import save_generator
 from option_helpers import evaluation_options
 from phantom_helpers import small_case
 
@@ -24,7 +24,6 @@ from methods.truth.models import load_models, made_consistent
 from methods.truth.opponents import CONTROL, INTERPOLATIONS, Method
 from methods.truth.report import output_names
 from methods.truth.scores import MEASURES
-from models.checkpoints.checkpoint import save_checkpoint
 from models.networks import SRGenerator
 from util.errors import run_command_line
 from util.images.resampling import area_average
@@ -51,17 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_pair(root / "patients" / f"seed{seed}", plan)
     for name, times in (("first", 1), ("second", 1), ("other", 2)):
         generator = SRGenerator(times, 4, 1, "none", "cubic")
-        save_checkpoint(
-            root / name / "latest.pt",
-            {
-                "architecture": generator.architecture,
-                "networks": {"G_A": generator.state_dict()},
-                "windows": POLICY.as_dict(),
-                "training_digests": [],
-                "position": {"step": 3},
-                "options": {"dataset_mode": "unpaired"},
-            },
-        )
+        save_generator(root / name / "latest.pt", generator)
     return root
 
 
