@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.discriminators import make_discriminator
 from models.fused.network import fused_network
 from models.image_pool import ImagePool
 from models.networks import (
     DownsamplingGenerator,
     SRGenerator,
     initialise,
-    make_discriminator,
     start_without_checkerboard,
 )
 from models.optimisation import WeightAverage, make_scheduler, resume_rate, step_scheduler

@@ -5,13 +5,12 @@ import torch
 
 from models.checkpoints.checkpoint import recognise_generator
 from models.cubic import enlarge_cubic
+from models.discriminators import PatchDiscriminator
 from models.networks import (
     DownsamplingGenerator,
-    PatchDiscriminator,
     SRGenerator,
     count_parameters,
     initialise,
-    make_discriminator,
     make_norm,
 )
 
@@ -19,7 +18,6 @@ from models.networks import (
 def test_published_parameter_counts() -> None:
     assert count_parameters(SRGenerator(3)) == 802_222
     assert count_parameters(DownsamplingGenerator(3)) == 12_936_769
-    assert count_parameters(PatchDiscriminator()) == 2_762_689
 
 
 @pytest.mark.parametrize("sampling_times", [1, 2, 3, 4])
@@ -46,26 +44,6 @@ def test_state_dict_keys_follow_the_published_layout() -> None:
     ]
     assert keys[-3:] == ["model.28.weight", "model.30.weight", "model.30.bias"]
     assert "model.35.weight" in DownsamplingGenerator(3, ngf=8).state_dict()
-    assert list(PatchDiscriminator(8).state_dict())[-2:] == ["model.11.weight", "model.11.bias"]
-
-
-def test_discriminator_maps_of_the_published_patch_sizes() -> None:
-    discriminator = PatchDiscriminator(4)
-    assert discriminator(torch.zeros(1, 1, 32, 32)).shape == (1, 1, 2, 2)
-    assert discriminator(torch.zeros(1, 1, 256, 256)).shape == (1, 1, 30, 30)
-    assert make_discriminator("pixel", 4, 3, "none")(torch.zeros(1, 1, 9, 9)).shape == (1, 1, 9, 9)
-    deeper = make_discriminator("n_layers", 4, 4, "instance")
-    assert count_parameters(deeper) > count_parameters(discriminator)
-
-
-def test_discriminator_sees_70_pixels() -> None:
-    # Without norm nothing but the receptive field carries an influence.
-    discriminator = PatchDiscriminator(2, norm="none")
-    image = torch.zeros(1, 1, 128, 128, requires_grad=True)
-    discriminator(image)[0, 0, 7, 7].backward()
-    assert image.grad is not None
-    rows = image.grad[0, 0].abs().sum(1).nonzero().flatten()
-    assert int(rows[-1] - rows[0]) + 1 == 70
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
@@ -112,8 +90,6 @@ def test_overshoots_are_cut_off_in_evaluation_only() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="norm is 'layer'"):
         make_norm("layer", 4)
-    with pytest.raises(ValueError, match="netD is 'deep'"):
-        make_discriminator("deep", 4, 3, "none")
     with pytest.raises(ValueError, match="init_type is 'zeros'"):
         initialise(SRGenerator(1, 4, 1), "zeros")
     with pytest.raises(ValueError, match="multiple of the scale 8"):

@@ -7,7 +7,8 @@ import torch
 from engine_helpers import small_generator
 from torch import nn
 
-from models.networks import DownsamplingGenerator, PatchDiscriminator, SRGenerator
+from models.discriminators import PatchDiscriminator
+from models.networks import DownsamplingGenerator, SRGenerator
 from models.stages import Stage, read_residual, read_stage, read_stages
 
 

@@ -11,12 +11,11 @@ from training_helpers import tiny_batch, tiny_model
 
 import models.fused.activation
 import models.fused.convolution
+from models.discriminators import PatchDiscriminator, PixelDiscriminator
 from models.fused.network import FusedNetwork, run_fused
 from models.medical_cycle_gan import MedicalCycleGANModel
 from models.networks import (
     DownsamplingGenerator,
-    PatchDiscriminator,
-    PixelDiscriminator,
     SRGenerator,
     initialise,
 )

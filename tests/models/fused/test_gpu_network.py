@@ -14,9 +14,10 @@ pytest.importorskip("triton", reason="Triton comes with torch for Linux")
 if torch.cuda.is_available():
     pytest.skip("tests/test_gpu.py runs the same kernels compiled", allow_module_level=True)
 
+from models.discriminators import PatchDiscriminator
 from models.fused.gpu_kernels import Pieces, measure_norm
 from models.fused.gpu_network import Between, GpuNetwork
-from models.networks import DownsamplingGenerator, PatchDiscriminator, SRGenerator
+from models.networks import DownsamplingGenerator, SRGenerator
 
 
 def loosened(network: nn.Module) -> nn.Module:
