@@ -135,7 +135,9 @@ def case_cost(
     """Voxels of all volumes of a case, and input pixels that the network is run on."""
     columns, rows, slices = size
     pixels = columns * rows * slices
-    passes = ORIENTATIONS if options.self_ensemble or options.uncertainty else 1
+    passes = options.samples or (
+        ORIENTATIONS if options.self_ensemble or options.uncertainty else 1
+    )
     passes += passes if model.norm_scope == "volume" else 0
     if options.method == "smallpatchtest":
         fine = pixels * model.scale**2

@@ -28,6 +28,9 @@ def write_onnx(
 ) -> None:
     """Write the generator as ONNX: `clinical` (N, 1, H, W) to `micro`, both in [-1, 1].
 
+    With texture layers the graph also takes `noise` (N, channels, H, W), standard normal, and
+    `texture`, one number from 0 (the best estimate) to 1.
+
     The graph is the published network on a whole image: its instance norms take their statistics
     from all pixels that are given.
 
@@ -47,22 +50,27 @@ def write_onnx(
     if Path(path).exists() and not overwrite:
         raise UserError(f"{path} exists already: --overwrite replaces it, or give another name")
     device = next(generator.parameters()).device
-    example = torch.zeros(1, 1, TRACED_EDGE, TRACED_EDGE, device=device)
+    clinical = torch.zeros(1, 1, TRACED_EDGE, TRACED_EDGE, device=device)
+    inputs = {"clinical": clinical}
+    axes = {
+        "clinical": {0: "n", 2: "height", 3: "width"},
+        "micro": {0: "n", 2: "micro_height", 3: "micro_width"},
+    }
+    if channels := int(generator.architecture["texture"]):
+        inputs |= {"noise": clinical.repeat(1, channels, 1, 1), "texture": clinical.new_ones(())}
+        axes["noise"] = axes["clinical"]
     with atomic_path(path) as partial, warnings.catch_warnings():
         # torch's older exporter writes this graph as it is; the newer needs a further package.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             generator,
-            (example,),
+            tuple(inputs.values()),
             str(partial),
             dynamo=False,
             opset_version=OPSET,
-            input_names=["clinical"],
+            input_names=list(inputs),
             output_names=["micro"],
-            dynamic_axes={
-                "clinical": {0: "n", 2: "height", 3: "width"},
-                "micro": {0: "n", 2: "micro_height", 3: "micro_width"},
-            },
+            dynamic_axes=axes,
         )
         model = onnx.load(str(partial))
         onnx.helper.set_model_props(model, dict(metadata))
@@ -86,8 +94,15 @@ def export_onnx(options: Namespace) -> int:
             "statistics from the whole image: give it images of lung alone",
             file=sys.stderr,
         )
+    texture = ""
+    if model.resolver.has_texture:
+        channels = model.loaded.generator.architecture["texture"]
+        texture = (
+            f", `noise` (N, {channels}, H, W) of standard deviation 1 and `texture`, a number "
+            "from 0, the best estimate, to 1"
+        )
     print(
-        f"wrote {options.export}: input `clinical` (N, 1, H, W) in [-1, 1], output `micro` "
-        f"(N, 1, {model.scale} H, {model.scale} W); windows and scale are in its metadata"
+        f"wrote {options.export}: input `clinical` (N, 1, H, W) in [-1, 1]{texture}, output "
+        f"`micro` (N, 1, {model.scale} H, {model.scale} W); windows and scale are in its metadata"
     )
     return 0

@@ -89,7 +89,13 @@ def load_model(options: Namespace) -> LoadedModel:
         None if options.max_memory is None else int(options.max_memory * 1e9),
         options.compile,
         Path(options.cache_dir) if options.cache_dir else default_cache_dir(),
+        options.texture,
     )
+    if options.samples and not resolver.has_texture:
+        raise UserError(
+            f"{path} has no texture layers to draw from: train them (--preset texture), or leave "
+            "--samples out"
+        )
     windows = choose_test_windows(loaded, options)
     step = "bare weights" if loaded.step is None else f"step {loaded.step}"
     pixels = " of the lung" if scope == "volume" and from_lung else ""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.discriminators import make_discriminator
+from models.drawn_texture import Part, held
 from models.fused.network import fused_network
 from models.image_pool import ImagePool
 from models.networks import (
@@ -48,7 +49,7 @@ def make_networks(options: Namespace) -> Networks:
     """New networks with new weights, on the CPU."""
     norm, times = options.norm, options.sampling_times
     blocks = residual_blocks(options.clinical2micronetG)
-    generator = SRGenerator(times, options.ngf, blocks, norm, options.skip)
+    generator = SRGenerator(times, options.ngf, blocks, norm, options.skip, options.texture_noise)
     blocks = residual_blocks(options.micro2clinicalnetG)
     networks = Networks(
         generator,
@@ -61,6 +62,14 @@ def make_networks(options: Namespace) -> Networks:
     if options.init_icnr:
         start_without_checkerboard(generator)
     return networks
+
+
+def parts_for_texture(generator: SRGenerator) -> dict[str, Part]:
+    """What of G_A is run apart where it has texture layers; nothing where it has none."""
+    if generator.texture is None:
+        return {}
+    layers = {"trunk": generator.trunk, "texture": generator.texture, "tail": generator.tail}
+    return {name: Part(part) for name, part in layers.items()}
 
 
 def make_optimizers(
@@ -129,6 +138,7 @@ class BaseModel:
             )
             for name, optimizer in self.optimizers.items()
         }
+        self.parts = parts_for_texture(self.G_A)
         self.compiled: dict[nn.Module, Any] = {}
         if options.compile:
             self.compiled = {
@@ -138,7 +148,8 @@ class BaseModel:
         # Batch norm gathers running statistics, which torch's own layer does.
         if options.engine == "fused" and options.norm != "batch":
             dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-            made = {n: fused_network(n, dtype, self.device) for n in self.networks.values()}
+            networks = [*self.networks.values(), *self.parts.values()]
+            made = {network: fused_network(network, dtype, self.device) for network in networks}
             self.fused = {network: fused for network, fused in made.items() if fused is not None}
 
     @property
@@ -160,6 +171,22 @@ class BaseModel:
             else:
                 output = self.compiled.get(network, network)(images)
         return output.float()
+
+    def textured(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Two draws of G_A's texture for each of (N, 1, H, W); only its texture layers are taught.
+
+        The best estimate stays what the other losses make of it.
+        """
+        generator, parts = self.G_A, self.parts
+        noises = int(generator.architecture["texture"])
+        with torch.no_grad():
+            features = self.run(parts["trunk"], images).repeat(2, 1, 1, 1)
+            noise = torch.randn(len(features), noises, *features.shape[2:], device=features.device)
+        features = features + self.run(parts["texture"], torch.cat([features, noise], dim=1))
+        with held(parts["tail"]):
+            output = self.run(parts["tail"], features)
+        one, other = generator.joined(output, images.repeat(2, 1, 1, 1)).chunk(2)
+        return one, other
 
     @property
     def learning_rate(self) -> float:

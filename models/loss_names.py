@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 MULTI_MODALITY = ("downsample", "upsample", "clinical_ssim", "micro_ssim")
-BEYOND = ("pair", "stability", "lattice", "supervised")  # not of the paper, see docs/method.md
+BEYOND = (
+    "pair",
+    "stability",
+    "lattice",
+    "texture",
+    "supervised",
+)  # not of the paper, see docs/method.md
 CYCLE_GAN = ("D_A", "G_A", "cycle_A", "idt_A", "D_B", "G_B", "cycle_B", "idt_B")
 LOSSES = (*CYCLE_GAN, *MULTI_MODALITY, *BEYOND, "G")
 CRITIC = (

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_model import BaseModel, make_scanner
+from models.drawn_texture import energy_score
 from models.graphed_step import GraphedStep
 from models.loss_names import CRITIC, OWN
 from models.losses import (
@@ -182,11 +183,12 @@ class MedicalCycleGANModel(BaseModel):
                 o.lambda_micro_ssim,
                 lambda: 1 - ssim(self.enlarged_A, self.real_B, o.ssim_data_range),
             ),
-            # Beyond the paper: pseudo-pairs of a scanner model, the same image of another look at
-            # their tissue, and registered pairs.
+            # Beyond the paper: pseudo-pairs of a scanner model, another look at their tissue, no
+            # grid, texture, and registered pairs.
             "pair": (o.lambda_pair, lambda: F.mse_loss(self.restored_B, self.real_B)),
             "stability": (o.lambda_stability, self.instability_of_G_A),
             "lattice": (o.lambda_lattice, self.lattice_of_G_A),
+            "texture": (o.lambda_texture, self.score_of_texture),
             "supervised": (o.lambda_supervised, lambda: F.mse_loss(self.fake_B, self.real_B)),
         }
 
@@ -203,6 +205,10 @@ class MedicalCycleGANModel(BaseModel):
         """Power of the grid in pseudo-pairs, beyond their truth's, and in clinical patches."""
         of_pairs = lattice_power(self.restored_B - self.real_B, self.scale)
         return of_pairs + lattice_power(self.fake_B, self.scale)
+
+    def score_of_texture(self) -> Tensor:
+        """Energy score of two draws for a pseudo-pair against its truth."""
+        return energy_score(*self.textured(self.scanned_B), self.real_B)
 
     def identity_of_G_A(self) -> Tensor:
         """L1(P(G_A(B)), B). G_A on a micro patch is the dearest pass of all, so a crop may do."""
@@ -257,7 +263,8 @@ class MedicalCycleGANModel(BaseModel):
         self.losses["norm_G"], skipped = guarded_step(
             self.optimizers["G"], self.processes, self.options.clip_gradient
         )
-        if self.options.norm == "none":
+        was_taught = next(self.G_A.tail.parameters()).grad is not None
+        if self.options.norm == "none" and was_taught:
             even_out_shuffles(self.G_A)
         return skipped
 

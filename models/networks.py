@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cubic import enlarge_cubic
+from models.drawn_texture import texture_layers
 
 RESIDUAL_KERNEL_PADDING = 1
 EDGE_PADDING = 3  # the 7x7 convolutions at both ends
@@ -61,6 +62,8 @@ class SRGenerator(nn.Module):
         norm: instance (published), batch or none.
         skip: none (published: tanh at the end), or cubic: the layers' output is added to the cubic
             enlargement of the input and there is no tanh. The weights' names are the same.
+        texture: channels of noise that layers between trunk and upsampling turn into texture
+            (models/drawn_texture.py; not of the paper, needs norm none); 0 for no such layers.
 
     Input (N, 1, H, W) in [-1, 1], H and W at least 4; output (N, 1, H * 2^n, W * 2^n) in [-1, 1]
     (with a skip in evaluation mode only: while training, what overshoots keeps its gradient).
@@ -73,18 +76,22 @@ class SRGenerator(nn.Module):
         blocks: int = 9,
         norm: str = "instance",
         skip: str = "none",
+        texture: int = 0,
     ) -> None:
         super().__init__()
         if ngf % 2**sampling_times:
             raise ValueError(f"ngf is {ngf}, expected a multiple of the scale {2**sampling_times}")
         if skip not in SKIPS:
             raise ValueError(f"skip is {skip!r}, expected one of {', '.join(SKIPS)}")
+        if texture and norm != "none":
+            raise ValueError(f"texture is {texture} and norm {norm!r}, expected norm none with it")
         self.architecture: dict[str, int | str] = {
             "sampling_times": sampling_times,
             "ngf": ngf,
             "blocks": blocks,
             "norm": norm,
             "skip": skip,
+            "texture": texture,
         }
         layers: list[nn.Module] = [  # the stem
             nn.ReflectionPad2d(EDGE_PADDING),
@@ -111,6 +118,7 @@ class SRGenerator(nn.Module):
         ending = nn.Tanh() if skip == "none" else nn.Identity()
         layers += [nn.ReflectionPad2d(EDGE_PADDING), nn.Conv2d(channels, 1, 7), ending]
         self.model = nn.Sequential(*layers)
+        self.texture = texture_layers(ngf, texture) if texture else None
 
     # The parts of `model`, for engines that run them apart. All but the blocks and the output are
     # four layers long.
@@ -156,9 +164,26 @@ class SRGenerator(nn.Module):
         """Whether the layers only give what the cubic enlargement lacks."""
         return self.architecture["skip"] == "cubic"
 
-    def forward(self, clinical: Tensor) -> Tensor:
-        """Map (N, 1, H, W) to (N, 1, H * 2^n, W * 2^n), both in [-1, 1]."""
-        return self.joined(self.model(clinical), clinical)
+    @property
+    def tail(self) -> nn.Sequential:
+        """Upsampling and output: all that comes behind the trunk."""
+        return self.model[len(self.trunk) :]
+
+    def forward(
+        self, clinical: Tensor, noise: Tensor | None = None, share: float | Tensor = 1.0
+    ) -> Tensor:
+        """Map (N, 1, H, W) to (N, 1, H * 2^n, W * 2^n), both in [-1, 1].
+
+        Args:
+            clinical: the image.
+            noise: (N, texture, H, W), standard normal, for texture; None for the best estimate.
+            share: of the texture, 0 to 1.
+        """
+        if noise is None or self.texture is None:
+            return self.joined(self.model(clinical), clinical)
+        features = self.trunk(clinical)
+        features = features + share * self.texture(torch.cat([features, noise], dim=1))
+        return self.joined(self.tail(features), clinical)
 
     def joined(self, output: Tensor, clinical: Tensor) -> Tensor:
         """The SR image from the layers' `output` and the input that they saw."""

@@ -137,19 +137,41 @@ BEST: dict[str, object] = {
 # results).
 ADAPT: dict[str, object] = {**BEST, "niter": 5, "niter_decay": 5, "lr": 1e-4}
 
+# Texture for those weights: layers that turn noise into what the best estimate leaves out
+# (docs/method.md). Nothing else has a weight, so that all else of them stays as it is. Slabs are
+# thick, since the noise of thin micro-CT would be learned too.
+TEXTURE: dict[str, object] = {
+    **BEST,
+    "texture_noise": 16,
+    "lambda_texture": 1.0,
+    "lambda_pair": 0.0,
+    "lambda_stability": 0.0,
+    "lambda_lattice": 0.0,
+    "scanner_thickness": [0.6, 1.0],
+    "lr": 5e-4,
+    "niter": 5,
+    "niter_decay": 5,
+}
+
 PRESETS: dict[str, dict[str, object]] = {
     "paper": PAPER,
     "adapt": ADAPT,
+    "texture": TEXTURE,
     "best": BEST,
     "fast": FAST,
     "paper_exact": PAPER_EXACT,
     "demo": DEMO,
 }
 # Where those weights do not fit, these take the place of the presets that start from them.
-FROM_SCRATCH = {"demo": DEMO_FROM_SCRATCH, "adapt": BEST}
+FROM_SCRATCH = {
+    "demo": DEMO_FROM_SCRATCH,
+    "adapt": BEST,
+    "texture": {**BEST, "texture_noise": 16, "lambda_texture": 1.0},
+}
 PRESET_NOTES = {
     "auto": "adapt where CUDA is found, else demo",
     "adapt": "from the weights that come with the project on, by the losses of best",
+    "texture": "layers for --texture at test time, added to those weights",
     "paper": "the paper's networks, losses, sizes and schedule",
     "best": "what the phantom benchmark likes best",
     "fast": "the paper's networks in a fraction of the time",

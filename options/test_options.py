@@ -10,6 +10,7 @@ from options.base_options import (
     BaseOptions,
     Rows,
     Shown,
+    fraction,
     given_names,
     join_slices,
     positive_float,
@@ -88,8 +89,15 @@ HONESTY: Rows = (
     ("self_ensemble", FLAG, False,
      "average the results for the eight flips and rotations of the input (8 times slower)"),
     ("uncertainty", FLAG, False,
-     "also write the standard deviation over the eight flips and rotations, in HU, as "
-     "uncertainty.nii.gz (8 times slower)"),
+     "also write how sure the result is, a standard deviation in HU, as uncertainty.nii.gz: of 8 "
+     "draws of texture where the model has it, else over the eight flips and rotations (8 times "
+     "slower)"),
+    ("texture", fraction, 0.0,
+     "from 0, the best estimate, to 1, its most lifelike look: how much of the detail is added "
+     "that the model draws by chance (models of --preset texture)"),
+    ("samples", whole_number, 0,
+     "write the mean of so many draws of texture as the result, and their standard deviation as "
+     "--uncertainty does"),
 )
 # Many volumes, several processes, interrupted runs.
 COHORTS: Rows = (
@@ -115,6 +123,7 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "degradation": ("microCTsmallpatchtest", "wholevolumetest"),
     "allow_training_data": ("microCTsmallpatchtest", "wholevolumetest"),
     "uncertainty": ("smallpatchtest",),
+    "samples": ("smallpatchtest",),
     "resume": ("smallpatchtest",),
     "output_name": ("smallpatchtest",),
     "output_format": ("smallpatchtest",),
@@ -165,6 +174,7 @@ class TestOptions(BaseOptions):
         refuse_idle_options(parser, options, given_names(parser, arguments))
         self.check(parser, options)
         options.region = options.region or "lung"
+        options.uncertainty = options.uncertainty or options.samples > 0
         if options.patch_size:
             options.norm_scope = "patch"
         elif options.norm_scope == "patch":
@@ -216,6 +226,16 @@ class TestOptions(BaseOptions):
                 f"--output_name is {options.output_name!r}, which is a companion's name: expected "
                 f"another than {' or '.join(COMPANIONS)}"
             )
+        if options.samples == 1:
+            parser.error("--samples is 1, expected at least 2, whose spread can be told, or 0")
+        if options.texture and options.samples:
+            parser.error("--samples takes full texture by itself: leave --texture out")
+        if options.texture and options.self_ensemble:
+            parser.error("--self_ensemble would average --texture away: leave one of them out")
+        if options.samples and options.self_ensemble:
+            parser.error("--samples and --self_ensemble both take a mean: leave one of them out")
+        if (options.texture or options.samples) and options.patch_size:
+            parser.error("--patch_size cuts tiles, which have no texture: leave one of them out")
         if options.export and not options.export.lower().endswith(".onnx"):
             parser.error(f"--export is {options.export!r}, expected a name that ends in .onnx")
 

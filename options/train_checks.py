@@ -15,6 +15,7 @@ START_OPTIONS = (
     "init_icnr",
     "init_weights",
     "skip",
+    "texture_noise",
     "init_gain",
     "epoch_count",
 )
@@ -24,6 +25,7 @@ SCANNER_RANGES = ("blur", "steepness", "sharpening", "noise", "pixel", "thicknes
 # What --scanner auto finds by itself, and what it draws as random scanners do.
 FOUND_BY_AUTO = ("scanner_blur", "scanner_steepness", "scanner_noise", "scanner_pixel")
 NOT_FOUND = ("thickness", "calibration")
+PAIR_LOSSES = ("pair", "stability", "lattice", "texture")  # those that look at pseudo-pairs
 
 # Option -> (option it depends on, what it needs there, one value or one of several): without that
 # it would have no effect.
@@ -151,7 +153,7 @@ def refuse_idle_scanner(
             "--scanner_thickness has no effect with --dataset_mode public_2D, whose slices are as "
             "thick as they are: leave it out"
         )
-    pairs = options.lambda_pair or options.lambda_stability or options.lambda_lattice
+    pairs = any(getattr(options, f"lambda_{loss}") for loss in PAIR_LOSSES)
     shrunk = options.dataset_mode == "unpaired" and options.micro_mix > 0
     if pairs or shrunk or options.dataset_mode == "public_2D" or options.scanner == "fixed":
         return
@@ -190,6 +192,16 @@ def check_losses(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error(
             "every --lambda_... is 0 (--lambda_identity is a share of --lambda_A and --lambda_B), "
             "so that nothing would be learned: raise one"
+        )
+    if (options.lambda_texture > 0) != (options.texture_noise > 0):
+        parser.error(
+            f"--lambda_texture {options.lambda_texture:g} teaches the layers that --texture_noise "
+            f"{options.texture_noise} adds: give both, such as 1 and 16, or neither"
+        )
+    if options.texture_noise and options.norm != "none":
+        parser.error(
+            f"--texture_noise is {options.texture_noise} with --norm {options.norm}, expected "
+            "--norm none, whose features noise moves pixel by pixel"
         )
     if options.lambda_supervised > 0 and options.dataset_mode != "paired":
         parser.error(

@@ -106,13 +106,16 @@ NETWORKS: Rows = (
     ("norm", ("instance", "batch", "none"), "instance", "norm layers"),
     ("skip", ("none", "cubic"), "none",
      "cubic: G_A adds to the cubic enlargement of its input; none: published, tanh"),
+    ("texture_noise", whole_number, 0,
+     "channels of noise in layers of G_A's own that add texture at test time, such as 16 (not of "
+     "the paper; needs --norm none and --lambda_texture); 0: none"),
     ("init_icnr", FLAG, False,
      "G_A starts without a checkerboard: equal weights for pixels shuffled side by side"),
     ("init_weights", Shown("FILE"), None,
      "G_A starts from the weights of this checkpoint, .safetensors file or state dict"),
     ("from_scratch", FLAG, False,
-     "presets demo and adapt start from random weights, not from weights/: demo with a narrow "
-     "network, adapt as best"),
+     "presets demo, adapt and texture start from random weights, not from weights/: demo with a "
+     "narrow network, adapt as best, texture as best with its layers"),
     ("init_type", ("normal", "xavier", "kaiming", "orthogonal"), "normal",
      "how new weights are drawn"),
     ("init_gain", non_negative_float, 0.02, "spread of new weights (normal, xavier, orthogonal)"),
@@ -158,6 +161,9 @@ LOSSES: Rows = (
     ("lambda_lattice", non_negative_float, 0.0,
      "power of the grid that G_A leaves, so small that weights of 100 and more are usual "
      "(not of the paper)"),
+    ("lambda_texture", non_negative_float, 0.0,
+     "energy score of two draws of texture for a pseudo-pair: teaches the layers of "
+     "--texture_noise alone (not of the paper)"),
     ("lambda_supervised", non_negative_float, 0.0,
      "squared difference of G_A's image and the truth (needs --dataset_mode paired)"),
     ("identity_crop", positive_int, None,

@@ -15,11 +15,16 @@ CPU = torch.device("cpu")
 
 
 def small_generator(
-    times: int = 2, ngf: int = 8, blocks: int = 1, norm: str = "instance", skip: str = "none"
+    times: int = 2,
+    ngf: int = 8,
+    blocks: int = 1,
+    norm: str = "instance",
+    skip: str = "none",
+    texture: int = 0,
 ) -> SRGenerator:
     """A generator in evaluation mode whose layers of one kind all differ, as trained ones do."""
     torch.manual_seed(0)
-    generator = SRGenerator(times, max(ngf, 2**times), blocks, norm, skip)
+    generator = SRGenerator(times, max(ngf, 2**times), blocks, norm, skip, texture)
     with torch.no_grad():
         for module in generator.modules():
             if isinstance(module, nn.PReLU):
@@ -42,6 +47,13 @@ def batch_statistics(norm: nn.BatchNorm2d) -> None:
 def image(rows: int, columns: int, seed: int = 0) -> np.ndarray:
     """A slice of noise in [-1, 1]."""
     return np.random.default_rng(seed).uniform(-1, 1, (rows, columns)).astype(np.float32)
+
+
+def disc(rows: int, columns: int, y: float, x: float, radius: float) -> np.ndarray:
+    """A mask of a disc."""
+    row, column = np.mgrid[:rows, :columns]
+    mask: np.ndarray = np.hypot(row - y, column - x) < radius
+    return mask
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:

@@ -40,7 +40,7 @@ def known_scans(options: Namespace, data: TrainingData) -> dict[str, list[float]
     public = options.dataset_mode == "public_2D"
     unpaired = options.dataset_mode == "unpaired"
     shrunk = unpaired and options.scanner != "fixed" and options.micro_mix > 0
-    if options.lambda_pair > 0 or public or shrunk:
+    if options.lambda_pair > 0 or options.lambda_texture > 0 or public or shrunk:
         scans += _of_scanner(options, data)
     if not public and any(getattr(options, name) > 0 for name in CLINICAL_LOSSES):
         step = -(-len(data.clinical) // MEASURED)

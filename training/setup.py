@@ -164,7 +164,7 @@ def open_run(options: Namespace) -> Run:
     if processes.is_first and has_held_back(options):  # the others only wait for what it finds
         held_back = open_held_back(options, data, digests)
         samples = make_samples(held_back, data, options)
-        if options.lambda_pair > 0:
+        if options.lambda_pair > 0 or options.lambda_texture > 0:
             samples = seen_by_scanner(samples, model.scanner)
         validator = Validator(samples, model.scale)
         count = len(validator.samples)

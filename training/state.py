@@ -35,8 +35,10 @@ FIXED_OPTIONS = (
     "n_layers_D",
     "norm",
     "skip",
+    "texture_noise",
     "lr_policy",
 )
+YOUNG_OPTIONS = {"skip": "none", "texture_noise": 0}  # what runs of before they came had
 
 
 @dataclass
@@ -198,9 +200,7 @@ def start_or_resume(
     state = load_newest(folder, say) if path.name == LATEST else load_checkpoint(path)
     for name in FIXED_OPTIONS:
         now = getattr(options, name)
-        was = state["options"].get(
-            name, "none" if name == "skip" else None
-        )  # --skip is the youngest
+        was = state["options"].get(name, YOUNG_OPTIONS.get(name))
         if was != now:
             raise UserError(
                 f"{path} was trained with --{name} {was}, got {now}: leave --{name} out to go on, "
@@ -224,6 +224,8 @@ def start_or_resume(
 def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerator:
     """Let G_A begin with the weights of a checkpoint, a .safetensors file or a bare state dict.
 
+    Texture layers that the file lacks begin as they are.
+
     Returns:
         What they are: their windows, the slices that they were trained on.
 
@@ -232,15 +234,19 @@ def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerato
     """
     loaded = load_generator(Path(path))
     was, now = loaded.generator.architecture, model.G_A.architecture
+    if loaded.generator.texture is None:
+        was = {**was, "texture": now["texture"]}
     unlike = [
         f"{name} {was[name]} instead of {now[name]}" for name in now if was[name] != now[name]
     ]
     if unlike:
         raise UserError(
             f"--init_weights {path} has {', '.join(unlike)}: give the options that it was trained "
-            "with (--sampling_times, --ngf, --clinical2micronetG, --norm, --skip)"
+            "with (--sampling_times, --ngf, --clinical2micronetG, --norm, --skip, --texture_noise)"
         )
     weights = loaded.generator.state_dict()
+    if model.G_A.texture is not None and loaded.generator.texture is None:
+        weights = {**model.G_A.state_dict(), **weights}
     model.G_A.load_state_dict(weights)
     if model.average is not None:
         model.average.network.load_state_dict(weights)

@@ -58,8 +58,8 @@ def shrink_slices(
 def restoration_job(item: ShrunkSlice, settings: RestorationSettings, scale: int) -> SliceJob:
     """What the network is to do for a shrunk slice."""
     if item.section is None or not settings.lung_statistics:
-        return SliceJob(item.low)
-    return SliceJob(item.low, low_mask(item.section, scale))
+        return SliceJob(item.low, index=item.index)
+    return SliceJob(item.low, low_mask(item.section, scale), index=item.index)
 
 
 def statistics_job(item: ShrunkSlice, settings: RestorationSettings, scale: int) -> SliceJob | None:

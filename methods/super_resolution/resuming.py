@@ -37,6 +37,7 @@ class UpscaleSettings:
     # self_ensemble, uncertainty: see `models.inference.case_enlarger.CaseEnlarger`
     self_ensemble: bool = False
     uncertainty: bool = False
+    samples: int = 0  # of texture, whose mean is the result; 0 for none
     overwrite: bool = False  # whether existing results may be replaced
     resume: bool = False  # resume the partial files of an interrupted run
     output_name: str = "SR.nii.gz"  # of the result, .nii or .nii.gz
@@ -47,7 +48,7 @@ class UpscaleSettings:
         self, volume: Volume, mask: np.ndarray | None, window: IntensityWindow
     ) -> dict[str, Any]:
         """All that the voxels of a result depend on: what a run that resumes it must share."""
-        names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble")
+        names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble", "samples")
         return {
             **self.determined_by,
             "input, --slices or --region": content_digest(volume, mask),
@@ -62,6 +63,7 @@ def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
     determined_by = {
         "weights": model.loaded.digest,
         "compile": options.compile,
+        "texture": options.texture,
         **rounding_facts(model.resolver),
     }
     return UpscaleSettings(
@@ -70,6 +72,7 @@ def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
         consistency=options.consistency,
         self_ensemble=options.self_ensemble,
         uncertainty=options.uncertainty,
+        samples=options.samples,
         # A result that --resume finds without its run.json is of a run that was cut off.
         overwrite=options.overwrite or options.resume,
         resume=options.resume,

@@ -138,7 +138,9 @@ def upscale_volume(
     fine_size = (columns * scale, rows * scale, slices)
     fine_affine = enlarged_affine(volume.affine, scale)
     ending = ".nii.gz" if settings.output_name.lower().endswith(".gz") else ".nii"
-    enlarger = CaseEnlarger(resolver, settings.self_ensemble, settings.uncertainty)
+    enlarger = CaseEnlarger(
+        resolver, settings.self_ensemble, settings.uncertainty, settings.samples
+    )
     consistency = Consistency()
 
     def writer(name: str, size: tuple[int, int, int], affine: np.ndarray) -> NiftiSliceWriter:
@@ -198,8 +200,8 @@ def gather_statistics(
     slices = volume.num_slices
     enlarger.gather(
         lambda: (
-            slice_job(image, section, window, settings)
-            for _, image, section in progress(
+            slice_job(index, image, section, window, settings)
+            for index, image, section in progress(
                 stop.checked(ahead(read_slices(volume, mask, range(slices)))),
                 f"{volume.name}, gathering statistics",
                 unit="slice",
@@ -252,12 +254,13 @@ def compute(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, Enlarged | None]]:
     """The same with each slice's enlargement; None where it shows no lung."""
     for (index, image, section), enlarged in enlarger.enlarge_items(
-        slices, lambda item: slice_job(item[1], item[2], window, settings)
+        slices, lambda item: slice_job(*item, window, settings)
     ):
         yield index, image, section, enlarged
 
 
 def slice_job(
+    index: int,
     image: np.ndarray,
     section: np.ndarray | None,
     window: IntensityWindow,
@@ -265,13 +268,13 @@ def slice_job(
 ) -> SliceJob | None:
     """What the network is to do for a slice in HU; None where there is no lung."""
     if section is None:
-        return SliceJob(window.to_unit(image))
+        return SliceJob(window.to_unit(image), index=index)
     if not section.any():
         return None
     # Super-resolution fades out over one input pixel beyond the mask, see `compose_slice`.
     needed = ndimage.binary_dilation(section != 0, np.ones((3, 3)))
     scope = section if settings.lung_statistics else None
-    return SliceJob(window.to_unit(image), scope, needed)
+    return SliceJob(window.to_unit(image), scope, needed, index)
 
 
 def finish_slice(

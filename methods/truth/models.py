@@ -77,9 +77,9 @@ def restored_by(model: LoadedModel, self_ensemble: bool) -> Enlarge:
 
         def jobs() -> list[SliceJob]:
             return [
-                SliceJob(window.to_unit(one), mask if model.lung_statistics else None)
-                for one, mask, there in zip(case.clinical, case.mask, shown, strict=True)
-                if there
+                SliceJob(window.to_unit(one), mask if model.lung_statistics else None, index=index)
+                for index, (one, mask) in enumerate(zip(case.clinical, case.mask, strict=True))
+                if shown[index]
             ]
 
         if model.norm_scope == "volume":

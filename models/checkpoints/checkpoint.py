@@ -217,7 +217,8 @@ def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
 
     Returns:
         Keyword arguments for `SRGenerator`. Instance norm and no norm leave the same keys;
-        instance, the published one, is returned for both; so is no skip.
+        instance, the published one, is returned for both; so is no skip. Such files have no
+        texture.
 
     Raises:
         ValueError: the keys are not those of an SR generator.
@@ -242,4 +243,4 @@ def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
         raise ValueError(f"channels {channels} are not those of an SR generator, {expected}")
     norm = "batch" if "model.2.running_mean" in weights else "instance"
     architecture: dict[str, int | str] = {"sampling_times": sampling_times, "ngf": ngf}
-    return {**architecture, "blocks": blocks, "norm": norm, "skip": "none"}
+    return {**architecture, "blocks": blocks, "norm": norm, "skip": "none", "texture": 0}

@@ -145,8 +145,10 @@ class GpuNetwork:
                 values, added = convolved(last, inner), whole
             if following is not None:
                 read, whole = met(values, last, added, following, keeps)
-        # The last convolution has neither norm nor activation.
+        # The networks' last convolution has neither norm nor activation, that of a part may have.
         output = (values + last.bias.view(1, -1, 1, 1)).float()
+        if last.slope is not None:
+            output = torch.where(output < 0, output * last.slope, output)
         output = torch.tanh(output) if last.tanh else output
         if isinstance(self.network, SRGenerator):
             return self.network.joined(output, images)

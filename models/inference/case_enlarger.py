@@ -1,10 +1,12 @@
-"""The slices of one case through the network: pooled statistics, flips and rotations, spread."""
+"""The slices of one case through the network: pooled statistics, orientations, draws, spread."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 
 ORIENTATIONS = 8  # four rotations, each with and without a flip
+DRAWS = 8  # of texture, from which the uncertainty is taken: as many
 
 Item = TypeVar("Item")
 Jobs = Iterable["SliceJob | None"]
@@ -24,8 +27,7 @@ class Enlarged:
     """One slice behind the network."""
 
     unit: np.ndarray  # float32 (rows * k, columns * k) in [-1, 1]
-    # standard deviation over the orientations, same shape and scale; None where one orientation was
-    # computed
+    # standard deviation over draws or orientations, same shape and scale; None where nobody asked
     deviation: np.ndarray | None = None
 
 
@@ -35,16 +37,25 @@ class CaseEnlarger:
     Args:
         resolver: enlarges a slice.
         self_ensemble: return the mean over the eight orientations instead of the plain result.
-        uncertainty: also return their standard deviation.
+        uncertainty: also return a standard deviation: of draws of texture where the generator has
+            it, else over the eight orientations.
+        samples: return the mean of so many draws of texture, and their standard deviation.
     """
 
     def __init__(
-        self, resolver: SuperResolver, self_ensemble: bool = False, uncertainty: bool = False
+        self,
+        resolver: SuperResolver,
+        self_ensemble: bool = False,
+        uncertainty: bool = False,
+        samples: int = 0,
     ) -> None:
         self._resolver = resolver
         self._averaged = self_ensemble
-        self._spread = uncertainty
-        self._orientations = range(ORIENTATIONS if self_ensemble or uncertainty else 1)
+        self._samples = samples
+        draws = uncertainty and resolver.has_texture
+        self._draws = samples or (DRAWS if draws else 0)
+        self._spread = uncertainty and not self._draws
+        self._orientations = range(ORIENTATIONS if self_ensemble or self._spread else 1)
         self._statistics: list[list[tuple[Moments, ...]]] | None = None
 
     def gather(self, jobs: Callable[[], Jobs]) -> None:
@@ -70,13 +81,13 @@ class CaseEnlarger:
     def enlarge(self, jobs: Jobs) -> Iterator[Enlarged | None]:
         """Enlarge slices in their order; None stays None."""
         try:
-            if len(self._orientations) == 1:
+            if len(self._orientations) == 1 and not self._draws:
                 self._use(0)
                 for unit in self._resolver.upscale_slices(jobs):
                     yield None if unit is None else Enlarged(unit)
                 return
             for job in jobs:
-                yield None if job is None else self._ensemble(job)
+                yield None if job is None else self._measured(job)
         finally:
             self._resolver.use_statistics(None)
 
@@ -95,27 +106,47 @@ class CaseEnlarger:
         for enlarged in self.enlarge(jobs()):
             yield waiting.popleft(), enlarged
 
-    def _ensemble(self, job: SliceJob) -> Enlarged:
-        """Mean and deviation by Welford's formula: nothing cancels where all eight agree."""
-        plain = mean = spread = np.zeros(0, dtype=np.float32)
-        for number, orientation in enumerate(self._orientations, start=1):
-            self._use(orientation)
-            turned = turn_job(job, orientation)
-            enlarged = self._resolver.upscale_slice(turned.image, turned.scope, turned.needed)
-            unit = turn_back(enlarged, orientation)
-            if number == 1:
-                plain, mean, spread = unit, unit.copy(), np.zeros_like(unit)
-                continue
-            difference = unit - mean
-            mean += difference / number
-            spread += difference * (unit - mean)
-        deviation = np.sqrt(spread / ORIENTATIONS) if self._spread else None
-        return Enlarged(mean if self._averaged else plain, deviation)
+    def _measured(self, job: SliceJob) -> Enlarged:
+        """What was asked for of the orientations and of the draws."""
+        if self._samples:
+            mean, spread = moments(self._resolver.upscale_draws(job, self._samples), drawn=True)
+            return Enlarged(mean, spread)
+        orientations = map(partial(self._oriented, job), self._orientations)
+        plain = next(orientations)
+        mean, spread = moments(chain([plain], orientations), drawn=False)
+        if self._draws:
+            _, spread = moments(self._resolver.upscale_draws(job, self._draws), drawn=True)
+        unit = mean if self._averaged else plain
+        return Enlarged(unit, spread if self._draws or self._spread else None)
+
+    def _oriented(self, job: SliceJob, orientation: int) -> np.ndarray:
+        """The enlargement of a turned slice, turned back."""
+        self._use(orientation)
+        (enlarged,) = self._resolver.upscale_slices([turn_job(job, orientation)])
+        if enlarged is None:
+            raise ValueError("expected an enlargement of every job")
+        return turn_back(enlarged, orientation)
 
     def _use(self, orientation: int) -> None:
         given = self._statistics
         # All slices may have been empty: then there is nothing to pool and nothing to enlarge.
         self._resolver.use_statistics(given[orientation] or None if given is not None else None)
+
+
+def moments(images: Iterable[np.ndarray], drawn: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of float32 images, by Welford's formula: nothing cancels.
+
+    Args:
+        images: two at least where they are drawn.
+        drawn: whether they stand for all that could be drawn, or are all that there are.
+    """
+    mean: np.ndarray = np.zeros(1, dtype=np.float32)
+    spread: np.ndarray = np.zeros(1, dtype=np.float32)
+    for number, image in enumerate(images, start=1):
+        difference = image - mean
+        mean = mean + difference / number
+        spread = spread + difference * (image - mean)
+    return mean, np.sqrt(spread / (number - drawn))
 
 
 def turn(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -134,4 +165,4 @@ def turn_job(job: SliceJob, orientation: int) -> SliceJob:
     """A job with image and masks turned alike."""
     scope = None if job.scope is None else turn(job.scope, orientation)
     needed = None if job.needed is None else turn(job.needed, orientation)
-    return SliceJob(turn(job.image, orientation), scope, needed)
+    return replace(job, image=turn(job.image, orientation), scope=scope, needed=needed)

@@ -96,6 +96,24 @@ class ShuffledLevel:
         return rows[:, :, first - 2 * above : last - 2 * above]
 
 
+class BesideLevel:
+    """A level with further channels behind its own.
+
+    Args:
+        source: the level.
+        values: (N, c, H, W), as high and wide.
+    """
+
+    def __init__(self, source: Level, values: Tensor) -> None:
+        self.height = source.height
+        self._source = source
+        self._values = values
+
+    def read(self, first: int, last: int) -> Tensor:
+        """See `Level`."""
+        return torch.cat([self._source.read(first, last), self._values[:, :, first:last]], dim=1)
+
+
 def norm_activate_rows(
     rows: Tensor, affine: Affine | None, slope: float | None, added: Tensor | None = None
 ) -> None:

@@ -13,6 +13,7 @@ Result = TypeVar("Result")
 
 TRUNK_MAPS = 3  # a residual block's input and its two convolutions
 OPENVINO_TRUNK_MAPS = 5  # OpenVINO's own and the copy that the tail reads, as measured
+TEXTURE_MAPS = 2  # that texture takes beside OpenVINO's; with torch it takes the trunk's
 FLOAT_BYTES = 4
 # Copies of a band in flight: padded rows, convolution, float32 values, deviations and one spare.
 BAND_COPIES = 6

@@ -15,7 +15,7 @@ each pass that needs it (see models/inference/memory_plan.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -27,6 +27,7 @@ from models.fused.output_layer import EDGE
 from models.fused.statistics import Moments, measure
 from models.inference.levels import (
     Affine,
+    BesideLevel,
     Level,
     RecomputedLevel,
     ShuffledLevel,
@@ -54,6 +55,14 @@ class NormSource:
     given: Sequence[Moments] | None = None
     # statistics that the run used, in the network's order
     measured: list[Moments] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Texture:
+    """What is added to the best estimate (models/drawn_texture.py)."""
+
+    noise: Tensor  # (N, channels, H, W) float32, standard normal
+    share: float  # 0 to 1
 
 
 class SliceEngine:
@@ -99,6 +108,7 @@ class SliceEngine:
         kept_levels: int,
         features: Tensor | None = None,
         rows: tuple[int, int] | None = None,
+        texture: Texture | None = None,
     ) -> Tensor:
         """Enlarge slices of one size.
 
@@ -106,31 +116,41 @@ class SliceEngine:
             images: float32 (N, 1, H, W) in [-1, 1] on the engine's device, H and W at least 4.
             norms: what instance norms use; what they used is appended to `norms.measured`.
             kept_levels: how many maps of the tail are kept, see models/inference/memory_plan.py.
-            features: (N, ngf, H, W), everything before the tail as another implementation
-                computed it; None runs the stages.
+            features: (N, ngf, H, W), everything before the tail as `features` or another
+                implementation computed it; None runs the stages.
             rows: input rows (first, last) that the caller wants; the others are left at 0.
+            texture: what is added to the best estimate; None for nothing.
 
         Returns:
             float32 (N, 1, H * scale, W * scale) in [-1, 1].
         """
-        level = self._levels(images, norms, kept_levels, features)
+        level = self._levels(images, norms, kept_levels, features, texture)
         return self._output(level, images, rows or (0, images.shape[2]))
+
+    def features(self, images: Tensor, norms: NormSource) -> Tensor:
+        """Everything before the tail, (N, ngf, H, W), until the next slice; see `enlarge`."""
+        self._size = images.shape
+        return self._trunk(images, norms).read(0, images.shape[2])
 
     def measure_norms(self, images: Tensor, norms: NormSource, kept_levels: int) -> None:
         """Only fill `norms.measured`, without computing the image; arguments as for `enlarge`."""
-        self._levels(images, norms, kept_levels, None)
+        self._levels(images, norms, kept_levels, None, None)
 
     def _levels(
-        self, images: Tensor, norms: NormSource, kept_levels: int, features: Tensor | None
+        self,
+        images: Tensor,
+        norms: NormSource,
+        kept_levels: int,
+        features: Tensor | None,
+        texture: Texture | None,
     ) -> Level:
         """The last feature map, before the output convolution."""
         self._size = images.shape
-        level: Level
         if features is None:
-            level = self._trunk(images, norms)
+            trunk = self._trunk(images, norms)
         else:
-            features = channels_last(features.to(self.dtype))
-            level = StoredLevel(features, None)
+            trunk = StoredLevel(channels_last(features.to(self.dtype)), None)
+        level: Level = trunk if texture is None else self._textured(trunk, texture, norms)
         for index, stage in enumerate(self.stages.upsampling):
             source = ShuffledLevel(level) if stage.shuffled else level
             if index < kept_levels:
@@ -170,6 +190,16 @@ class SliceEngine:
             level = self._store(second, inner, norms, names[2], added=level)
             names = [names[2], names[1], names[0]]
         return self._store(self.stages.merge, level, norms, names[1])
+
+    def _textured(self, trunk: StoredLevel, texture: Texture, norms: NormSource) -> StoredLevel:
+        """The trunk's features with texture added to them; in the maps that the trunk left."""
+        first, second, last = self.stages.texture
+        share = texture.share
+        last = replace(last, weight=last.weight * share, bias=last.bias * share)
+        beside = BesideLevel(trunk, channels_last(texture.noise.to(self.dtype)))
+        level = self._store(first, beside, norms, "trunk0")
+        level = self._store(second, level, norms, "trunk2")
+        return self._store(last, level, norms, "trunk0", added=trunk)
 
     def _store(
         self,

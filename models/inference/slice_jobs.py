@@ -7,10 +7,11 @@ seams and all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from models.drawn_texture import TEXTURE_CONVOLUTIONS, slice_noise
 from models.inference.norm_scope import FEWEST_PIXELS, at_least
 from util.errors import UserError
 
@@ -25,6 +26,9 @@ class SliceJob:
     # mask (rows, columns), not empty, of the pixels whose enlargement is wanted; what lies away
     # from them is left at 0 where that saves work. None for all.
     needed: np.ndarray | None = None
+    index: int = 0  # of the slice in its volume: its texture is drawn by it
+    draw: int = 0  # another one is another texture of the same slice
+    texture: float | None = None  # its share, 0 to 1; None takes the resolver's
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Crop:
     top: int
     left: int
     shape: tuple[int, int]  # (rows, columns) of the whole image
+
+    def noise(self, channels: int) -> np.ndarray:
+        """float32 (channels, rows, columns): what of the whole slice's noise lies in the crop."""
+        rows, columns = self.job.image.shape
+        noise = slice_noise(channels, self.shape, self.job.index, self.job.draw)
+        return noise[:, self.top : self.top + rows, self.left : self.left + columns]
 
     def paste(self, enlarged: np.ndarray, scale: int) -> np.ndarray:
         """The crop's enlargement in its place, zeros around it."""
@@ -61,7 +71,7 @@ def crop_job(job: SliceJob, reach: int, from_slice: bool) -> Crop:
     shape = (int(job.image.shape[0]), int(job.image.shape[1]))
     scope = None if job.scope is None else at_least(job.scope != 0, FEWEST_PIXELS)
     if job.needed is None:
-        return Crop(SliceJob(job.image, scope), None, 0, 0, shape)
+        return Crop(replace(job, scope=scope), None, 0, 0, shape)
     rows, _ = bounds(job.needed)
     if from_slice:
         return Crop(job, rows, 0, 0, shape)
@@ -70,16 +80,18 @@ def crop_job(job: SliceJob, reach: int, from_slice: bool) -> Crop:
     top, left = max(0, top - reach), max(0, left - reach)
     place = (slice(top, bottom + reach), slice(left, right + reach))
     scope = None if scope is None else scope[place]
-    return Crop(SliceJob(job.image[place], scope), (rows[0] - top, rows[1] - top), top, left, shape)
+    left_over = replace(job, image=job.image[place], scope=scope, needed=None)
+    return Crop(left_over, (rows[0] - top, rows[1] - top), top, left, shape)
 
 
-def receptive_radius(blocks: int) -> int:
+def receptive_radius(blocks: int, textured: bool = False) -> int:
     """Input pixels on each side that an output pixel of G_A depends on.
 
-    3 for the first 7x7 convolution, 2 a residual block, 1 behind them, 1 + 1/2 + 1/4 ... for the
-    upsampling and 3 of the smallest pixels for the last: below 3 + 2 * blocks + 1 + 2 + 3/2.
+    3 for the first 7x7 convolution, 2 a residual block, 1 behind them, 3 for texture, 1 + 1/2 +
+    1/4 ... for the upsampling and 3 of the smallest pixels for the last: below 3 + 2 * blocks + 1
+    + 2 + 3/2, without texture.
     """
-    return 3 + 2 * blocks + 1 + 2 + 2
+    return 3 + 2 * blocks + 1 + (TEXTURE_CONVOLUTIONS if textured else 0) + 2 + 2
 
 
 def bounds(mask: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:

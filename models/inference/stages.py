@@ -44,6 +44,7 @@ class PreparedStages:
     upsampling: list[PreparedStage]  # one stage a doubling
     output: OutputConvolution  # the last 7x7 convolution, with tanh or without
     skip: bool  # whether the cubic enlargement of the input is added to the output
+    texture: list[PreparedStage]  # the convolutions that make texture of noise; empty without
 
 
 def prepare_stages(
@@ -86,6 +87,7 @@ def prepare_stages(
         upsampling=[prepared(stage) for stage in read_stages(generator.upsampling)],
         output=OutputConvolution(*convolution(output), tanh=output.tanh),
         skip=generator.has_skip,
+        texture=[prepared(stage) for stage in read_stages(generator.texture or [])],
     )
 
 

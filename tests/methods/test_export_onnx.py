@@ -40,6 +40,22 @@ def test_the_file_gives_torchs_numbers_at_any_size(skip: str, tmp_path: Path) ->
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_noise_and_share_of_texture_are_inputs(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    generator = SRGenerator(1, 8, 2, "none", "cubic", texture=3).eval()
+    path = tmp_path / "model.onnx"
+    write_onnx(generator, path, {"scale": "2"})
+    model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert [one.any_name for one in model.inputs] == ["clinical", "noise", "texture"]
+    image, noise = torch.rand(2, 1, 20, 13) - 0.5, torch.randn(2, 3, 20, 13)
+    for share in (0.0, 0.4, 1.0):
+        with torch.no_grad():
+            expected = generator(image, noise, share).numpy()
+        found = model([image.numpy(), noise.numpy(), np.float32(share)])[0]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_names_and_metadata(generator: SRGenerator, tmp_path: Path) -> None:
     import onnx
 

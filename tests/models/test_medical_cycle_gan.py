@@ -82,8 +82,8 @@ def test_every_weight_flag_scales_its_loss() -> None:
         "lambda_stability": "stability",
         "lambda_lattice": "lattice",
     }
-    # A new loss stands above: these are the two sums, the other identity, and one that needs pairs.
-    assert {*flags.values(), "D_A", "D_B", "G", "idt_B", "supervised"} == set(LOSSES)
+    # A new loss stands above: these are the sums, the other identity, and two that need more.
+    assert {*flags.values(), "D_A", "D_B", "G", "idt_B", "texture", "supervised"} == set(LOSSES)
     for flag, name in flags.items():
         values = []
         for weight in ("0.1", "0.3"):
@@ -115,6 +115,38 @@ NONE = [f"--lambda_{name}=0" for name in (
     "G_A", "G_B", "A", "B", "identity", "downsample_loss", "upsample_loss", "clinical_ssim",
     "micro_ssim",
 )]  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["fused", "eager"])
+def test_texture_is_taught_and_nothing_else(engine: str) -> None:
+    words = ("--norm", "none", "--skip", "cubic", "--texture_noise", "3", "--lambda_texture", "1")
+    model = tiny_model(*NONE, *words, "--engine", engine)
+    before = copy.deepcopy(model.G_A.state_dict())
+    model.set_input(tiny_batch())
+    for _ in range(2):
+        model.optimize_parameters()
+    assert float(model.losses["texture"]) == float(model.losses["G"]) > 0
+    layers = {name for name in before if name.startswith("texture.")}
+    for name, weight in model.G_A.state_dict().items():
+        assert torch.equal(weight, before[name]) == (name not in layers), name
+    # Beside other losses it reaches no more than those layers either.
+    model.optimizers["G"].zero_grad()
+    one, other = model.textured(model.real_A)
+    assert not torch.equal(one, other)
+    (one.sum() + other.sum()).backward()
+    reached = {name for name, weight in model.G_A.named_parameters() if weight.grad is not None}
+    assert reached == layers
+    assert all(weight.requires_grad for weight in model.G_A.parameters())
+
+
+def test_both_engines_draw_the_same_texture() -> None:
+    words = ("--norm", "none", "--skip", "cubic", "--texture_noise", "3", "--lambda_texture", "1")
+    found = []
+    for engine in ("fused", "eager"):
+        model = tiny_model(*NONE, *words, "--engine", engine)
+        torch.manual_seed(5)
+        found.append(torch.stack(model.textured(tiny_batch()["clinical"])))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
 
 
 def test_stability_is_nothing_where_a_mirrored_look_gives_the_mirrored_image(

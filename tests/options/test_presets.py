@@ -102,13 +102,21 @@ def test_these_start_from_the_weights_that_come_with_the_project(
 
 
 @pytest.mark.parametrize("preset", FROM_SCRATCH)
-@pytest.mark.parametrize("more", ["--from_scratch", "--norm instance", "--sampling_times 1"])
+@pytest.mark.parametrize("more", ["--from_scratch", "--ngf 32", "--sampling_times 1"])
 def test_these_start_from_random_weights_where_the_others_do_not_fit(
     preset: str, more: str
 ) -> None:
     options = train_options("--preset", preset, *more.split())
     assert options.init_weights is None
     assert options.lr == FROM_SCRATCH[preset]["lr"]
+
+
+def test_texture_alone_is_taught_where_the_weights_fit() -> None:
+    for words, taught in (((), {"texture"}), (("--from_scratch",), {"texture", "pair"})):
+        options = train_options("--preset", "texture", *words)
+        weights = {name for name, value in vars(options).items() if name[:7] == "lambda_" and value}
+        assert {f"lambda_{name}" for name in taught} <= weights
+        assert (len(weights) == 1) == (not words)
 
 
 def test_naming_the_networks_own_value_keeps_its_weights() -> None:

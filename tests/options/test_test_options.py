@@ -126,6 +126,13 @@ def test_published_tiles_by_either_flag() -> None:
         ("--export m.onnx --resume", "--resume has no effect with --export"),
         ("--method wholevolumetest --resume", "--resume has no effect with --method whole"),
         ("--method wholevolumetest --uncertainty", "--uncertainty has no effect with --method"),
+        ("--method phantomtest --samples 4", "--samples has no effect with --method phantomtest"),
+        ("--samples 1", "expected at least 2"),
+        ("--samples 4 --texture 0.5", "--samples takes full texture by itself"),
+        ("--texture 1 --self_ensemble", "--self_ensemble would average --texture away"),
+        ("--samples 4 --self_ensemble", "both take a mean"),
+        ("--texture 1 --patch_size 32", "--patch_size cuts tiles, which have no texture"),
+        ("--texture 1.5", "expected"),
         ("--method microCTsmallpatchtest --output_name a.nii", "--output_name has no effect"),
     ],
 )

@@ -72,6 +72,40 @@ def test_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> None
         start_or_resume(tmp_path / "third", other.options, other)
 
 
+def test_texture_begins_beside_weights_that_have_none(tmp_path: Path) -> None:
+    words = ("--norm", "none", "--skip", "cubic", "--ema", "0.9")
+    first = tiny_model(*words, "--seed", "5")
+    save_state(tmp_path / "first.pt", first, Position(7))
+    texture = ("--texture_noise", "2", "--lambda_texture", "1")
+    second = tiny_model(*words, *texture, "--init_weights", str(tmp_path / "first.pt"))
+    drawn = second.G_A.state_dict()["texture.1.weight"].clone()
+    start_or_resume(tmp_path / "second", second.options, second)
+    assert second.average is not None
+    for network in (second.G_A, second.average.network):
+        for name, weight in first.G_A.state_dict().items():
+            assert torch.equal(network.state_dict()[name], weight)
+        assert torch.equal(network.state_dict()["texture.1.weight"], drawn)
+    # What is there is kept: weights with texture are not taken for a model without it.
+    save_state(tmp_path / "second.pt", second, Position(7))
+    third = tiny_model(*words, "--init_weights", str(tmp_path / "second.pt"))
+    with pytest.raises(UserError, match="texture 2 instead of 0"):
+        start_or_resume(tmp_path / "third", third.options, third)
+
+
+def test_a_run_of_before_texture_goes_on_without_it(tmp_path: Path) -> None:
+    words = ("--norm", "none", "--skip", "cubic")
+    first = tiny_model(*words)
+    del first.options.texture_noise
+    save_state(tmp_path / "latest.pt", first, Position(7))
+    again = tiny_model(*words)
+    again.options.continue_train = True
+    assert start_or_resume(tmp_path, again.options, again).position.epoch == 7
+    other = tiny_model(*words, "--texture_noise", "2", "--lambda_texture", "1")
+    other.options.continue_train = True
+    with pytest.raises(UserError, match="was trained with --texture_noise 0, got 2"):
+        start_or_resume(tmp_path, other.options, other)
+
+
 def test_weights_that_know_tissue_by_other_values_are_told_of() -> None:
     known = {"normalization": "window", "clinical": {"low": -1000.0, "high": 500.0}}
     assert unlike_windows(known, known) is None

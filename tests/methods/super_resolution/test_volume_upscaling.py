@@ -16,6 +16,7 @@ import pytest
 import torch
 from forked_programs import start_program
 from method_helpers import read_nifti, soft_volume, write_ct
+from scipy import ndimage
 from training_helpers import write_checkpoint
 
 import medicaltest
@@ -133,6 +134,54 @@ def test_uncertainty_is_a_volume_in_hu_that_is_zero_outside_the_lung(
     assert spread[~fine].max() == 0
     assert spread[fine].mean() > 1
     assert spread.min() == 0
+
+
+TEXTURED = (
+    "--norm", "none", "--skip", "cubic", "--texture_noise", "2", "--lambda_texture", "1",
+    "--init_gain", "0.2",
+)  # fmt: skip
+
+
+def test_texture_is_a_dial_that_is_drawn_by_place(tmp_path: Path, ct: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoints", "run", *TEXTURED)
+    found = {}
+    for share in ("0", "0.5", "1"):
+        folder = run(checkpoint, ct, tmp_path / share, "--texture", share)
+        found[share], _ = read_nifti(folder / "SR.nii.gz")
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        assert record["determined_by"]["texture"] == float(share)
+    best = run(checkpoint, ct, tmp_path / "best")
+    assert volumes(best) == volumes(tmp_path / "0")
+    apart = [np.abs(found[share] - found["0"]).mean() for share in ("0.5", "1")]
+    assert 0.1 < apart[0] < apart[1]
+    # Slices that are left out change nothing in the others, nor does what is cut away of a slice.
+    everywhere = run(checkpoint, ct, tmp_path / "all", "--texture", "1", "--region", "all")
+    lung, _ = read_nifti(ct.with_name("ct_mask.nii.gz"))
+    inside = ndimage.binary_erosion(lung != 0, np.ones((1, 3, 3)))  # the border is mixed
+    fine = inside.repeat(SCALE, 1).repeat(SCALE, 2)
+    whole, _ = read_nifti(everywhere / "SR.nii.gz")
+    np.testing.assert_allclose(whole[fine], found["1"][fine], atol=1)
+
+
+def test_samples_give_their_mean_and_spread(tmp_path: Path, ct: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoints", "run", *TEXTURED)
+    folder = run(checkpoint, ct, tmp_path / "samples", "--samples", "3")
+    spread, _ = read_nifti(folder / "uncertainty.nii.gz")
+    best = run(checkpoint, ct, tmp_path / "best", "--uncertainty")
+    assert spread.max() > 0
+    assert set(volumes(best)) == set(volumes(folder))
+    assert volumes(best)["SR.nii.gz"] != volumes(folder)["SR.nii.gz"]
+    again = words(checkpoint, ct, folder, "--samples", "4", "--resume")
+    assert run_command_line(medicaltest.main, again) == 2
+
+
+@pytest.mark.parametrize("flag", ["--texture=0.5", "--samples=4"])
+def test_a_model_without_texture_is_refused(
+    checkpoint: Path, ct: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command_line(medicaltest.main, words(checkpoint, ct, tmp_path / "out", flag)) == 2
+    assert "no texture layers" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_record_says_how_it_ran(checkpoint: Path, ct: Path, tmp_path: Path) -> None:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.inference.case_enlarger import ORIENTATIONS, CaseEnlarger, turn, turn_back, turn_job
+from models.inference.case_enlarger import (
+    DRAWS,
+    ORIENTATIONS,
+    CaseEnlarger,
+    turn,
+    turn_back,
+    turn_job,
+)
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from models.networks import SRGenerator, initialise
@@ -69,6 +76,37 @@ def test_uncertainty_alone_leaves_the_plain_result(resolver: SuperResolver) -> N
     (ensemble,) = CaseEnlarger(resolver, self_ensemble=True).enlarge([SliceJob(values)])
     assert ensemble is not None
     assert ensemble.deviation is None
+
+
+def textured(texture: float = 0.0) -> SuperResolver:
+    torch.manual_seed(0)
+    generator = SRGenerator(1, 4, 1, "none", "cubic", texture=2)
+    return SuperResolver(generator.eval(), torch.device("cpu"), texture=texture)
+
+
+def test_samples_give_the_mean_of_draws_and_their_deviation() -> None:
+    resolver, job = textured(), SliceJob(image(), index=3)
+    draws = np.stack(list(resolver.upscale_draws(job, 5)))
+    assert draws.std(axis=0).mean() > 1e-3
+    (none, enlarged) = CaseEnlarger(resolver, samples=5).enlarge([None, job])
+    assert none is None
+    assert enlarged is not None
+    assert enlarged.deviation is not None
+    np.testing.assert_allclose(enlarged.unit, draws.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(enlarged.deviation, draws.std(axis=0, ddof=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("texture", [0.0, 0.6])
+def test_uncertainty_of_a_model_with_texture_is_that_of_draws(texture: float) -> None:
+    resolver, job = textured(texture), SliceJob(image(), index=3)
+    draws = np.stack(list(resolver.upscale_draws(job, DRAWS)))
+    (enlarged,) = CaseEnlarger(resolver, uncertainty=True).enlarge([job])
+    (plain,) = resolver.upscale_slices([job])
+    assert enlarged is not None
+    assert enlarged.deviation is not None
+    assert plain is not None
+    np.testing.assert_array_equal(enlarged.unit, plain)
+    np.testing.assert_allclose(enlarged.deviation, draws.std(axis=0, ddof=1), atol=1e-5)
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True])
