@@ -139,23 +139,28 @@ class BaseModel:
             for name, optimizer in self.optimizers.items()
         }
         self.parts = parts_for_texture(self.G_A)
+        self.teacher: SRGenerator | None = None
         self.compiled: dict[nn.Module, Any] = {}
         if options.compile:
             self.compiled = {
                 network: torch.compile(network, dynamic=False) for network in self.networks.values()
             }
         self.fused: dict[nn.Module, Any] = {}
-        # Batch norm gathers running statistics, which torch's own layer does.
-        if options.engine == "fused" and options.norm != "batch":
-            dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-            networks = [*self.networks.values(), *self.parts.values()]
-            made = {network: fused_network(network, dtype, self.device) for network in networks}
-            self.fused = {network: fused for network, fused in made.items() if fused is not None}
+        self.fuse(*self.networks.values(), *self.parts.values())
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The four networks by the paper's names."""
         return {name: getattr(self, name) for name in NETWORKS}
+
+    def fuse(self, *networks: nn.Module) -> None:
+        """Let the fused engine run networks, where it is asked for and serves."""
+        # Batch norm gathers running statistics, which torch's own layer does.
+        if self.options.engine != "fused" or self.options.norm == "batch":
+            return
+        dtype = torch.bfloat16 if self.options.precision == "bf16" else torch.float32
+        made = {network: fused_network(network, dtype, self.device) for network in networks}
+        self.fused |= {network: fused for network, fused in made.items() if fused is not None}
 
     def run(self, network: nn.Module, images: Tensor) -> Tensor:
         """Apply `network` in the chosen precision, over all devices; the result is float32."""
@@ -171,6 +176,20 @@ class BaseModel:
             else:
                 output = self.compiled.get(network, network)(images)
         return output.float()
+
+    def learn_from(self, teacher: SRGenerator) -> None:
+        """Let G_A learn what a teacher makes of pseudo-pairs in place of their truth.
+
+        Args:
+            teacher: of the same scale; in evaluation mode afterwards, on the model's device.
+        """
+        self.teacher = teacher.to(self.device).eval().requires_grad_(False)
+        self.fuse(teacher)
+
+    @torch.no_grad()
+    def lesson(self, images: Tensor, truth: Tensor) -> Tensor:
+        """What G_A shall make of images: the truth, or what the teacher makes of them."""
+        return truth if self.teacher is None else self.run(self.teacher, images)
 
     def textured(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Two draws of G_A's texture for each of (N, 1, H, W); only its texture layers are taught.

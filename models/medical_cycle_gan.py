@@ -185,7 +185,10 @@ class MedicalCycleGANModel(BaseModel):
             ),
             # Beyond the paper: pseudo-pairs of a scanner model, another look at their tissue, no
             # grid, texture, and registered pairs.
-            "pair": (o.lambda_pair, lambda: F.mse_loss(self.restored_B, self.real_B)),
+            "pair": (
+                o.lambda_pair,
+                lambda: F.mse_loss(self.restored_B, self.lesson(self.scanned_B, self.real_B)),
+            ),
             "stability": (o.lambda_stability, self.instability_of_G_A),
             "lattice": (o.lambda_lattice, self.lattice_of_G_A),
             "texture": (o.lambda_texture, self.score_of_texture),

@@ -51,6 +51,7 @@ IDLE_WITHOUT_WEIGHT = {
     "identity_every": "lambda_identity",
     "pair_blur": "lambda_pair",
     "pair_noise": "lambda_pair",
+    "teacher": "lambda_pair",
 }
 
 SMALLEST_CROP = 4  # in pixels; G_A mirrors three of them

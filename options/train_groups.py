@@ -113,6 +113,9 @@ NETWORKS: Rows = (
      "G_A starts without a checkerboard: equal weights for pixels shuffled side by side"),
     ("init_weights", Shown("FILE"), None,
      "G_A starts from the weights of this checkpoint, .safetensors file or state dict"),
+    ("teacher", Shown("FILE"), None,
+     "G_A learns what these weights make of pseudo-pairs, in place of their truth (--lambda_pair): "
+     "for a smaller network, in less time"),
     ("from_scratch", FLAG, False,
      "presets demo, adapt and texture start from random weights, not from weights/: demo with a "
      "narrow network, adapt as best, texture as best with its layers"),

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from training_helpers import TINY_RUN, write_training_data
 
 import train
 import training.setup
 from data.writing.nifti_writer import write_volume
+from models.networks import SRGenerator
 from util.errors import run_command_line
 
 pytestmark = pytest.mark.usefixtures("undrawn_curves")
@@ -43,6 +45,25 @@ def test_weights_that_know_tissue_by_other_values_are_told_of(
     assert train.main([*again, "--name", "other", "--windows", "clinical=-1024:600"]) == 0
     told = "--init_weights were made for clinical CT in -1000:500 HU, got -1024:600 HU"
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_teacher_of_another_scale_is_refused_and_one_that_fits_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY_RUN, *write_training_data(tmp_path / "volumes"), "--no_html"]
+    words += ["--lambda_pair", "1", "--name", "small"]
+    weights = Path(train.__file__).parent / "weights" / "sr_x8.safetensors"
+    assert run_command_line(train.main, [*words, "--teacher", str(weights)]) == 2
+    assert "enlarges 8 times, expected 2 times" in capsys.readouterr().err
+    torch.save(SRGenerator(1, 8, 1).state_dict(), tmp_path / "teacher.pth")
+    words += ["--niter", "1", "--niter_decay", "0", "--teacher", "teacher.pth"]
+    assert train.main(words) == 0
+    again = ["--gpu_ids", "-1", "--name", "small", "--continue_train", "--niter", "2"]
+    (tmp_path / "teacher.pth").unlink()
+    assert run_command_line(train.main, again) == 2
+    assert "no checkpoint teacher.pth" in capsys.readouterr().err
 
 
 def vessels(seed: int) -> np.ndarray:

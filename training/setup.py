@@ -16,9 +16,10 @@ from data.patches import Item, PatchDataset, PatchSettings
 from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
 from models.base_model import make_scanner
+from models.checkpoints.checkpoint import load_generator
 from models.loss_names import LOGGED
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
-from models.networks import count_parameters
+from models.networks import SRGenerator, count_parameters
 from options.base_options import PHANTOM_FOLDER
 from options.presets import PRESET_NOTES
 from training.monitor.training_monitor import TrainingMonitor
@@ -113,6 +114,8 @@ def open_run(options: Namespace) -> Run:
     model = MODELS[options.model](options, devices, processes)
     if not processes.is_first:
         seed_everything(options.seed + processes.rank)
+    if options.teacher:
+        model.learn_from(load_teacher(options.teacher, model.scale))
     start = start_or_resume(folder, options, model, processes.say)
     position = start.position
     last_epoch = options.niter + options.niter_decay
@@ -191,6 +194,21 @@ def open_run(options: Namespace) -> Run:
         monitor,
         saver,
     )
+
+
+def load_teacher(path: str, scale: int) -> SRGenerator:
+    """The SR generator that --teacher names.
+
+    Raises:
+        UserError: it cannot be read, or enlarges by another scale.
+    """
+    generator = load_generator(Path(path)).generator
+    if generator.scale != scale:
+        raise UserError(
+            f"--teacher {path} enlarges {generator.scale} times, expected {scale} times as the "
+            "model that it teaches: give other weights, or another --sampling_times"
+        )
+    return generator
 
 
 def preset_line(options: Namespace, device: str) -> str:

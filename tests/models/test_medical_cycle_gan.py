@@ -118,6 +118,24 @@ NONE = [f"--lambda_{name}=0" for name in (
 
 
 @pytest.mark.parametrize("engine", ["fused", "eager"])
+def test_a_teacher_takes_the_place_of_the_truth(engine: str) -> None:
+    model = tiny_model(*NONE, "--lambda_pair", "1", "--engine", engine)
+    model.set_input(tiny_batch())
+    assert float(model.generator_loss()) > 0.01
+    model.learn_from(copy.deepcopy(model.G_A))
+    model.set_input(tiny_batch())
+    assert float(model.generator_loss()) == pytest.approx(0, abs=1e-9)
+    teacher = model.teacher
+    assert teacher is not None
+    before = copy.deepcopy(teacher.state_dict())
+    model.learn_from(tiny_model(*NONE, "--lambda_pair", "1", "--seed", "4", "--ngf", "8").G_A)
+    model.set_input(tiny_batch())
+    model.optimize_parameters()
+    assert float(model.losses["pair"]) > 0
+    assert all(torch.equal(weight, before[name]) for name, weight in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize("engine", ["fused", "eager"])
 def test_texture_is_taught_and_nothing_else(engine: str) -> None:
     words = ("--norm", "none", "--skip", "cubic", "--texture_noise", "3", "--lambda_texture", "1")
     model = tiny_model(*NONE, *words, "--engine", engine)
