@@ -124,8 +124,38 @@ def train(label: str, words: list[str], out: Path, minutes: float, core: int) ->
     return latest
 
 
+def train_all(jobs: Sequence[tuple[str, list[str]]], out: Path, minutes: float) -> list[str]:
+    """Train (label, words of train.py), one a core at once; LABEL=CHECKPOINT each."""
+    free: Queue[int] = Queue()
+    for core in sorted(os.sched_getaffinity(0)):
+        free.put(core)
+
+    def run(job: tuple[str, list[str]]) -> str:
+        label, words = job
+        core = free.get()
+        print(f"training {label} on core {core} for {minutes:g} minutes", flush=True)
+        try:
+            return f"{label}={train(label, words, out, minutes, core)}"
+        finally:
+            free.put(core)
+
+    with ThreadPoolExecutor(free.qsize()) as pool:
+        return list(pool.map(run, jobs))
+
+
+def score(models: Sequence[str], out: Path, count: int) -> Path:
+    """Score LABEL=CHECKPOINT on so many validation patients; returns the file of scores."""
+    command = [
+        sys.executable, "medicaltest.py", "--method", "phantomtest", "--checkpoints", *models,
+        "--results_dir", str(out / "scores"), "--patients", str(count), "--overwrite",
+        "--patient_set", "validation",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=PROJECT_FOLDER, check=True)
+    return out / "scores" / "phantom_scores.json"
+
+
 def print_means(scores: Path, names: Sequence[str]) -> None:
-    """A row a variant: mean of each measure over its seeds, with the lowest and the highest."""
+    """A row a name: mean of each measure over its seeds, with the lowest and the highest."""
     told = json.loads(scores.read_text(encoding="utf-8"))["all"]
     print("\n| variant | " + " | ".join(MEASURES) + " |\n" + "|---" * (len(MEASURES) + 1) + "|")
     for name in names:
@@ -152,35 +182,16 @@ def main() -> None:
     seen = patients(out / "patients", CLINICAL_SEEDS, processes)
     others = patients(out / "patients", MICRO_SEEDS, processes)
     clinical = [str(folder / "clinical.nii") for folder in seen]
-    free: Queue[int] = Queue()
-    for core in sorted(os.sched_getaffinity(0)):
-        free.put(core)
-
-    def run(job: tuple[int, str]) -> str:
-        seed, name = job
-        label = f"{name}, seed {seed}"
+    # Seed by seed, so that a benchmark that is stopped has whole ones.
+    jobs = []
+    for seed, name in product(range(chosen.seeds), chosen.only):
         paired = "paired" in VARIANTS[name]
         micro = [str(folder / "micro.nii") for folder in (seen if paired else others)]
         words = [*VARIANTS[name], "--seed", str(seed), "--windows", WINDOWS]
         words += ["--all_clinical_paths", *clinical, "--all_micro_paths", *micro]
-        core = free.get()
-        print(f"training {label} on core {core} for {chosen.minutes:g} minutes", flush=True)
-        try:
-            return f"{label}={train(label, words, out, chosen.minutes, core)}"
-        finally:
-            free.put(core)
-
-    # Seed by seed, so that a benchmark that is stopped has whole ones.
-    jobs = list(product(range(chosen.seeds), chosen.only))
-    with ThreadPoolExecutor(free.qsize()) as pool:
-        models = list(pool.map(run, jobs))
-    command = [
-        sys.executable, "medicaltest.py", "--method", "phantomtest", "--checkpoints", *models,
-        "--results_dir", str(out / "scores"), "--patients", str(chosen.patients), "--overwrite",
-        "--patient_set", "validation",
-    ]  # fmt: skip
-    subprocess.run(command, cwd=PROJECT_FOLDER, check=True)
-    print_means(out / "scores" / "phantom_scores.json", chosen.only)
+        jobs.append((f"{name}, seed {seed}", words))
+    models = train_all(jobs, out, chosen.minutes)
+    print_means(score(models, out, chosen.patients), chosen.only)
 
 
 if __name__ == "__main__":
