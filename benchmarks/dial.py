@@ -5,8 +5,8 @@
 Each setting of the dial is scored on phantom patients as phantomtest does, beside the best estimate
 with as much noise as its spectrum lacks (what noise alone wins). Then draws of each slice say how
 sure the best estimate is: how many pixels of the truth lie within 1.645 standard deviations of
-it, where 90 % should, in each region, with the spread as drawn and by the factor that the weights
-state.
+it, where 90 % should, in each region, with the spread as drawn and by factors on it, of which
+scripts/export_weights.py `--spread` takes one along.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def covered(
     resolver: SuperResolver, cases: Sequence[TruthCase], step: int
 ) -> dict[str, list[float]]:
     """Region -> share of pixels within the interval of 90 %, by each of `FACTORS`."""
-    resolver.texture = 0.0
+    resolver.texture, resolver.spread = 0.0, 1.0
     enlarger = CaseEnlarger(resolver, uncertainty=True)
     counts: dict[str, np.ndarray] = {}
     for case in cases:

@@ -90,6 +90,7 @@ def load_model(options: Namespace) -> LoadedModel:
         options.compile,
         Path(options.cache_dir) if options.cache_dir else default_cache_dir(),
         options.texture,
+        loaded.spread,
     )
     if options.samples and not resolver.has_texture:
         raise UserError(

@@ -35,6 +35,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--licence", required=True, help="of the weights, and of the data")
     parser.add_argument("--blend", type=Path, help="a checkpoint that was trained from the first")
     parser.add_argument("--share", type=float, default=0.5, help="of its weights (%(default)s)")
+    parser.add_argument(
+        "--spread", type=float, help="factor on the spread of draws of texture (benchmarks.dial)"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     chosen = parser.parse_args(arguments)
     if chosen.out.suffix != SUFFIX:
@@ -50,6 +53,7 @@ def main(arguments: list[str]) -> None:
         {
             "windows": loaded.windows,
             "scans": loaded.scans,
+            "spread": chosen.spread,
             "training": chosen.training,
             "dataset_mode": loaded.options.get("dataset_mode"),
             "step": loaded.step,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from training_helpers import write_checkpoint
 
 from models.checkpoints.checkpoint import load_generator
 from models.checkpoints.shipped_weights import read_weights
+from models.inference.case_enlarger import CaseEnlarger
+from models.inference.slice_jobs import SliceJob
+from models.inference.super_resolver import SuperResolver
 from scripts.export_weights import main
 from util.errors import run_command_line
 
@@ -47,6 +51,25 @@ def test_a_blend_lies_on_the_way_between_two(tmp_path: Path) -> None:
     found = load_generator(tmp_path / "weights" / "sr_x2.safetensors").generator.state_dict()
     for name, weight in found.items():
         torch.testing.assert_close(weight, 0.75 * ends[0][name] + 0.25 * ends[1][name])
+
+
+def test_the_factor_on_the_spread_travels_with_the_weights(tmp_path: Path) -> None:
+    texture = ("--texture_noise", "2", "--lambda_texture", "1")
+    path = write_checkpoint(tmp_path, "first", *NETWORK, *texture)
+    assert export(tmp_path, "--checkpoint", str(path), "--spread", "1.4") == 0
+    out = tmp_path / "weights" / "sr_x2.safetensors"
+    assert (load_generator(out).spread, load_generator(path).spread) == (1.4, 1.0)
+    plain, stated = (SuperResolver.from_checkpoint(file, "cpu") for file in (path, out))
+    (drawn,), (widened,) = (
+        CaseEnlarger(resolver, uncertainty=True).enlarge([SliceJob(np.zeros((9, 8), np.float32))])
+        for resolver in (plain, stated)
+    )
+    assert drawn is not None
+    assert widened is not None
+    assert drawn.deviation is not None
+    assert widened.deviation is not None
+    np.testing.assert_allclose(widened.deviation, 1.4 * drawn.deviation, rtol=1e-5)
+    np.testing.assert_array_equal(widened.unit, drawn.unit)
 
 
 @pytest.mark.parametrize(

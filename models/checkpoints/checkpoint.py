@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints.shipped_weights import SCANS, SUFFIX, read_weights
+from models.checkpoints.shipped_weights import SCANS, SPREAD, SUFFIX, read_weights
 from models.networks import SRGenerator
 from util.errors import UserError
 from util.files import atomic_path
@@ -41,6 +41,8 @@ class LoadedGenerator:
     # name of a property of scans -> lowest and highest value that training saw (see
     # training/known_scans.py); None where the file does not say
     scans: Mapping[str, Any] | None = None
+    # factor on the spread of draws of texture, see `models.inference.slice_resolver.SliceResolver`
+    spread: float = 1.0
     digest: str = ""  # fingerprint of the weights, see `weights_digest`
 
 
@@ -198,7 +200,8 @@ def _load_shipped(path: Path) -> LoadedGenerator:
         ) from error
     options = {"dataset_mode": facts["dataset_mode"]}
     windows, step = facts["windows"], facts["step"]
-    return LoadedGenerator(generator, windows, frozenset(), path, step, options, facts[SCANS])
+    scans, spread = facts[SCANS], float(facts[SPREAD] or 1)
+    return LoadedGenerator(generator, windows, frozenset(), path, step, options, scans, spread)
 
 
 def load_original_weights(folder: Path, epoch: str) -> dict[str, dict[str, Tensor]] | None:

@@ -25,6 +25,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "weights"
 # What a file must say; all but the licence and the training are JSON.
 FACTS = ("architecture", "windows", "training", "dataset_mode", "step", "commit", "licence")
 SCANS = "scans"  # which scans the weights know; older files do not say
+SPREAD = "spread"  # factor on the spread of draws of texture; files without texture do not say
 
 
 def shipped_weights(scale: int, folder: Path = FOLDER) -> Path | None:
@@ -40,7 +41,8 @@ def write_weights(path: Path, generator: SRGenerator, facts: Mapping[str, Any]) 
         path: ends in .safetensors.
         generator: its weights are stored as they are.
         facts: windows (a dict), training (text: data, command, seed), dataset_mode, step, commit,
-            licence; scans (see training/known_scans.py) if it is known.
+            licence; scans (see training/known_scans.py) and spread (see
+            `models.inference.slice_resolver.SliceResolver`) if they are known.
 
     Raises:
         ValueError: a fact is missing.
@@ -49,7 +51,7 @@ def write_weights(path: Path, generator: SRGenerator, facts: Mapping[str, Any]) 
     missing = [name for name in FACTS if name not in told]
     if missing:
         raise ValueError(f"facts lack {', '.join(missing)}")
-    names = [*FACTS, *([SCANS] if told.get(SCANS) else [])]
+    names = [*FACTS, *(name for name in (SCANS, SPREAD) if told.get(name))]
     metadata = {"format": FORMAT, **{name: json.dumps(told[name]) for name in names}}
     tensors = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
     with atomic_path(path) as partial:
@@ -76,7 +78,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if metadata.get("format") != FORMAT:
             raise KeyError("format")
         facts = {name: json.loads(metadata[name]) for name in FACTS}
-        facts[SCANS] = json.loads(metadata.get(SCANS, "null"))
+        facts |= {name: json.loads(metadata.get(name, "null")) for name in (SCANS, SPREAD)}
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{path} does not say what its weights are ({error}): give a file of this project, or "

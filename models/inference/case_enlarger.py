@@ -109,15 +109,19 @@ class CaseEnlarger:
     def _measured(self, job: SliceJob) -> Enlarged:
         """What was asked for of the orientations and of the draws."""
         if self._samples:
-            mean, spread = moments(self._resolver.upscale_draws(job, self._samples), drawn=True)
-            return Enlarged(mean, spread)
+            return Enlarged(*self._drawn(job, self._samples))
         orientations = map(partial(self._oriented, job), self._orientations)
         plain = next(orientations)
         mean, spread = moments(chain([plain], orientations), drawn=False)
         if self._draws:
-            _, spread = moments(self._resolver.upscale_draws(job, self._draws), drawn=True)
+            _, spread = self._drawn(job, self._draws)
         unit = mean if self._averaged else plain
         return Enlarged(unit, spread if self._draws or self._spread else None)
+
+    def _drawn(self, job: SliceJob, draws: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean of draws, and their deviation by the factor that makes it the truth's."""
+        mean, deviation = moments(self._resolver.upscale_draws(job, draws), drawn=True)
+        return mean, deviation * np.float32(self._resolver.spread)
 
     def _oriented(self, job: SliceJob, orientation: int) -> np.ndarray:
         """The enlargement of a turned slice, turned back."""

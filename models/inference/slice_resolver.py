@@ -65,6 +65,7 @@ class SliceResolver:
         compiled: compile the elementwise parts with torch.compile.
         cache_dir: for compiled OpenVINO models; None keeps none.
         texture: share of texture, 0 (the best estimate) to 1, for generators that have it.
+        spread: factor on the spread of draws by which it tells how far the truth lies off.
 
     Attributes:
         scale: in-plane enlargement 2^n.
@@ -87,6 +88,7 @@ class SliceResolver:
         compiled: bool = False,
         cache_dir: Path | None = None,
         texture: float = 0.0,
+        spread: float = 1.0,
     ) -> None:
         dtype = PRECISIONS[precision]
         self.scale = generator.scale
@@ -105,6 +107,7 @@ class SliceResolver:
         architecture = generator.architecture
         self._noises = int(architecture["texture"])
         self.texture = texture
+        self.spread = spread
         if texture and not self.has_texture:
             raise UserError(
                 "this model has no texture layers, only its best estimate: train them (--preset "
