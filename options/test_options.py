@@ -123,6 +123,13 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "degradation": ("microCTsmallpatchtest", "wholevolumetest"),
     "allow_training_data": ("microCTsmallpatchtest", "wholevolumetest"),
     "uncertainty": ("smallpatchtest",),
+    "texture": (
+        "smallpatchtest",
+        "microCTsmallpatchtest",
+        "wholevolumetest",
+        "phantomtest",
+        "pairtest",
+    ),
     "samples": ("smallpatchtest",),
     "resume": ("smallpatchtest",),
     "output_name": ("smallpatchtest",),

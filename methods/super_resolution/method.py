@@ -80,10 +80,15 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
             raise
         remove_exports(folder / names[0], path)  # they show the result that was replaced
         # Only now, so that a broken run leaves no picture that looks like a result.
-        draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask)
+        words = f" A share of {options.texture:g} of it is drawn by chance." * bool(options.texture)
+        draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask, words)
         seconds = time.monotonic() - started
         section = None if mask is None else mask[made.shown]
-        seen["trust"] = judge(made.redo, *made.preview, section, volume.name)
+        image, result = made.preview
+        if options.texture or options.samples:
+            # By the best estimate: no two draws of texture are alike, and none claims to be.
+            result = made.best(image, section)
+        seen["trust"] = judge(made.best, image, result, section, volume.name)
         record = record_case(folder, options, model, volume, window, seconds, made, plan.key, seen)
         forget_journals(folder, names)
         print(f"wrote {folder / names[0]}; {picture} shows a slice of it")
@@ -110,8 +115,9 @@ def draw_preview(
     window: IntensityWindow,
     scale: int,
     mask: np.ndarray | None,
+    more: str = "",
 ) -> None:
-    """Input, cubic interpolation and SR side by side with the same zoomed inset."""
+    """Input, cubic interpolation and SR side by side with the same zoomed inset; `more` to say."""
     cubic = enlarge(image, scale, order=3)
     # The lung, where SR stands; the chest wall beside it would be the strongest detail.
     shown = None if mask is None else mask[index].repeat(scale, 0).repeat(scale, 1)
@@ -125,7 +131,7 @@ def draw_preview(
         (window.low, window.high),
         best_inset(np.clip(result, window.low, window.high), region=shown),
         f"{volume.name}, slice {index} of {volume.num_slices}, window {window.low:g} to "
-        f"{window.high:g} HU. Detail below the input's resolution is inferred, not measured.",
+        f"{window.high:g} HU. Detail below the input's resolution is inferred, not measured.{more}",
     )
 
 

@@ -37,6 +37,7 @@ class UpscaleSettings:
     # self_ensemble, uncertainty: see `models.inference.case_enlarger.CaseEnlarger`
     self_ensemble: bool = False
     uncertainty: bool = False
+    texture: float = 0.0  # its share, 0 to 1
     samples: int = 0  # of texture, whose mean is the result; 0 for none
     overwrite: bool = False  # whether existing results may be replaced
     resume: bool = False  # resume the partial files of an interrupted run
@@ -48,7 +49,14 @@ class UpscaleSettings:
         self, volume: Volume, mask: np.ndarray | None, window: IntensityWindow
     ) -> dict[str, Any]:
         """All that the voxels of a result depend on: what a run that resumes it must share."""
-        names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble", "samples")
+        names = (
+            "lung_statistics",
+            "volume_statistics",
+            "consistency",
+            "self_ensemble",
+            "texture",
+            "samples",
+        )
         return {
             **self.determined_by,
             "input, --slices or --region": content_digest(volume, mask),
@@ -63,7 +71,6 @@ def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
     determined_by = {
         "weights": model.loaded.digest,
         "compile": options.compile,
-        "texture": options.texture,
         **rounding_facts(model.resolver),
     }
     return UpscaleSettings(
@@ -72,6 +79,7 @@ def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
         consistency=options.consistency,
         self_ensemble=options.self_ensemble,
         uncertainty=options.uncertainty,
+        texture=options.texture,
         samples=options.samples,
         # A result that --resume finds without its run.json is of a run that was cut off.
         overwrite=options.overwrite or options.resume,

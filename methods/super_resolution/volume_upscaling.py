@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ class Upscaled:
     preview: tuple[np.ndarray, np.ndarray]  # its input and result in HU
     consistency: Consistency  # see `Consistency`
     computed: int  # slices of this run, without those that it resumed
-    redo: Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # HU and lung mask -> result in HU
+    # HU and lung mask -> best estimate in HU, the result but for drawn texture
+    best: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
 def upscale_volume(
@@ -185,7 +186,11 @@ def upscale_volume(
             preview = (image, redo(image, None if mask is None else mask[shown]))
         for opened in writers:  # so that only their names are missing when the first gets its own
             opened.seal()
-    return Upscaled(shown, preview, consistency, slices - start, redo)
+    best = redo
+    if settings.texture or settings.samples:
+        plain = replace(settings, texture=0.0, samples=0)
+        best = slice_maker(CaseEnlarger(resolver, settings.self_ensemble), window, plain, scale)
+    return Upscaled(shown, preview, consistency, slices - start, best)
 
 
 def gather_statistics(
@@ -268,13 +273,13 @@ def slice_job(
 ) -> SliceJob | None:
     """What the network is to do for a slice in HU; None where there is no lung."""
     if section is None:
-        return SliceJob(window.to_unit(image), index=index)
+        return SliceJob(window.to_unit(image), index=index, texture=settings.texture)
     if not section.any():
         return None
     # Super-resolution fades out over one input pixel beyond the mask, see `compose_slice`.
     needed = ndimage.binary_dilation(section != 0, np.ones((3, 3)))
     scope = section if settings.lung_statistics else None
-    return SliceJob(window.to_unit(image), scope, needed, index)
+    return SliceJob(window.to_unit(image), scope, needed, index, texture=settings.texture)
 
 
 def finish_slice(

@@ -127,6 +127,7 @@ def test_published_tiles_by_either_flag() -> None:
         ("--method wholevolumetest --resume", "--resume has no effect with --method whole"),
         ("--method wholevolumetest --uncertainty", "--uncertainty has no effect with --method"),
         ("--method phantomtest --samples 4", "--samples has no effect with --method phantomtest"),
+        ("--method stabilitytest --texture 1", "--texture has no effect with --method stability"),
         ("--samples 1", "expected at least 2"),
         ("--samples 4 --texture 0.5", "--samples takes full texture by itself"),
         ("--texture 1 --self_ensemble", "--self_ensemble would average --texture away"),

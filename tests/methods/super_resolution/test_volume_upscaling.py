@@ -144,12 +144,14 @@ TEXTURED = (
 
 def test_texture_is_a_dial_that_is_drawn_by_place(tmp_path: Path, ct: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoints", "run", *TEXTURED)
-    found = {}
+    found, trust = {}, []
     for share in ("0", "0.5", "1"):
         folder = run(checkpoint, ct, tmp_path / share, "--texture", share)
         found[share], _ = read_nifti(folder / "SR.nii.gz")
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         assert record["determined_by"]["texture"] == float(share)
+        trust.append(record["trust"])
+    assert trust[0] == trust[1] == trust[2]  # of the best estimate, whatever is drawn beside it
     best = run(checkpoint, ct, tmp_path / "best")
     assert volumes(best) == volumes(tmp_path / "0")
     apart = [np.abs(found[share] - found["0"]).mean() for share in ("0.5", "1")]
