@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.discriminators import make_discriminator
-from models.drawn_texture import Part, held
+from models.drawn_texture import Part, held, start_texture
 from models.fused.network import fused_network
 from models.image_pool import ImagePool
 from models.networks import (
@@ -61,6 +61,8 @@ def make_networks(options: Namespace) -> Networks:
         initialise(network, options.init_type, options.init_gain)
     if options.init_icnr:
         start_without_checkerboard(generator)
+    if generator.texture is not None:
+        start_texture(generator.texture, options.texture_noise)
     return networks
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ OFFSETS = (
     (5, 4), (7, -2), (4, -9), (11, 5), (9, -12),
 )  # fmt: skip
 TEXTURE_CONVOLUTIONS = 3  # 3x3, each by one pixel on each side
+LOUDER, FAINTER = 5.0, 0.25  # at the start: of the noise, and of what is added
 SMOOTHED = 2  # pixels each way that are averaged first: the noise of micro-CT is no texture
 DIFFERENCES_SHARE = 4.0  # weight of all differences together, against that of the values
 
@@ -38,6 +40,20 @@ def texture_layers(channels: int, noises: int) -> nn.Sequential:
     for width in (channels + noises, *[channels] * (TEXTURE_CONVOLUTIONS - 1)):
         layers += [nn.ReflectionPad2d(1), nn.Conv2d(width, channels, 3), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
+
+
+@torch.no_grad()
+def start_texture(layers: nn.Sequential, noises: int) -> None:
+    """Let new texture layers begin by noise, and faintly; in place.
+
+    Drawn like all others, the weights of the noise would be lost beside those of the features, and
+    hundreds of steps go by before draws differ.
+    """
+    first, last = layers[1], layers[-1]
+    if not isinstance(first, nn.Conv2d) or not isinstance(last, nn.Conv2d):
+        raise ValueError(f"expected texture layers, got {layers}")
+    first.weight[:, -noises:] *= LOUDER
+    last.weight *= FAINTER
 
 
 class Part(nn.Module):

@@ -12,9 +12,10 @@ from models.drawn_texture import (
     energy_score,
     held,
     slice_noise,
+    start_texture,
     texture_layers,
 )
-from models.networks import SRGenerator
+from models.networks import SRGenerator, initialise
 
 LARGEST_OFFSET = max(max(down, abs(across)) for down, across in OFFSETS)
 
@@ -23,6 +24,21 @@ def test_layers_map_features_beside_noise_to_features() -> None:
     layers = texture_layers(6, 3)
     assert layers(torch.zeros(2, 9, 5, 7)).shape == (2, 6, 5, 7)
     assert not isinstance(layers[-1], nn.ReLU)
+
+
+def test_new_layers_begin_by_noise_and_faintly() -> None:
+    generator = SRGenerator(1, 8, 1, "none", texture=4)
+    layers = generator.texture
+    assert layers is not None
+    initialise(generator)
+    features, noise = torch.randn(1, 8, 32, 32), torch.randn(1, 4, 32, 32)
+    drawn = torch.cat([features, noise], dim=1)
+    before = layers(drawn)
+    start_texture(layers, 4)
+    parts = [layers[:2](torch.cat([features * on, noise * (1 - on)], dim=1)) for on in (1, 0)]
+    assert float(parts[1].std()) > 2 * float(parts[0].std())
+    assert float(generator.state_dict()["texture.7.weight"].std()) == pytest.approx(0.005, rel=0.2)
+    assert not torch.equal(layers(drawn), before)
 
 
 def test_a_slice_has_its_own_noise_whatever_comes_before_it() -> None:
