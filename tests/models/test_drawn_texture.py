@@ -26,6 +26,7 @@ def test_layers_map_features_beside_noise_to_features() -> None:
     assert not isinstance(layers[-1], nn.ReLU)
 
 
+@torch.no_grad()
 def test_new_layers_begin_by_noise_and_faintly() -> None:
     generator = SRGenerator(1, 8, 1, "none", texture=4)
     layers = generator.texture
