@@ -31,7 +31,7 @@ from methods.super_resolution.method import output_names
 from methods.truth.benchmark import prefix_of
 from methods.truth.models import load_models
 from methods.truth.report import output_names as report_names
-from models.inference.case_enlarger import ORIENTATIONS
+from models.inference.case_enlarger import DRAWS, ORIENTATIONS
 from models.inference.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
 from util.progress import format_bytes, format_seconds
@@ -135,9 +135,9 @@ def case_cost(
     """Voxels of all volumes of a case, and input pixels that the network is run on."""
     columns, rows, slices = size
     pixels = columns * rows * slices
-    passes = options.samples or (
-        ORIENTATIONS if options.self_ensemble or options.uncertainty else 1
-    )
+    draws = options.samples or DRAWS * (options.uncertainty and model.resolver.has_texture)
+    turned = options.self_ensemble or (options.uncertainty and not draws)
+    passes = draws + (ORIENTATIONS if turned else int(not options.samples))
     passes += passes if model.norm_scope == "volume" else 0
     if options.method == "smallpatchtest":
         fine = pixels * model.scale**2

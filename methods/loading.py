@@ -80,6 +80,12 @@ def load_model(options: Namespace) -> LoadedModel:
     device = devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]
     if options.precision == "bf16":
         warn_of_emulated_bf16(device)
+    asked = [f"--{name}" for name in ("texture", "samples") if getattr(options, name)]
+    if asked and loaded.generator.texture is None:
+        raise UserError(
+            f"{path} has no texture layers, only its best estimate: train them (--preset texture "
+            f"--init_weights {path}), or leave {asked[0]} out"
+        )
     resolver = SuperResolver(
         loaded.generator,
         device,
@@ -92,11 +98,6 @@ def load_model(options: Namespace) -> LoadedModel:
         options.texture,
         loaded.spread,
     )
-    if options.samples and not resolver.has_texture:
-        raise UserError(
-            f"{path} has no texture layers to draw from: train them (--preset texture), or leave "
-            "--samples out"
-        )
     windows = choose_test_windows(loaded, options)
     step = "bare weights" if loaded.step is None else f"step {loaded.step}"
     pixels = " of the lung" if scope == "volume" and from_lung else ""

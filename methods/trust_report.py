@@ -54,8 +54,17 @@ def check_scan(volume: Volume, mask: np.ndarray | None, model: LoadedModel) -> d
     return {"scan": measured, "weights_know": known, "outside": "; ".join(outside) or None}
 
 
+# Where texture was drawn beside it.
+OF_BEST = "best estimate, without the detail that is drawn by chance"
+
+
 def judge(
-    redo: Redo, image: np.ndarray, result: np.ndarray, section: np.ndarray | None, name: str
+    redo: Redo,
+    image: np.ndarray,
+    result: np.ndarray,
+    section: np.ndarray | None,
+    name: str,
+    drawn: bool = False,
 ) -> dict[str, Any] | None:
     """Take the figures of a slice of a result and say them in one line.
 
@@ -67,6 +76,7 @@ def judge(
         result: (rows * scale, columns * scale), HU.
         section: lung mask of the slice; None for everywhere.
         name: of the case.
+        drawn: whether what was written shows texture that `result`, the best estimate, does not.
 
     Returns:
         For run.json; None where too little of the slice is lung, or all of it one value.
@@ -75,8 +85,10 @@ def judge(
     if figures is None:
         return None
     word = word_of(figures)
-    print(f"{name}: {word} ({figures_in_words(figures)}): {ADVICE[word]}")
-    return {"word": word, **{what: round(value, 3) for what, value in figures.items()}}
+    shown = f"{name}, {OF_BEST}" if drawn else name
+    print(f"{shown}: {word} ({figures_in_words(figures)}): {ADVICE[word]}")
+    found = {what: round(value, 3) for what, value in figures.items()}
+    return {"word": word, **({"of_best_estimate": True} if drawn else {}), **found}
 
 
 def figures_of(
@@ -109,7 +121,8 @@ def facts_for_page(record: Mapping[str, Any]) -> dict[str, str]:
     """What run.json says of all this, in words."""
     facts, trust, scan = {}, record.get("trust"), record.get("scan") or {}
     if trust:
-        facts["the image"] = f"{trust['word']}: {ADVICE[trust['word']]}"
+        of = f" ({OF_BEST})" if trust.get("of_best_estimate") else ""
+        facts["the image"] = f"{trust['word']}{of}: {ADVICE[trust['word']]}"
         facts["its figures"] = figures_in_words(trust)
     measured = [
         f"{words} {scan[name]:.3g} {unit}"

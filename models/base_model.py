@@ -105,6 +105,11 @@ def make_scanner(options: Namespace) -> Scanner:
     return RandomScanner(scale, ranges)
 
 
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether any layer of a network is a batch norm."""
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
 class BaseModel:
     """The four networks with all that training keeps of them.
 
@@ -157,11 +162,12 @@ class BaseModel:
 
     def fuse(self, *networks: nn.Module) -> None:
         """Let the fused engine run networks, where it is asked for and serves."""
-        # Batch norm gathers running statistics, which torch's own layer does.
-        if self.options.engine != "fused" or self.options.norm == "batch":
+        if self.options.engine != "fused":
             return
+        # Batch norm gathers running statistics, which torch's own layer does.
+        served = [network for network in networks if not has_batch_norm(network)]
         dtype = torch.bfloat16 if self.options.precision == "bf16" else torch.float32
-        made = {network: fused_network(network, dtype, self.device) for network in networks}
+        made = {network: fused_network(network, dtype, self.device) for network in served}
         self.fused |= {network: fused for network, fused in made.items() if fused is not None}
 
     def run(self, network: nn.Module, images: Tensor) -> Tensor:
@@ -185,6 +191,8 @@ class BaseModel:
         Args:
             teacher: of the same scale; in evaluation mode afterwards, on the model's device.
         """
+        if self.teacher is not None:
+            self.fused.pop(self.teacher, None)
         self.teacher = teacher.to(self.device).eval().requires_grad_(False)
         self.fuse(teacher)
 

@@ -178,9 +178,14 @@ class SRGenerator(nn.Module):
             clinical: the image.
             noise: (N, texture, H, W), standard normal, for texture; None for the best estimate.
             share: of the texture, 0 to 1.
+
+        Raises:
+            ValueError: noise is given to a network without texture layers.
         """
-        if noise is None or self.texture is None:
+        if noise is None:
             return self.joined(self.model(clinical), clinical)
+        if self.texture is None:
+            raise ValueError("noise is given, expected none: this network has no texture layers")
         features = self.trunk(clinical)
         features = features + share * self.texture(torch.cat([features, noise], dim=1))
         return self.joined(self.tail(features), clinical)

@@ -166,7 +166,12 @@ PRESETS: dict[str, dict[str, object]] = {
 FROM_SCRATCH = {
     "demo": DEMO_FROM_SCRATCH,
     "adapt": BEST,
-    "texture": {**BEST, "texture_noise": 16, "lambda_texture": 1.0},
+    "texture": {
+        **BEST,
+        "texture_noise": 16,
+        "lambda_texture": 1.0,
+        "scanner_thickness": [0.6, 1.0],
+    },
 }
 PRESET_NOTES = {
     "auto": "adapt where CUDA is found, else demo",

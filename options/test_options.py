@@ -90,8 +90,8 @@ HONESTY: Rows = (
      "average the results for the eight flips and rotations of the input (8 times slower)"),
     ("uncertainty", FLAG, False,
      "also write how sure the result is, a standard deviation in HU, as uncertainty.nii.gz: of 8 "
-     "draws of texture where the model has it, else over the eight flips and rotations (8 times "
-     "slower)"),
+     "draws of texture where the model has it (2 to 4 times slower), else over the eight flips and "
+     "rotations (8 times slower)"),
     ("texture", fraction, 0.0,
      "from 0, the best estimate, to 1, its most lifelike look: how much of the detail is added "
      "that the model draws by chance (models of --preset texture)"),
@@ -181,7 +181,7 @@ class TestOptions(BaseOptions):
         refuse_idle_options(parser, options, given_names(parser, arguments))
         self.check(parser, options)
         options.region = options.region or "lung"
-        options.uncertainty = options.uncertainty or options.samples > 0
+        options.uncertainty = options.uncertainty or options.samples > 0  # --samples tells it too
         if options.patch_size:
             options.norm_scope = "patch"
         elif options.norm_scope == "patch":
@@ -233,10 +233,15 @@ class TestOptions(BaseOptions):
                 f"--output_name is {options.output_name!r}, which is a companion's name: expected "
                 f"another than {' or '.join(COMPANIONS)}"
             )
-        if options.samples == 1:
-            parser.error("--samples is 1, expected at least 2, whose spread can be told, or 0")
         if options.texture and options.samples:
             parser.error("--samples takes full texture by itself: leave --texture out")
+        if options.samples == 1:
+            parser.error("--samples is 1, expected at least 2, whose spread can be told, or 0")
+        if options.texture and options.uncertainty:
+            parser.error(
+                "--uncertainty says how far the truth lies from the best estimate, not from a draw "
+                "of texture: leave --texture out"
+            )
         if options.texture and options.self_ensemble:
             parser.error("--self_ensemble would average --texture away: leave one of them out")
         if options.samples and options.self_ensemble:

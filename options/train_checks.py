@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 # Options that act at a fresh start only; the checkpoint brings what they made.
 START_OPTIONS = (
@@ -45,14 +46,15 @@ DEPENDENT_OPTIONS: dict[str, tuple[str, object]] = {
     "load_iter": ("continue_train", True),
 }
 
-# Option -> the loss weight without which it would have no effect.
+# Option -> the losses of which one must have a weight, or it would have no effect.
 IDLE_WITHOUT_WEIGHT = {
-    "identity_crop": "lambda_identity",
-    "identity_every": "lambda_identity",
-    "pair_blur": "lambda_pair",
-    "pair_noise": "lambda_pair",
-    "teacher": "lambda_pair",
+    "identity_crop": ("identity",),
+    "identity_every": ("identity",),
+    "pair_blur": PAIR_LOSSES,
+    "pair_noise": PAIR_LOSSES,
+    "teacher": ("pair",),
 }
+SMALLEST_TEXTURED = 16  # pixels of a micro patch on which texture is compared
 
 SMALLEST_CROP = 4  # in pixels; G_A mirrors three of them
 
@@ -64,6 +66,17 @@ PANEL_OPTIONS = (
     "display_env",
     "display_ncols",
 )
+
+
+def has_weight(options: argparse.Namespace, losses: Sequence[str]) -> bool:
+    """Whether one of these losses is taken."""
+    return any(getattr(options, f"lambda_{loss}") > 0 for loss in losses)
+
+
+def teaches_best(options: argparse.Namespace) -> bool:
+    """Whether any loss but that of texture is taken, so that the best estimate changes."""
+    weights = {name for name, value in vars(options).items() if name[:7] == "lambda_" and value}
+    return bool(weights - {"lambda_texture", "lambda_identity"})
 
 
 def refuse_restart(
@@ -133,9 +146,15 @@ def refuse_idle_options(
                 f"--{name} has no effect without held-back data: add --val_slices, such as -20:, "
                 f"or --val_micro_paths, or leave --{name} out"
             )
-    for name, weight in IDLE_WITHOUT_WEIGHT.items():
-        if name in given and getattr(options, weight) == 0:
-            parser.error(f"--{name} has no effect with --{weight} 0: leave one of them out")
+    for name, losses in IDLE_WITHOUT_WEIGHT.items():
+        if name in given and not has_weight(options, losses):
+            weights = ", ".join(f"--lambda_{loss} 0" for loss in losses)
+            parser.error(f"--{name} has no effect with {weights}: leave it out, or raise one")
+    if any(validated) and has_weight(options, ("texture",)) and not teaches_best(options):
+        parser.error(
+            "held-back slices score the best estimate, which --lambda_texture alone leaves as it "
+            "is: leave --val_... out"
+        )
     refuse_idle_scanner(parser, options, given)
 
 
@@ -154,15 +173,15 @@ def refuse_idle_scanner(
             "--scanner_thickness has no effect with --dataset_mode public_2D, whose slices are as "
             "thick as they are: leave it out"
         )
-    pairs = any(getattr(options, f"lambda_{loss}") for loss in PAIR_LOSSES)
+    pairs = has_weight(options, PAIR_LOSSES)
     shrunk = options.dataset_mode == "unpaired" and options.micro_mix > 0
     if pairs or shrunk or options.dataset_mode == "public_2D" or options.scanner == "fixed":
         return
     for name in ("scanner", *(f"scanner_{part}" for part in (*SCANNER_RANGES, "calibration"))):
         if name in given:
             parser.error(
-                f"--{name} has no effect without shrunk micro-CT: add --lambda_pair or "
-                f"--micro_mix, or leave --{name} out"
+                f"--{name} has no effect without shrunk micro-CT: add --lambda_pair, "
+                f"--lambda_texture or --micro_mix, or leave --{name} out"
             )
 
 
@@ -248,6 +267,11 @@ def check_patches(parser: argparse.ArgumentParser, options: argparse.Namespace, 
     patch = options.clinical_patch_size
     if options.micro_patch_size is None:
         options.micro_patch_size = patch * scale
+    if options.lambda_texture > 0 and options.micro_patch_size < SMALLEST_TEXTURED:
+        parser.error(
+            f"--micro_patch_size is {options.micro_patch_size}, expected at least "
+            f"{SMALLEST_TEXTURED} pixels for --lambda_texture to compare texture on"
+        )
     if options.micro_patch_size != patch * scale:
         parser.error(
             f"--micro_patch_size is {options.micro_patch_size}, expected clinical_patch_size * "

@@ -11,6 +11,7 @@ from the first with another weighting of fidelity and texture: a point on the wa
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -45,6 +46,10 @@ def main(arguments: list[str]) -> None:
     loaded = load_generator(chosen.checkpoint)
     if loaded.windows is None:
         raise UserError(f"{chosen.checkpoint} states no windows: give a checkpoint of train.py")
+    if chosen.spread is not None and loaded.generator.texture is None:
+        raise UserError(f"--spread: {chosen.checkpoint} has no texture layers: leave it out")
+    if chosen.spread is not None and not 0 < chosen.spread < math.inf:
+        raise UserError(f"--spread {chosen.spread:g}: expected a factor above 0, such as 1.3")
     if chosen.blend:
         blend(loaded.generator, load_generator(chosen.blend).generator, chosen.share)
     write_weights(

@@ -87,6 +87,7 @@ def test_bf16_is_near_fp32(engine: str) -> None:
         ("--identity_crop", "16"),
         ("--skip", "cubic", "--norm", "none", "--lambda_pair", "1"),
         ("--lambda_pair", "1", "--pair_blur", "1.5", "--pair_noise", "0.03"),
+        ("--norm", "none", "--texture_noise", "3", "--lambda_texture", "1"),
         (
             "--lambda_pair",
             "1",

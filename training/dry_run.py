@@ -19,7 +19,7 @@ from models.losses import GANLoss
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
-from training.setup import data_words
+from training.setup import data_words, load_teacher
 from util.devices import choose_devices, set_up_cudnn
 from util.progress import format_bytes, format_seconds
 
@@ -164,6 +164,8 @@ def seconds_per_step(options: Namespace) -> float:
     devices = choose_devices(options.gpu_ids)
     set_up_cudnn()
     model = MODELS[options.model](options, devices[:1])
+    if options.teacher:
+        model.learn_from(load_teacher(options.teacher, model.scale).generator)
     shape = (options.batch_size, 1)
     batch = {
         "clinical": torch.rand(*shape, *[options.clinical_patch_size] * 2) * 2 - 1,

@@ -11,6 +11,7 @@ from data.public_dataset import NOISE_SIGMA
 from data.scan_properties import PHANTOM_VERSION, ScanProperties, measure_scan
 from data.training_data import TrainingData
 from data.volumes.volume import Volume
+from options.train_checks import PAIR_LOSSES, has_weight
 
 MEASURED = 8  # clinical volumes at the most, a second each
 # Weights of the losses by which G_A learns from clinical patches themselves.
@@ -40,7 +41,7 @@ def known_scans(options: Namespace, data: TrainingData) -> dict[str, list[float]
     public = options.dataset_mode == "public_2D"
     unpaired = options.dataset_mode == "unpaired"
     shrunk = unpaired and options.scanner != "fixed" and options.micro_mix > 0
-    if options.lambda_pair > 0 or options.lambda_texture > 0 or public or shrunk:
+    if has_weight(options, PAIR_LOSSES) or public or shrunk:
         scans += _of_scanner(options, data)
     if not public and any(getattr(options, name) > 0 for name in CLINICAL_LOSSES):
         step = -(-len(data.clinical) // MEASURED)

@@ -16,12 +16,13 @@ from data.patches import Item, PatchDataset, PatchSettings
 from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
 from models.base_model import make_scanner
-from models.checkpoints.checkpoint import load_generator
+from models.checkpoints.checkpoint import LoadedGenerator, load_generator
 from models.loss_names import LOGGED
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
-from models.networks import SRGenerator, count_parameters
+from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
 from options.presets import PRESET_NOTES
+from options.train_checks import PAIR_LOSSES, has_weight
 from training.monitor.training_monitor import TrainingMonitor
 from training.saver import RunSaver
 from training.scanner_setup import look_at_scans
@@ -114,8 +115,9 @@ def open_run(options: Namespace) -> Run:
     model = MODELS[options.model](options, devices, processes)
     if not processes.is_first:
         seed_everything(options.seed + processes.rank)
-    if options.teacher:
-        model.learn_from(load_teacher(options.teacher, model.scale))
+    teacher = load_teacher(options.teacher, model.scale) if options.teacher else None
+    if teacher is not None:
+        model.learn_from(teacher.generator)
     start = start_or_resume(folder, options, model, processes.say)
     position = start.position
     last_epoch = options.niter + options.niter_decay
@@ -130,10 +132,13 @@ def open_run(options: Namespace) -> Run:
     for name, value in processes.from_first(found).items():
         setattr(options, name, value)
     model.scanner = make_scanner(options)
-    warning = unlike_windows(start.weights_windows, data.windows.as_dict())
-    if warning:
-        processes.say(warning)
-    digests = sorted(start.digests.union(data.digests))
+    taught = None if teacher is None else teacher.windows
+    for flag, windows in (("init_weights", start.weights_windows), ("teacher", taught)):
+        warning = unlike_windows(flag, windows, data.windows.as_dict())
+        if warning:
+            processes.say(warning)
+    seen_by_teacher = frozenset() if teacher is None else teacher.training_digests
+    digests = sorted(start.digests | seen_by_teacher | set(data.digests))
     dataset = DATASETS[options.dataset_mode](data, patch_settings(options))
     refuse_epoch(folder, len(dataset), position, processes)
     sampler = EpochSampler(
@@ -167,7 +172,7 @@ def open_run(options: Namespace) -> Run:
     if processes.is_first and has_held_back(options):  # the others only wait for what it finds
         held_back = open_held_back(options, data, digests)
         samples = make_samples(held_back, data, options)
-        if options.lambda_pair > 0 or options.lambda_texture > 0:
+        if has_weight(options, PAIR_LOSSES):
             samples = seen_by_scanner(samples, model.scanner)
         validator = Validator(samples, model.scale)
         count = len(validator.samples)
@@ -196,19 +201,20 @@ def open_run(options: Namespace) -> Run:
     )
 
 
-def load_teacher(path: str, scale: int) -> SRGenerator:
+def load_teacher(path: str, scale: int) -> LoadedGenerator:
     """The SR generator that --teacher names.
 
     Raises:
         UserError: it cannot be read, or enlarges by another scale.
     """
-    generator = load_generator(Path(path)).generator
+    loaded = load_generator(Path(path))
+    generator = loaded.generator
     if generator.scale != scale:
         raise UserError(
             f"--teacher {path} enlarges {generator.scale} times, expected {scale} times as the "
             "model that it teaches: give other weights, or another --sampling_times"
         )
-    return generator
+    return loaded
 
 
 def preset_line(options: Namespace, device: str) -> str:

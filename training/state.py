@@ -253,12 +253,15 @@ def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerato
     return loaded
 
 
-def unlike_windows(weights: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
-    """What to say where --init_weights know tissue by other values than this run gives them.
+def unlike_windows(
+    flag: str, weights: Mapping[str, Any] | None, now: Mapping[str, Any]
+) -> str | None:
+    """What to say where given weights know tissue by other values than this run gives them.
 
     Micro-CT has units of its own at each scanner, so only the windows of clinical CT are compared.
 
     Args:
+        flag: of the option that gave them.
         weights: windows as `WindowPolicy.as_dict` tells them; None if nobody knows.
         now: those of the run.
     """
@@ -273,8 +276,9 @@ def unlike_windows(weights: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
     if before == after:
         return None
     return (
-        f"warning: --init_weights were made for clinical CT in {before}, got {after}: the first "
-        "hundreds of steps go into that; give the --windows and --normalization of the weights"
+        f"warning: the weights of --{flag} were made for clinical CT in {before}, got {after}: "
+        "the first hundreds of steps go into that; give the --windows and --normalization of the "
+        "weights"
     )
 
 

@@ -80,15 +80,15 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
             raise
         remove_exports(folder / names[0], path)  # they show the result that was replaced
         # Only now, so that a broken run leaves no picture that looks like a result.
-        words = f" A share of {options.texture:g} of it is drawn by chance." * bool(options.texture)
+        words = f" A share of {options.texture:g} of it is drawn by chance." * (options.texture > 0)
         draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask, words)
         seconds = time.monotonic() - started
         section = None if mask is None else mask[made.shown]
         image, result = made.preview
-        if options.texture or options.samples:
-            # By the best estimate: no two draws of texture are alike, and none claims to be.
+        drawn = options.texture > 0 or options.samples > 0
+        if drawn:  # no two draws of texture are alike, and none claims to be
             result = made.best(image, section)
-        seen["trust"] = judge(made.best, image, result, section, volume.name)
+        seen["trust"] = judge(made.best, image, result, section, volume.name, drawn)
         record = record_case(folder, options, model, volume, window, seconds, made, plan.key, seen)
         forget_journals(folder, names)
         print(f"wrote {folder / names[0]}; {picture} shows a slice of it")

@@ -25,6 +25,8 @@ from util.devices import arithmetic_name
 from util.errors import UserError
 from util.files import plain
 
+DRAWN = ("texture", "samples")
+
 
 @dataclass(frozen=True)
 class UpscaleSettings:
@@ -54,14 +56,14 @@ class UpscaleSettings:
             "volume_statistics",
             "consistency",
             "self_ensemble",
-            "texture",
-            "samples",
         )
         return {
             **self.determined_by,
             "input, --slices or --region": content_digest(volume, mask),
             **window.as_dict(),
             **{name: getattr(self, name) for name in names},
+            # Where they are used: earlier versions did not know them.
+            **{name: value for name in DRAWN if (value := getattr(self, name))},
         }
 
 
@@ -73,6 +75,8 @@ def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
         "compile": options.compile,
         **rounding_facts(model.resolver),
     }
+    if model.resolver.has_texture and (options.texture or options.uncertainty):
+        determined_by |= {"spread": model.resolver.spread, "numpy": np.__version__}
     return UpscaleSettings(
         lung_statistics=model.lung_statistics,
         volume_statistics=model.norm_scope == "volume",

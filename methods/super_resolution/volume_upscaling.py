@@ -6,11 +6,11 @@ Inside the lung and the window its slices are the network's, elsewhere interpola
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -60,6 +60,14 @@ def compose_slice(
     return interpolated + share * (chosen - interpolated)
 
 
+class MakeSlice(Protocol):
+    """What makes a slice of the result."""
+
+    def __call__(self, image: np.ndarray, section: np.ndarray | None, index: int = 0) -> np.ndarray:
+        """HU (rows, columns), its lung mask and its place, to HU (rows * k, columns * k)."""
+        ...
+
+
 @dataclass
 class Consistency:
     """Difference between the written result's area average and the input, inside the window."""
@@ -100,8 +108,7 @@ class Upscaled:
     preview: tuple[np.ndarray, np.ndarray]  # its input and result in HU
     consistency: Consistency  # see `Consistency`
     computed: int  # slices of this run, without those that it resumed
-    # HU and lung mask -> best estimate in HU, the result but for drawn texture
-    best: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+    best: MakeSlice  # makes the best estimate: the result, but for drawn texture
 
 
 def upscale_volume(
@@ -183,13 +190,13 @@ def upscale_volume(
                 preview = (image, result)
         if preview is None:  # written by the run that was resumed: computed once more
             image = volume.read_slice(shown)
-            preview = (image, redo(image, None if mask is None else mask[shown]))
+            preview = (image, redo(image, None if mask is None else mask[shown], shown))
         for opened in writers:  # so that only their names are missing when the first gets its own
             opened.seal()
     best = redo
     if settings.texture or settings.samples:
         plain = replace(settings, texture=0.0, samples=0)
-        best = slice_maker(CaseEnlarger(resolver, settings.self_ensemble), window, plain, scale)
+        best = slice_maker(CaseEnlarger(resolver), window, plain, scale)
     return Upscaled(shown, preview, consistency, slices - start, best)
 
 
@@ -218,11 +225,11 @@ def gather_statistics(
 
 def slice_maker(
     enlarger: CaseEnlarger, window: IntensityWindow, settings: UpscaleSettings, scale: int
-) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
-    """What makes a slice of the result, in HU, of one in HU and its lung mask."""
+) -> MakeSlice:
+    """What makes a slice of the result, in HU, of one in HU, its lung mask and its index."""
 
-    def make(image: np.ndarray, section: np.ndarray | None) -> np.ndarray:
-        item = next(compute([(0, image, section)], enlarger, window, settings))
+    def make(image: np.ndarray, section: np.ndarray | None, index: int = 0) -> np.ndarray:
+        item = next(compute([(index, image, section)], enlarger, window, settings))
         return finish_slice(image, section, item[-1], window, settings, scale)
 
     return make

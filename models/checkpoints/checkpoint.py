@@ -226,6 +226,8 @@ def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
     Raises:
         ValueError: the keys are not those of an SR generator.
     """
+    if "texture.1.weight" in weights:
+        raise ValueError("it has texture layers, and bare weights do not say what else it is")
     blocks = sum(key.endswith("conv_block.1.weight") for key in weights)
     convolutions = sorted(
         (int(key.split(".")[1]), tensor)

@@ -51,7 +51,7 @@ def write_weights(path: Path, generator: SRGenerator, facts: Mapping[str, Any]) 
     missing = [name for name in FACTS if name not in told]
     if missing:
         raise ValueError(f"facts lack {', '.join(missing)}")
-    names = [*FACTS, *(name for name in (SCANS, SPREAD) if told.get(name))]
+    names = [*FACTS, *(name for name in (SCANS, SPREAD) if told.get(name) is not None)]
     metadata = {"format": FORMAT, **{name: json.dumps(told[name]) for name in names}}
     tensors = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
     with atomic_path(path) as partial:

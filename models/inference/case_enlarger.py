@@ -38,7 +38,7 @@ class CaseEnlarger:
         resolver: enlarges a slice.
         self_ensemble: return the mean over the eight orientations instead of the plain result.
         uncertainty: also return a standard deviation: of draws of texture where the generator has
-            it, else over the eight orientations.
+            it and slices are not cut into tiles, else over the eight orientations.
         samples: return the mean of so many draws of texture, and their standard deviation.
     """
 
@@ -52,7 +52,7 @@ class CaseEnlarger:
         self._resolver = resolver
         self._averaged = self_ensemble
         self._samples = samples
-        draws = uncertainty and resolver.has_texture
+        draws = uncertainty and resolver.has_texture and resolver.tile_size is None
         self._draws = samples or (DRAWS if draws else 0)
         self._spread = uncertainty and not self._draws
         self._orientations = range(ORIENTATIONS if self_ensemble or self._spread else 1)

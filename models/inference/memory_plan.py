@@ -29,6 +29,7 @@ class SliceMemory:
     itemsize: int  # bytes of a stored value, 4 in fp32 and 2 in bf16
     band_values: int  # values of the highest band's map, see models/inference/slice_engine.py
     trunk_maps: int = TRUNK_MAPS  # maps of the trunk that are held at once
+    noises: int = 0  # channels of the noise that texture is made of
 
     def needed(self, pixels: int, kept: int) -> int:
         """Bytes with the first `kept` maps of the tail in memory.
@@ -42,7 +43,8 @@ class SliceMemory:
         tail = sum(2 * self.ngf * 2**level * self.itemsize for level in range(kept))
         result = FLOAT_BYTES * 4**self.doublings
         bands = BAND_COPIES * FLOAT_BYTES * self.band_values
-        return pixels * (trunk + tail + result) + bands
+        noise = self.noises * (FLOAT_BYTES + self.itemsize)  # as drawn, and as it is computed with
+        return pixels * (trunk + tail + result + noise) + bands
 
     def levels_to_keep(self, rows: int, columns: int, budget: int, count: int = 1) -> int:
         """Largest number of tail maps that fit into `budget` bytes.

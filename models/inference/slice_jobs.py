@@ -103,14 +103,14 @@ def bounds(mask: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
 def grouped(
     jobs: Iterable[SliceJob | None], group_size: Callable[[int, int], int]
 ) -> Iterator[list[SliceJob | None]]:
-    """Join neighbouring jobs that can share a call: of one size, with all pixels in scope.
+    """Join neighbouring jobs that can share a call: one size and texture, all pixels in scope.
 
     Args:
         jobs: None stands for a slice with nothing to do and is a group of its own.
         group_size: (rows, columns) -> how many may share a call.
     """
     group: list[SliceJob | None] = []
-    shape = (0, 0)
+    kind: object = None
     for job in jobs:
         if job is None or job.scope is not None or job.needed is not None:
             if group:
@@ -118,12 +118,12 @@ def grouped(
             group = []
             yield [job]
             continue
-        if group and job.image.shape != shape:
+        if group and (job.image.shape, job.texture) != kind:
             yield group
             group = []
         group.append(job)
-        shape = (int(job.image.shape[0]), int(job.image.shape[1]))
-        if len(group) >= group_size(*shape):
+        kind = (job.image.shape, job.texture)
+        if len(group) >= group_size(int(job.image.shape[0]), int(job.image.shape[1])):
             yield group
             group = []
     if group:

@@ -108,11 +108,7 @@ class SliceResolver:
         self._noises = int(architecture["texture"])
         self.texture = texture
         self.spread = spread
-        if texture and not self.has_texture:
-            raise UserError(
-                "this model has no texture layers, only its best estimate: train them (--preset "
-                "texture), or leave --texture out"
-            )
+        self.refuse_texture(texture)
         self._reach = receptive_radius(int(architecture["blocks"]), self.has_texture)
         self._has_statistics = architecture["norm"] == "instance"
         trunk_maps = TRUNK_MAPS
@@ -124,8 +120,25 @@ class SliceResolver:
             dtype.itemsize,
             self.engine.recomputed_values,
             trunk_maps,
+            self._noises,
         )
         self._copies = DeviceCopies(device)
+
+    def refuse_texture(self, share: float) -> None:
+        """Refuse a share of texture that cannot be given.
+
+        Raises:
+            UserError: says why.
+        """
+        if not 0 <= share <= 1:
+            raise UserError(f"texture is {share:g}, expected 0 (the best estimate) to 1")
+        if share and not self.has_texture:
+            raise UserError(
+                "this model has no texture layers, only its best estimate: train them (--preset "
+                "texture --init_weights FILE), or leave texture out"
+            )
+        if share and self.tile_size is not None:
+            raise UserError("tiles have no texture: enlarge whole slices, or leave texture out")
 
     @property
     def has_texture(self) -> bool:
@@ -166,10 +179,11 @@ class SliceResolver:
     def upscale_draws(self, job: SliceJob, draws: int) -> Iterator[np.ndarray]:
         """Enlarge one slice with full texture, so many times with another one.
 
-        What does not depend on the noise is computed once.
+        What does not depend on the noise is computed once, and lies in the engine's memory: take
+        all draws before the next slice is begun.
 
         Raises:
-            UserError: as `upscale_slice`.
+            UserError: as `upscale_slice`, or there is no texture.
         """
         crop = crop_job(replace(job, scope=None), self._reach, False)
         images = self._upload(crop.job.image[None, None])
@@ -263,6 +277,7 @@ class SliceResolver:
         """The texture of slices in one call, whose share is that of the first; None for none."""
         share = crops[0].job.texture
         share = self.texture if share is None else share
+        self.refuse_texture(share)
         if share == 0:
             return None
         noise = np.stack([crop.noise(self._noises) for crop in crops])

@@ -41,7 +41,8 @@ class SuperResolver(SliceResolver):
         loaded = load_generator(Path(path))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        resolver = cls(loaded.generator, torch.device(device), spread=loaded.spread, **settings)
+        settings = {"spread": loaded.spread, **settings}
+        resolver = cls(loaded.generator, torch.device(device), **settings)
         if loaded.windows is not None and loaded.windows["normalization"] == "window":
             resolver.window = IntensityWindow.from_dict(loaded.windows["clinical"])
         return resolver

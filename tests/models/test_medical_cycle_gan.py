@@ -125,14 +125,22 @@ def test_a_teacher_takes_the_place_of_the_truth(engine: str) -> None:
     model.learn_from(copy.deepcopy(model.G_A))
     model.set_input(tiny_batch())
     assert float(model.generator_loss()) == pytest.approx(0, abs=1e-9)
-    teacher = model.teacher
-    assert teacher is not None
+    teacher = tiny_model(*NONE, "--lambda_pair", "1", "--seed", "4", "--ngf", "8").G_A
     before = copy.deepcopy(teacher.state_dict())
-    model.learn_from(tiny_model(*NONE, "--lambda_pair", "1", "--seed", "4", "--ngf", "8").G_A)
+    model.learn_from(teacher)
     model.set_input(tiny_batch())
     model.optimize_parameters()
     assert float(model.losses["pair"]) > 0
     assert all(torch.equal(weight, before[name]) for name, weight in teacher.state_dict().items())
+
+
+def test_a_teacher_with_batch_norm_is_run_by_its_layers() -> None:
+    model = tiny_model(*NONE, "--lambda_pair", "1", "--norm", "none")
+    teacher = tiny_model(*NONE, "--lambda_pair", "1", "--norm", "batch", "--seed", "4").G_A
+    model.learn_from(teacher)
+    images = tiny_batch()["clinical"]
+    with torch.no_grad():
+        torch.testing.assert_close(model.lesson(images, images), teacher.eval()(images))
 
 
 @pytest.mark.parametrize("engine", ["fused", "eager"])

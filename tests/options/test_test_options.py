@@ -129,6 +129,7 @@ def test_published_tiles_by_either_flag() -> None:
         ("--method phantomtest --samples 4", "--samples has no effect with --method phantomtest"),
         ("--method stabilitytest --texture 1", "--texture has no effect with --method stability"),
         ("--samples 1", "expected at least 2"),
+        ("--texture 0.5 --uncertainty", "not from a draw of texture: leave --texture out"),
         ("--samples 4 --texture 0.5", "--samples takes full texture by itself"),
         ("--texture 1 --self_ensemble", "--self_ensemble would average --texture away"),
         ("--samples 4 --self_ensemble", "both take a mean"),

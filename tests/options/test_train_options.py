@@ -90,6 +90,12 @@ def test_debug_is_read_from_the_words() -> None:
         ("--preset best --texture_noise 16", "give both, such as 1 and 16, or neither"),
         ("--preset best --lambda_texture 1", "give both, such as 1 and 16, or neither"),
         ("--preset texture --norm instance", "expected --norm none"),
+        ("--preset texture --val_slices -2:", "leaves as it is: leave --val_... out"),
+        (
+            "--preset texture --sampling_times 1 --netD pixel --clinical_patch_size 4",
+            "--micro_patch_size is 8, expected at least 16",
+        ),
+        ("--preset paper --pair_blur 2", "--lambda_lattice 0, --lambda_texture 0: leave it out"),
         ("--preset paper --teacher a.pt", "--teacher has no effect with --lambda_pair 0"),
         ("--display_port 8098", "which --display_id 1 turns on"),
         ("--display_freq 5", "which --display_id 1 turns on"),

@@ -108,13 +108,13 @@ def test_a_run_of_before_texture_goes_on_without_it(tmp_path: Path) -> None:
 
 def test_weights_that_know_tissue_by_other_values_are_told_of() -> None:
     known = {"normalization": "window", "clinical": {"low": -1000.0, "high": 500.0}}
-    assert unlike_windows(known, known) is None
-    assert unlike_windows(None, known) is None  # a bare state dict does not say
+    assert unlike_windows("init_weights", known, known) is None
+    assert unlike_windows("init_weights", None, known) is None  # a bare state dict does not say
     wider = {"normalization": "window", "clinical": {"low": -1024.0, "high": 600.0}}
     told = "made for clinical CT in -1000:500 HU, got -1024:600 HU: the first"
-    assert told in str(unlike_windows(known, wider))
+    assert told in str(unlike_windows("init_weights", known, wider))
     assert "got each volume's range" in str(
-        unlike_windows(known, {**known, "normalization": "minmax"})
+        unlike_windows("teacher", known, {**known, "normalization": "minmax"})
     )
 
 

@@ -14,7 +14,9 @@ pytest.importorskip("triton", reason="Triton comes with torch for Linux")
 if torch.cuda.is_available():
     pytest.skip("tests/test_gpu.py runs the same kernels compiled", allow_module_level=True)
 
+from models.base_model import parts_for_texture
 from models.discriminators import PatchDiscriminator
+from models.drawn_texture import Part
 from models.fused.gpu_kernels import Pieces, measure_norm
 from models.fused.gpu_network import Between, GpuNetwork
 from models.networks import DownsamplingGenerator, SRGenerator
@@ -36,10 +38,15 @@ def weights(shape: torch.Size) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
 
+def textured_parts() -> dict[str, Part]:
+    return parts_for_texture(SRGenerator(1, 4, 1, "none", texture=2))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "SR": (lambda: SRGenerator(2, 8, 2), 6),
     "SR, odd channels": (lambda: SRGenerator(1, 6, 1), 9),
     "SR, no norm, skip": (lambda: SRGenerator(3, 8, 1, "none", "cubic"), 5),
+    "trunk of one with texture": (lambda: textured_parts()["trunk"], 6),
     "downsampling": (lambda: DownsamplingGenerator(2, 4, 1), 16),
     "downsampling, no norm": (lambda: DownsamplingGenerator(1, 4, 1, "none"), 16),
     "discriminator": (lambda: PatchDiscriminator(4, 3), 32),

@@ -78,10 +78,10 @@ def test_uncertainty_alone_leaves_the_plain_result(resolver: SuperResolver) -> N
     assert ensemble.deviation is None
 
 
-def textured(texture: float = 0.0) -> SuperResolver:
+def textured(tile_size: int | None = None) -> SuperResolver:
     torch.manual_seed(0)
     generator = SRGenerator(1, 4, 1, "none", "cubic", texture=2)
-    return SuperResolver(generator.eval(), torch.device("cpu"), texture=texture)
+    return SuperResolver(generator.eval(), torch.device("cpu"), tile_size=tile_size)
 
 
 def test_samples_give_the_mean_of_draws_and_their_deviation() -> None:
@@ -96,9 +96,8 @@ def test_samples_give_the_mean_of_draws_and_their_deviation() -> None:
     np.testing.assert_allclose(enlarged.deviation, draws.std(axis=0, ddof=1), atol=1e-5)
 
 
-@pytest.mark.parametrize("texture", [0.0, 0.6])
-def test_uncertainty_of_a_model_with_texture_is_that_of_draws(texture: float) -> None:
-    resolver, job = textured(texture), SliceJob(image(), index=3)
+def test_uncertainty_of_a_model_with_texture_is_that_of_draws() -> None:
+    resolver, job = textured(), SliceJob(image(), index=3)
     draws = np.stack(list(resolver.upscale_draws(job, DRAWS)))
     (enlarged,) = CaseEnlarger(resolver, uncertainty=True).enlarge([job])
     (plain,) = resolver.upscale_slices([job])
@@ -107,6 +106,14 @@ def test_uncertainty_of_a_model_with_texture_is_that_of_draws(texture: float) ->
     assert plain is not None
     np.testing.assert_array_equal(enlarged.unit, plain)
     np.testing.assert_allclose(enlarged.deviation, draws.std(axis=0, ddof=1), atol=1e-5)
+
+
+def test_tiles_have_the_spread_of_their_orientations() -> None:
+    (enlarged,) = CaseEnlarger(textured(tile_size=8), uncertainty=True).enlarge([SliceJob(image())])
+    results = oriented(textured(tile_size=8), image())
+    assert enlarged is not None
+    assert enlarged.deviation is not None
+    np.testing.assert_allclose(enlarged.deviation, results.std(axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -650,7 +651,7 @@ def test_no_texture_leaves_the_best_estimate_to_the_last_bit() -> None:
 def test_texture_does_not_depend_on_bands_and_crops(kept: int) -> None:
     generator, values = textured_generator(), image(90, 70)
     resolver = SliceResolver(generator, CPU, texture=1.0)
-    resolver.max_memory = plan(resolver).needed(values.size, kept)
+    resolver.max_memory = resolver.memory.needed(values.size, kept)
     resolver.engine.band_values = 1 << 10
     needed = disc(90, 70, 50, 40, 4)
     inside, expected = enlarged(needed, 4), drawn_slice(generator, values, 1.0)
@@ -682,6 +683,23 @@ def test_draws_are_of_full_share_and_differ(backend: str) -> None:
         np.testing.assert_allclose(found[inside], expected[inside], atol=1e-5)
 
 
+def test_jobs_of_other_shares_do_not_share_a_call() -> None:
+    generator = textured_generator()
+    values = image(12, 9)
+    jobs = [SliceJob(values, texture=share) for share in (0.0, 0.0, 1.0, 0.5, None)]
+    shares = (0.0, 0.0, 1.0, 0.5, 0.2)
+    found = SliceResolver(generator, CPU, texture=0.2).upscale_slices(jobs)
+    for one, share in zip(found, shares, strict=True):
+        assert one is not None
+        np.testing.assert_allclose(one, drawn_slice(generator, values, share), atol=1e-5)
+
+
+def test_noise_counts_in_the_memory_of_a_slice() -> None:
+    plain = SliceResolver(small_generator(2, norm="none", skip="cubic"), CPU).memory
+    textured = SliceResolver(textured_generator(), CPU).memory
+    assert textured.needed(1000, 2) - plain.needed(1000, 2) == 1000 * 3 * (4 + 4)
+
+
 def test_a_slice_too_small_for_the_network_has_texture() -> None:
     resolver = SliceResolver(textured_generator(), CPU, texture=1.0)
     assert resolver.upscale_slice(image(2, 3)).shape == (8, 12)
@@ -691,3 +709,16 @@ def test_texture_that_a_generator_does_not_have_is_refused(generator: SRGenerato
     assert not SliceResolver(generator, CPU).has_texture
     with pytest.raises(UserError, match="no texture layers"):
         SliceResolver(generator, CPU, texture=0.5)
+    with pytest.raises(UserError, match="no texture layers"):
+        list(SliceResolver(generator, CPU).upscale_slices([SliceJob(image(8, 8), texture=1.0)]))
+    with pytest.raises(UserError, match="no texture layers"):
+        list(SliceResolver(generator, CPU).upscale_draws(SliceJob(image(8, 8)), 2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"texture": 1.5}, "texture is 1.5, expected 0"), ({"texture": 1.0, "tile_size": 8}, "tiles")],
+)
+def test_texture_that_cannot_be_given_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SliceResolver(textured_generator(), CPU, **settings)
