@@ -56,6 +56,7 @@ class IdentityResolver:
     backend = "stub"
     precision = "fp32"
     tile_size = None
+    has_texture = False
     max_memory = 10**9
     engine = SimpleNamespace(band_values=1)
 
