@@ -94,7 +94,8 @@ def test_the_checkpoint_is_all_that_testing_needs(data: tuple[str, ...]) -> None
     )
     loaded = load_generator(folder / "latest.pt")
     assert loaded.generator.architecture == {
-        "sampling_times": 1, "ngf": 4, "blocks": 6, "norm": "instance", "skip": "none"
+        "sampling_times": 1, "ngf": 4, "blocks": 6, "norm": "instance", "skip": "none",
+        "texture": 0,
     }  # fmt: skip
     assert loaded.windows == {
         "normalization": "window",

@@ -9,7 +9,7 @@ import pytest
 from engine_helpers import CPU
 from writer_helpers import stop_after
 
-import models.inference.super_resolver
+import models.inference.slice_resolver
 from methods.super_resolution.resuming import (
     is_finished,
     plan_as_before,
@@ -30,7 +30,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> SuperResolver:
 
 
 def allow(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(models.inference.super_resolver, "free_memory", lambda device: free)
+    monkeypatch.setattr(models.inference.slice_resolver, "free_memory", lambda device: free)
 
 
 def begin(folder: Path, max_memory: object, band_values: int = 1 << 19) -> None:
