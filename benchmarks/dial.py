@@ -123,14 +123,14 @@ def main() -> None:
     arguments = parser.parse_args()
     cases = [read_case(folder) for folder in arguments.patients]
     scorers = [Scorer(case, CLINICAL_WINDOW) for case in cases]
-    first = True
-    for path in arguments.weights:
-        resolver = SuperResolver.from_checkpoint(path, precision=arguments.precision)
-        if first:
-            print(machine_line(resolver.device, 0))
-            print("| weights | texture | " + " | ".join(MEASURES) + " |")
-            print("|---" * (2 + len(MEASURES)) + "|")
-        first = False
+    resolvers = [
+        SuperResolver.from_checkpoint(path, precision=arguments.precision)
+        for path in arguments.weights
+    ]
+    print(machine_line(resolvers[0].device, 0))
+    print("| weights | texture | " + " | ".join(MEASURES) + " |")
+    print("|---" * (2 + len(MEASURES)) + "|")
+    for path, resolver in zip(arguments.weights, resolvers, strict=True):
         volumes: dict[str, Sequence[np.ndarray]] = {
             f"{share:g}": [volume(resolver, case, share) for case in cases] for share in SHARES
         }

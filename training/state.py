@@ -224,7 +224,8 @@ def start_or_resume(
 def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerator:
     """Let G_A begin with the weights of a checkpoint, a .safetensors file or a bare state dict.
 
-    Texture layers that the file lacks begin as they are.
+    Texture layers that the file lacks begin as they are; those of a model without are left out, for
+    they belong to the features that training will change.
 
     Returns:
         What they are: their windows, the slices that they were trained on.
@@ -234,7 +235,7 @@ def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerato
     """
     loaded = load_generator(Path(path))
     was, now = loaded.generator.architecture, model.G_A.architecture
-    if loaded.generator.texture is None:
+    if loaded.generator.texture is None or model.G_A.texture is None:
         was = {**was, "texture": now["texture"]}
     unlike = [
         f"{name} {was[name]} instead of {now[name]}" for name in now if was[name] != now[name]
@@ -244,9 +245,8 @@ def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerato
             f"--init_weights {path} has {', '.join(unlike)}: give the options that it was trained "
             "with (--sampling_times, --ngf, --clinical2micronetG, --norm, --skip, --texture_noise)"
         )
-    weights = loaded.generator.state_dict()
-    if model.G_A.texture is not None and loaded.generator.texture is None:
-        weights = {**model.G_A.state_dict(), **weights}
+    given, own = loaded.generator.state_dict(), model.G_A.state_dict()
+    weights = {name: given.get(name, weight) for name, weight in own.items()}
     model.G_A.load_state_dict(weights)
     if model.average is not None:
         model.average.network.load_state_dict(weights)

@@ -25,7 +25,7 @@ from util.devices import arithmetic_name
 from util.errors import UserError
 from util.files import plain
 
-DRAWN = ("texture", "samples")
+DRAWN = ("texture", "samples")  # settings by which the result shows what is drawn by chance
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,7 @@ class UpscaleSettings:
         self, volume: Volume, mask: np.ndarray | None, window: IntensityWindow
     ) -> dict[str, Any]:
         """All that the voxels of a result depend on: what a run that resumes it must share."""
-        names = (
-            "lung_statistics",
-            "volume_statistics",
-            "consistency",
-            "self_ensemble",
-        )
+        names = ("lung_statistics", "volume_statistics", "consistency", "self_ensemble")
         return {
             **self.determined_by,
             "input, --slices or --region": content_digest(volume, mask),

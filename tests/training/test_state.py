@@ -8,6 +8,8 @@ from training_helpers import save_state, tiny_model, tiny_options
 
 from models.checkpoints.checkpoint import load_generator
 from models.medical_cycle_gan import MODELS
+from options import TrainOptions
+from options.presets import FROM_SCRATCH
 from training.state import Position, start_or_resume, unlike_windows
 from util.errors import UserError
 from util.processes import Processes
@@ -85,11 +87,28 @@ def test_texture_begins_beside_weights_that_have_none(tmp_path: Path) -> None:
         for name, weight in first.G_A.state_dict().items():
             assert torch.equal(network.state_dict()[name], weight)
         assert torch.equal(network.state_dict()["texture.1.weight"], drawn)
-    # What is there is kept: weights with texture are not taken for a model without it.
+    # A model without texture takes the rest of weights that have it.
     save_state(tmp_path / "second.pt", second, Position(7))
-    third = tiny_model(*words, "--init_weights", str(tmp_path / "second.pt"))
-    with pytest.raises(UserError, match="texture 2 instead of 0"):
-        start_or_resume(tmp_path / "third", third.options, third)
+    third = tiny_model(*words, "--init_weights", str(tmp_path / "second.pt"), "--seed", "8")
+    start_or_resume(tmp_path / "third", third.options, third)
+    for name, weight in first.G_A.state_dict().items():
+        assert torch.equal(third.G_A.state_dict()[name], weight)
+    more = ("--texture_noise", "5", "--lambda_texture", "1")
+    fourth = tiny_model(*words, *more, "--init_weights", str(tmp_path / "second.pt"))
+    with pytest.raises(UserError, match="texture 2 instead of 5"):
+        start_or_resume(tmp_path / "fourth", fourth.options, fourth)
+
+
+@pytest.mark.parametrize("preset", FROM_SCRATCH)
+def test_presets_begin_from_the_weights_that_come_with_the_project(
+    preset: str, tmp_path: Path
+) -> None:
+    options, _ = TrainOptions().parse(["--preset", preset], lambda: 0)
+    model = MODELS[options.model](options, [torch.device("cpu")])
+    start_or_resume(tmp_path / "new", options, model)
+    given = load_generator(Path(options.init_weights)).generator.state_dict()
+    for name, weight in model.G_A.state_dict().items():
+        assert torch.equal(weight, given[name])
 
 
 def test_a_run_of_before_texture_goes_on_without_it(tmp_path: Path) -> None:
