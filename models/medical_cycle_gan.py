@@ -41,17 +41,18 @@ IDT_B_SHARE = 0.1  # the published factor that holds the shrinking identity back
 # Generated image -> the weights of the losses that look at it.
 LOOKED_AT_BY = {
     "fake_B": (
-        "lambda_G_A",
-        "lambda_A",
-        "lambda_downsample_loss",
-        "lambda_clinical_ssim",
-        "lambda_lattice",
-        "lambda_supervised",
+        "lambda_G_A", "lambda_A", "lambda_downsample_loss", "lambda_clinical_ssim",
+        "lambda_lattice", "lambda_supervised",
     ),
     "rec_A": ("lambda_A",),
     "fake_A": ("lambda_G_B", "lambda_B", "lambda_upsample_loss", "lambda_micro_ssim"),
     "rec_B": ("lambda_B",),
-}
+}  # fmt: skip
+# Pictures of the training page in their order; a row begins with each real image.
+SHOWN = (
+    "real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B", "scanned_B", "restored_B",
+    "textured_B",
+)  # fmt: skip
 
 Loss = tuple[float, Callable[[], Tensor]]
 """A weight, and what computes the loss that it belongs to; called where the weight is above 0."""
@@ -211,7 +212,9 @@ class MedicalCycleGANModel(BaseModel):
 
     def score_of_texture(self) -> Tensor:
         """Energy score of two draws for a pseudo-pair against its truth."""
-        return energy_score(*self.textured(self.scanned_B), self.real_B)
+        one, other = self.textured(self.scanned_B)
+        self._images["textured_B"] = one.detach()
+        return energy_score(one, other, self.real_B)
 
     def identity_of_G_A(self) -> Tensor:
         """L1(P(G_A(B)), B). G_A on a micro patch is the dearest pass of all, so a crop may do."""
@@ -332,8 +335,7 @@ class MedicalCycleGANModel(BaseModel):
         if not self._images:
             return {}
         there = {"real_A": self.real_A, "real_B": self.real_B, **self._images}
-        roles = ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
-        return {role: there[role][0, 0].detach().float().cpu() for role in roles if role in there}
+        return {role: there[role][0, 0].detach().float().cpu() for role in SHOWN if role in there}
 
 
 class MedicalCycleGANx4Model(MedicalCycleGANModel):

@@ -157,6 +157,7 @@ def test_texture_is_taught_and_nothing_else(engine: str) -> None:
         assert torch.equal(weight, before[name]) == (name not in layers), name
     # Beside other losses it reaches no more than those layers either.
     model.optimizers["G"].zero_grad()
+    assert set(model.pictures()) == {"real_A", "real_B", "scanned_B", "textured_B"}
     one, other = model.textured(model.real_A)
     assert not torch.equal(one, other)
     (one.sum() + other.sum()).backward()
@@ -191,10 +192,10 @@ def test_stability_is_nothing_where_a_mirrored_look_gives_the_mirrored_image(
 @pytest.mark.parametrize(
     ("words", "images", "moving"),
     [
-        (("--lambda_pair", "1"), set(), {"G_A"}),
+        (("--lambda_pair", "1"), {"scanned_B", "restored_B"}, {"G_A"}),
         (("--lambda_downsample_loss", "1"), {"fake_B"}, {"G_A"}),
-        (("--lambda_stability", "1"), set(), {"G_A"}),
-        (("--lambda_lattice", "100"), {"fake_B"}, {"G_A"}),
+        (("--lambda_stability", "1"), {"scanned_B", "restored_B"}, {"G_A"}),
+        (("--lambda_lattice", "100"), {"fake_B", "scanned_B", "restored_B"}, {"G_A"}),
         (("--lambda_G_A", "1"), {"fake_B"}, {"G_A", "D_A"}),
         (("--lambda_micro_ssim", "1"), {"fake_A"}, {"G_B"}),
         (("--lambda_B", "1"), {"fake_A", "rec_B"}, {"G_A", "G_B"}),

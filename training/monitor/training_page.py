@@ -35,8 +35,9 @@ NEW_ROW = "real"  # a picture whose label begins so starts the row of its direct
 
 PICTURES = (
     "A is clinical CT, B micro-CT. fake_B = G_A(real_A) is super-resolved, rec_A = G_B(fake_B) is "
-    "shrunk again; fake_A = G_B(real_B) is shrunk, rec_B = G_A(fake_A) super-resolved again. All "
-    "pictures of a row show the same field of view."
+    "shrunk again; fake_A = G_B(real_B) is shrunk, rec_B = G_A(fake_A) super-resolved again. "
+    "scanned_B is real_B as a scanner model sees it, restored_B = G_A(scanned_B), textured_B a "
+    "draw of its texture. All pictures of a row show the same field of view."
 )
 
 
