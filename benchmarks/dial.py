@@ -37,6 +37,7 @@ MEASURES = (
     "psnr", "ssim", "resolution", "vessels_f1", "septa_f1", "airway_wall", "spectrum", "sharpness",
     "intensity", "intercept", "airspace",
 )  # fmt: skip
+BRIGHT = -800.0  # HU above which the best estimate shows more than parenchyma
 SHOWN = 256  # edge of the figure's squares, pixels
 
 
@@ -81,10 +82,14 @@ def covered(
                 raise ValueError("expected a spread of every slice")
             width = (CLINICAL_WINDOW.high - CLINICAL_WINDOW.low) / 2
             truth = case.truth[index].clip(CLINICAL_WINDOW.low, CLINICAL_WINDOW.high)
-            errors = np.abs(CLINICAL_WINDOW.to_physical(enlarged.unit) - truth)
+            best = CLINICAL_WINDOW.to_physical(enlarged.unit)
+            errors = np.abs(best - truth)
             needed = errors / np.maximum(NINETY * width * enlarged.deviation, 1e-6)  # factor
-            for name, masks in regions.items():
-                inside = masks[index]
+            places = {name: masks[index] for name, masks in regions.items()}
+            places["vessels, where the best estimate is bright"] = places["vessels"] & (
+                best > BRIGHT
+            )
+            for name, inside in places.items():
                 held = [np.count_nonzero(needed[inside] <= factor) for factor in FACTORS]
                 now = np.array([*held, np.count_nonzero(inside)])
                 counts[name] = counts.get(name, np.zeros(len(now))) + now
