@@ -81,17 +81,18 @@ def test_the_demo_is_smaller_in_everything_that_costs_time() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("words", ["", "--model medical_cycle_ganx4", "--sampling_times 1"])
+@pytest.mark.parametrize("words", ["", "--model medical_cycle_ganx4", "--sampling_times 4"])
 def test_every_preset_is_taken_as_it_stands(preset: str, words: str) -> None:
     options = train_options("--preset", preset, *words.split())
-    fits = "--sampling_times" not in words  # no weights of 2x come with the project
+    fits = "--sampling_times" not in words  # no weights of 16x come with the project
     for name, value in (PRESETS if fits else PRESETS | FROM_SCRATCH)[preset].items():
         assert getattr(options, name) == value, name
 
 
 @pytest.mark.parametrize("preset", FROM_SCRATCH)
 @pytest.mark.parametrize(
-    ("more", "weights"), [("", "sr_x8"), ("--dataset_mode public_2D", "sr_x4")]
+    ("more", "weights"),
+    [("", "sr_x8"), ("--dataset_mode public_2D", "sr_x4"), ("--sampling_times 1", "sr_x2")],
 )
 def test_these_start_from_the_weights_that_come_with_the_project(
     preset: str, more: str, weights: str
@@ -102,7 +103,7 @@ def test_these_start_from_the_weights_that_come_with_the_project(
 
 
 @pytest.mark.parametrize("preset", FROM_SCRATCH)
-@pytest.mark.parametrize("more", ["--from_scratch", "--ngf 32", "--sampling_times 1"])
+@pytest.mark.parametrize("more", ["--from_scratch", "--ngf 32", "--sampling_times 4"])
 def test_these_start_from_random_weights_where_the_others_do_not_fit(
     preset: str, more: str
 ) -> None:

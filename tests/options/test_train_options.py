@@ -72,7 +72,7 @@ def test_debug_is_read_from_the_words() -> None:
         ),
         ("--clinical_patch_size 36", "take 40"),
         ("--preset paper --sampling_times 4 --clinical_patch_size 32", "of at least 64"),
-        ("--sampling_times 1 --clinical_patch_size 16", "of at least 24"),
+        ("--from_scratch --sampling_times 1 --clinical_patch_size 16", "of at least 24"),
         ("--netD n_layers --n_layers_D 4 --clinical_patch_size 32", "of at least 48"),
         ("--sampling_times 5", "invalid choice: 5"),
         ("--model medical_cycle_ganx4 --sampling_times 3", "leave it out or take --model"),
