@@ -95,7 +95,7 @@ def test_the_projects_own_weights_load_and_say_where_they_come_from(path: Path) 
     assert all(facts[name] for name in ("training", "licence", "commit", "step"))
 
 
-# Instance norm takes an image's mean and contrast away, and what it was trained on has no such edge.
+# Instance norm takes mean and contrast away, and its training showed no such edge.
 @pytest.mark.parametrize(
     "path", [path for path in OURS if "cyclegan" not in path.name], ids=lambda path: path.name
 )
