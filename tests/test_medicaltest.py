@@ -103,7 +103,7 @@ def test_training_then_testing_chain_without_a_flag(
 
 
 def test_nothing_trained_yet(ct: str, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "--input", ct, "--sampling_times", "1")
+    line = refused(capsys, "--input", ct, "--sampling_times", "4")
     assert line == (
         "error: nothing has been trained yet in checkpoints: run `bash run.sh` first, or give "
         "--checkpoint FILE\n"
