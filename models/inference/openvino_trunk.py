@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
+import sys
 import warnings
 from functools import cache
 from pathlib import Path
@@ -29,15 +30,26 @@ TRACED_EDGE = 16
 ONEDNN_LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 
+def _openvino() -> Any:
+    """The package without its telemetry.
+
+    That writes into the home folder, tells a server that the package is used, and forks to do so,
+    by which numpy in another thread could stand still for ever (OpenVINO 2026.4).
+    """
+    # An import of it fails then, and OpenVINO takes its own stub.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 @cache
 def _core() -> Any:
     """OpenVINO's runtime, one for the process.
 
     With OpenVINO 2026.4 a process that had made and dropped two of them crashed at its next SIGINT.
     """
-    import openvino as ov
-
-    return ov.Core()
+    return _openvino().Core()
 
 
 def openvino_available() -> bool:
@@ -108,8 +120,7 @@ class OpenVinoTrunk:
         return torch.from_numpy(request.get_output_tensor(0).data)
 
     def _compile(self, weighted: bool) -> Any:
-        import openvino as ov
-
+        ov = _openvino()
         network: nn.Module = WeightedTrunk(self._layers) if weighted else self._layers
         image = torch.zeros(1, 1, TRACED_EDGE, TRACED_EDGE)
         example = (image, torch.full_like(image, 1 / TRACED_EDGE**2))[: 1 + weighted]

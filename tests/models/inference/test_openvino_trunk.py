@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -177,6 +179,31 @@ def test_compiling_says_nothing() -> None:
         warnings.simplefilter("error")
         trunk(images(1, 16, 16), None)
         trunk(images(1, 16, 16), scope_weights(disc(16, 16), CPU))
+
+
+COMPILES = """
+import torch
+from models.inference.openvino_trunk import OpenVinoTrunk
+from models.networks import SRGenerator
+
+OpenVinoTrunk(SRGenerator(1, 2, 1))(torch.zeros(1, 1, 16, 16), None)
+from openvino.tools.ovc.telemetry_utils import tm
+
+print(tm.__name__)
+"""
+
+
+def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    told = subprocess.run(
+        [sys.executable, "-c", COMPILES],
+        env={**environment, "HOME": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "openvino.tools.ovc.telemetry_stub\n"
+    assert not (tmp_path / "intel").exists()
 
 
 def test_without_a_folder_nothing_is_written(
