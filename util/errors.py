@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EXIT_USER_ERROR = 2
@@ -98,3 +98,9 @@ def say_interrupted() -> int:
     """One line, and the exit code for it."""
     print("interrupted", file=sys.stderr)
     return EXIT_INTERRUPTED
+
+
+def some_of(items: Sequence[str], most: int = 3) -> str:
+    """A list for a message: "a, b, c and 297 more"."""
+    shown = ", ".join(items[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"

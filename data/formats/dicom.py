@@ -3,17 +3,19 @@ order, then mapped from the cache."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from data.formats.dicom_headers import SliceHeader, read_pixels, read_slice_headers
+from data.formats.dicom_headers import SliceHeader, read_slice_headers
+from data.formats.dicom_pixels import PixelReader, check_pixels
 from data.volumes.cache import cached_file, files_key, map_slices, write_slices
 from data.volumes.checks import check_affine
 from data.volumes.volume import Volume
-from util.errors import UserError
+from util.errors import UserError, some_of
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RELATIVE_TOLERANCE = 0.01
@@ -24,35 +26,29 @@ SAME_DIRECTION = 1e-3
 
 
 def single_series(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHeader]:
-    """The headers, if all belong to one series of single-frame grey slices on one grid.
+    """The headers, if all belong to one series of grey slices on one grid, all of it there.
 
     Raises:
-        UserError: no slice at all; several series (each named); colour or multi-frame files;
-            slices that differ in size, pixel spacing or orientation, or state no position.
+        UserError: no slice at all; several series (some named); what `check_pixels` refuses; slices
+            that differ in size, pixel spacing or orientation, or state no position.
     """
     if not headers:
         raise UserError(f"folder {folder} holds no DICOM slice: give a folder of one CT series")
     ordered = sorted(headers, key=lambda header: header.series_uid)
     series = [list(group) for _, group in groupby(ordered, key=lambda header: header.series_uid)]
     if len(series) > 1:
-        shown = "; ".join(
-            f'"{group[0].description or "no description"}" ({len(group)} slices, '
-            f"UID {group[0].series_uid or 'none'})"
+        shown = [
+            f'"{group[0].text("SeriesDescription")[:24] or "no description"}" ({len(group)} '
+            f"slices, UID ..{group[0].series_uid[-12:] or 'none'})"
             for group in series
-        )
+        ]
         raise UserError(
-            f"folder {folder} holds {len(series)} DICOM series: {shown}: "
+            f"folder {folder} holds {len(series)} DICOM series: {some_of(shown)}: "
             "choose one by giving a folder that holds only its files"
         )
     first = headers[0]
     for header in headers:
-        if header.components != 1:
-            raise UserError(f"DICOM slice {header.path} is in colour: give a grey-scale CT series")
-        if header.size[2] != 1:
-            raise UserError(
-                f"DICOM file {header.path} holds {header.size[2]} frames: convert it to NIfTI or "
-                "to one file per slice"
-            )
+        check_pixels(header)
         if header.position is None and len(headers) > 1:
             raise UserError(
                 f"DICOM slice {header.path} states no ImagePositionPatient, its place in the "
@@ -79,9 +75,10 @@ def order_slices(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHead
     distance = _usual_distance(gaps)
     tolerance = max(RELATIVE_TOLERANCE * distance, min(ROUNDING_MM, distance / 20))
     for index, gap in enumerate(gaps):
-        names = f"{ordered[index].path.name} and {ordered[index + 1].path.name}"
+        names = f"{ordered[index].shown} and {ordered[index + 1].shown}"
         at, after = heights[index], heights[index + 1]
         if gap <= 0.1 * distance:
+            _check_one_acquisition(ordered, folder, "lie in one place")
             raise UserError(
                 f"DICOM folder {folder} holds two slices at {at:.2f} mm ({names}): "
                 "give one time point of one series, each slice once"
@@ -94,6 +91,8 @@ def order_slices(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHead
                 "add the missing files or resample the series to one distance"
             )
     _check_straight(positions, heights, normal, tolerance, folder)
+    if _alternate([header.acquisition for header in ordered]):
+        _check_one_acquisition(ordered, folder, "alternate")
     return ordered
 
 
@@ -104,11 +103,12 @@ def series_affine(ordered: Sequence[SliceHeader]) -> tuple[np.ndarray, bool]:
     """
     first, last = ordered[0], ordered[-1]
     known = first.spacing is not None
-    step = _normal(first) * (first.thickness or 1.0)
     if len(ordered) > 1:
         step = (_position(last) - _position(first)) / (len(ordered) - 1)
     else:
-        known = known and bool(first.thickness)
+        thickness = first.thickness
+        known = known and bool(thickness)
+        step = _normal(first) * abs(thickness or 1.0)
     affine = np.eye(4)
     affine[:3, :2] = first.axes.T * np.array(first.spacing or (1.0, 1.0))
     affine[:3, 2] = step
@@ -121,6 +121,29 @@ def _usual_distance(gaps: np.ndarray) -> float:
     """The (lower) median distance of slices, those at one and the same place left out; in mm."""
     apart = np.sort(gaps[gaps > 1e-6])
     return float(apart[(len(apart) - 1) // 2]) if len(apart) else 0.0
+
+
+def _alternate(acquisitions: Sequence[tuple[str, ...]]) -> bool:
+    """Whether acquisitions of several slices each lie between each other. Blocks one above the
+    other are one scan, and so are slices that were each acquired by themselves."""
+    blocks = [key for key, _ in groupby(acquisitions)]
+    sizes = Counter(acquisitions)
+    return len(blocks) > len(sizes) and min(sizes.values()) > 1
+
+
+def _check_one_acquisition(ordered: Sequence[SliceHeader], folder: Path, how: str) -> None:
+    """Refuse several acquisitions or time points in one series, by what their slices do."""
+    sizes = Counter(header.acquisition for header in ordered)
+    if len(sizes) > 1:
+        shown = [
+            f"{' '.join(filter(None, key)) or 'without a number'}: {count} slices"
+            for key, count in sorted(sizes.items())
+        ]
+        raise UserError(
+            f"DICOM folder {folder} holds {len(sizes)} acquisitions or time points whose slices "
+            f"{how} ({some_of(shown)}; AcquisitionNumber, TemporalPositionIdentifier): give a "
+            "folder with the files of one"
+        )
 
 
 def _check_alike(first: SliceHeader, other: SliceHeader, folder: Path) -> None:
@@ -140,7 +163,7 @@ def _check_alike(first: SliceHeader, other: SliceHeader, folder: Path) -> None:
     ]
     if differing:
         raise UserError(
-            f"DICOM folder {folder}: {first.path.name} and {other.path.name} differ in "
+            f"DICOM folder {folder}: {first.shown} and {other.shown} differ in "
             f"{' and '.join(differing)}: leave only the slices of one scan in the folder"
         )
 
@@ -204,7 +227,7 @@ def single_slice_error(path: Path) -> UserError:
 
 def _decode(ordered: Sequence[SliceHeader], target: Path, source: str) -> None:
     """Write all slices with the narrowest type that holds them, int16 for nearly every CT."""
-    columns, rows, _ = ordered[0].size
+    columns, rows = ordered[0].size
     shape = (len(ordered), rows, columns)
     for dtype in (np.dtype("<i2"), np.dtype("<i4")):
         try:
@@ -212,9 +235,8 @@ def _decode(ordered: Sequence[SliceHeader], target: Path, source: str) -> None:
         except _DoesNotFitError:
             continue
         return
-    write_slices(
-        target, (read_pixels(header.path) for header in ordered), shape, np.dtype("<f4"), source
-    )
+    read = PixelReader().read
+    write_slices(target, map(read, ordered), shape, np.dtype("<f4"), source)
 
 
 class _DoesNotFitError(Exception):
@@ -223,8 +245,9 @@ class _DoesNotFitError(Exception):
 
 def _integers(ordered: Sequence[SliceHeader], dtype: np.dtype) -> Iterator[np.ndarray]:
     limits = np.iinfo(dtype)
+    reader = PixelReader()
     for header in ordered:
-        pixels = read_pixels(header.path)
+        pixels = reader.read(header)
         if pixels.dtype.kind == "f" or pixels.min() < limits.min or pixels.max() > limits.max:
             raise _DoesNotFitError
         yield pixels

@@ -1,145 +1,275 @@
-"""Headers of DICOM slices: which files of a folder are slices, and what each says of its place."""
+"""Headers of DICOM slices, read by pydicom: which files of a folder hold slices, how many frames
+each has, and what they say of their place and values."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - the library's own short name
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
-from data.volumes.names import file_start, looks_like_dicom
+from data.volumes.names import looks_like_dicom
 from util.errors import UserError
 
-# ITK's and GDCM's warnings would land in a progress bar; what matters is raised as UserError.
-sitk.ProcessObject.SetGlobalWarningDisplay(False)
+# Odd values would be warned of in the middle of a progress bar; those that matter raise UserError.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
-# Storage classes that carry no slices: DICOMDIR, waveforms, presentation states, raw data and
-# segmentations, structured reports, encapsulated documents, radiotherapy objects.
+# Storage classes that carry no slices of a scan: DICOMDIR, waveforms, presentation states,
+# parametric maps, segmentations and raw data, value mappings, structured reports, encapsulated
+# documents, radiotherapy objects.
 NO_SLICES = (
     "1.2.840.10008.1.3.10",
-    *(f"1.2.840.10008.5.1.4.1.1.{branch}" for branch in ("9.", "11.", "66", "88.", "104.", "481.")),
+    *(
+        f"1.2.840.10008.5.1.4.1.1.{branch}"
+        for branch in ("9.", "11.", "30", "66", "67", "88.", "104.", "481.")
+    ),
 )
+# Multi-frame objects keep these a frame, or shared by all: PS3.3, C.7.6.16.
+FUNCTIONAL_GROUPS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SpacingBetweenSlices": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "FrameAcquisitionNumber": "FrameContentSequence",
+    "TemporalPositionIndex": "FrameContentSequence",
+}
+PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # PixelData, FloatPixelData, DoubleFloatPixelData
+MOST_SHOWN = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True, eq=False)
 class SliceHeader:
-    """One DICOM file of a series."""
+    """One slice of a series: a DICOM file, or a frame of one."""
 
-    path: Path  # the file
-    # series_uid, description: SeriesInstanceUID and SeriesDescription ("" if not stated)
-    series_uid: str
-    description: str
-    size: tuple[int, int, int]  # (columns, rows, frames)
-    components: int  # values per pixel
-    position: np.ndarray | None  # ImagePositionPatient in mm, LPS, or None
-    # (2, 3) ImageOrientationPatient, the directions of growing column and growing row
-    axes: np.ndarray
-    spacing: tuple[float, float] | None  # PixelSpacing as (x, y) in mm, or None
-    thickness: float | None  # SpacingBetweenSlices or SliceThickness in mm, or None
+    path: Path
+    dataset: Dataset  # the file's header, without its pixels
+    pixel_bytes: int  # that the file holds behind its header
+    frame: int = 0
+    frames: int = 1  # of the file
+
+    @property
+    def shown(self) -> str:
+        """The slice's name in a message."""
+        return self.path.name if self.frames == 1 else f"{self.path.name} frame {self.frame + 1}"
+
+    @property
+    def series_uid(self) -> str:
+        """SeriesInstanceUID, or ""."""
+        return self.text("SeriesInstanceUID")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(columns, rows)."""
+        return self.whole_number("Columns"), self.whole_number("Rows")
+
+    @property
+    def position(self) -> np.ndarray | None:
+        """ImagePositionPatient (3,) in mm, LPS, or None."""
+        stated = self.numbers("ImagePositionPatient", 3)
+        return None if stated is None else np.array(stated)
+
+    @property
+    def axes(self) -> np.ndarray:
+        """ImageOrientationPatient (2, 3): directions of growing column and growing row, LPS; those
+        of an axial slice where it is not stated."""
+        stated = self.numbers("ImageOrientationPatient", 6) or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+        return np.reshape(stated, (2, 3))
+
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """PixelSpacing as (x, y) in mm, or None."""
+        stated = self.numbers("PixelSpacing", 2)
+        return None if stated is None else (stated[1], stated[0])  # rows' distance (y) comes first
+
+    @property
+    def thickness(self) -> float | None:
+        """SpacingBetweenSlices or SliceThickness in mm, or None."""
+        stated = self.numbers("SpacingBetweenSlices", 1) or self.numbers("SliceThickness", 1)
+        return None if stated is None else stated[0]
+
+    @property
+    def rescale(self) -> tuple[float, float]:
+        """(slope, intercept): value = stored * slope + intercept.
+
+        Raises:
+            UserError: a slope of 0.
+        """
+        slope = self.numbers("RescaleSlope", 1) or (1.0,)
+        intercept = self.numbers("RescaleIntercept", 1) or (0.0,)
+        if slope[0] == 0:
+            raise UserError(
+                f"DICOM slice {self.path} states RescaleSlope 0, all values would be alike: "
+                "export the series again"
+            )
+        return slope[0], intercept[0]
+
+    @property
+    def acquisition(self) -> tuple[str, str]:
+        """Words that tell acquisitions and time points of one series apart."""
+        return (
+            self.text("FrameAcquisitionNumber") or self.text("AcquisitionNumber"),
+            self.text("TemporalPositionIndex") or self.text("TemporalPositionIdentifier"),
+        )
+
+    def text(self, keyword: str) -> str:
+        """A value as text, "" where it is missing or empty."""
+        holder = self._holder(keyword)
+        try:
+            value = holder.get(keyword)
+        except Exception:  # noqa: BLE001 - as in `numbers`
+            return _raw_text(holder, keyword)
+        return "" if value is None else str(value).strip(" \0")
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
+        """The numbers of a value, or None where it is missing or empty.
+
+        Raises:
+            UserError: other text, another count, NaN or infinity.
+        """
+        holder = self._holder(keyword)
+        if keyword not in holder:
+            return None
+        try:
+            element = holder[keyword]
+            if element.is_empty:
+                return None
+            numbers = tuple(map(float, [element.value] if element.VM == 1 else element.value))
+        except Exception:  # noqa: BLE001 - pydicom's errors of conversion have many types
+            numbers = ()
+        if len(numbers) != count or not np.isfinite(numbers).all():
+            raise UserError(
+                f'DICOM slice {self.path} has "{_raw_text(holder, keyword)}" in {keyword}, '
+                f"expected {count} numbers: export the series again"
+            )
+        return numbers
+
+    def whole_number(self, keyword: str, otherwise: int | None = None) -> int:
+        """A whole number; `otherwise` where it is missing.
+
+        Raises:
+            UserError: missing without another value for it, or no number.
+        """
+        stated = self.numbers(keyword, 1)
+        if stated is not None:
+            return int(stated[0])
+        if otherwise is None:
+            raise UserError(
+                f"DICOM slice {self.path} states no {keyword}, it is cut off or no image: copy or "
+                "export it again"
+            )
+        return otherwise
+
+    def _holder(self, keyword: str) -> Dataset:
+        """What states a value of this frame: its own groups, the shared ones, or the file."""
+        group = FUNCTIONAL_GROUPS.get(keyword)
+        if group is None:
+            return self.dataset
+        own = self.dataset.get("PerFrameFunctionalGroupsSequence") or []
+        shared = self.dataset.get("SharedFunctionalGroupsSequence") or []
+        for groups in (*own[self.frame : self.frame + 1], *shared[:1]):
+            for holder in groups.get(group) or []:
+                if keyword in holder:
+                    return holder
+        return self.dataset
 
 
 def read_slice_headers(folder: Path) -> list[SliceHeader]:
     """Headers of all DICOM slices directly inside a folder, in the order of their names.
 
-    Files that are no DICOM, and DICOM objects without slices (DICOMDIR, reports, contours), are
-    left out.
+    Files that are no DICOM, and DICOM objects without slices (DICOMDIR, reports, contours,
+    segmentations, doses), are left out. Of a multi-frame file each frame is a slice.
 
     Raises:
-        UserError: a DICOM slice that cannot be read, for example because it is cut off.
+        UserError: a DICOM slice that cannot be read or holds fewer pixels than it promises.
     """
-    headers = []
+    headers: list[SliceHeader] = []
     for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            header = _read_header(path)
-            if header is not None:
-                headers.append(header)
+        if path.is_file() and looks_like_dicom(path):
+            headers += _headers_of(path)
     return headers
 
 
-def read_pixels(path: Path) -> np.ndarray:
-    """Pixels (rows, columns) of one DICOM slice with its rescale slope and intercept applied."""
-    try:
-        image = _reader(path).Execute()
-    except RuntimeError as error:
+def transfer_syntax(dataset: Dataset, path: Path) -> UID:
+    """How a file's pixels are stored; guessed from its elements where it does not say.
+
+    Raises:
+        UserError: not known to pydicom.
+    """
+    meta = getattr(dataset, "file_meta", Dataset())
+    implicit, little = dataset.original_encoding
+    guessed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    syntax = UID(meta.get("TransferSyntaxUID") or (ImplicitVRLittleEndian if implicit else guessed))
+    if not syntax.is_transfer_syntax:
         raise UserError(
-            f"DICOM slice {path} cannot be decoded ({_last_line(error)}): export it again, "
-            "uncompressed if need be"
-        ) from error
-    return sitk.GetArrayFromImage(image)[0]
-
-
-def _read_header(path: Path) -> SliceHeader | None:
-    reader = _reader(path)
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        if not looks_like_dicom(path) or _storage_class(path).startswith(NO_SLICES):
-            return None
-        raise UserError(
-            f"DICOM slice {path} cannot be read ({_last_line(error)}): copy or export it again"
-        ) from error
-    columns, rows, *frames = reader.GetSize()
-    spacing = _numbers(reader, path, "0028|0030", 2)
-    position = _numbers(reader, path, "0020|0032", 3)
-    axes = _numbers(reader, path, "0020|0037", 6) or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    thickness = _numbers(reader, path, "0018|0088", 1) or _numbers(reader, path, "0018|0050", 1)
-    return SliceHeader(
-        path=path,
-        series_uid=_text(reader, "0020|000e"),
-        description=_text(reader, "0008|103e"),
-        size=(columns, rows, frames[0] if frames else 1),
-        components=reader.GetNumberOfComponents(),
-        position=None if position is None else np.array(position),
-        axes=np.reshape(axes, (2, 3)),
-        # PixelSpacing states the distance of rows (y) first.
-        spacing=None if spacing is None else (spacing[1], spacing[0]),
-        thickness=None if thickness is None else thickness[0],
-    )
-
-
-def _reader(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    return reader
-
-
-def _text(reader: sitk.ImageFileReader, tag: str) -> str:
-    if not reader.HasMetaDataKey(tag):
-        return ""
-    text: str = reader.GetMetaData(tag)
-    return text.encode("utf-8", "replace").decode().strip(" \0")
-
-
-def _numbers(
-    reader: sitk.ImageFileReader, path: Path, tag: str, count: int
-) -> tuple[float, ...] | None:
-    """The numbers of a decimal string, or None where the tag is missing or empty."""
-    text = _text(reader, tag)
-    if not text:
-        return None
-    try:
-        numbers = tuple(float(word) for word in text.split("\\"))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise UserError(
-            f'DICOM slice {path} has "{text}" in tag ({tag.replace("|", ",")}), expected {count} '
-            "numbers: export the series again"
+            f"DICOM slice {path} has pixels of the unknown transfer syntax {syntax[:MOST_SHOWN]}: "
+            "export it uncompressed"
         )
-    return numbers
+    return syntax
 
 
-def _storage_class(path: Path) -> str:
-    """MediaStorageSOPClassUID from the file's meta header, or ""."""
-    start = file_start(path)
-    tag = start.find(b"\x02\x00\x02\x00UI")
-    if tag < 0:
-        return ""
-    length = int.from_bytes(start[tag + 6 : tag + 8], "little")
-    return start[tag + 8 : tag + 8 + length].decode("ascii", "replace").strip("\0 ")
+def _headers_of(path: Path) -> list[SliceHeader]:
+    """A header for each slice of a file; none for an object that holds no slices of a scan."""
+    dataset, pixel_bytes = _read_to_pixels(path)
+    meta = getattr(dataset, "file_meta", Dataset())
+    storage = UID(str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""))
+    no_image = storage and "Rows" not in dataset and "Image Storage" not in storage.name
+    if storage.startswith(NO_SLICES) or (no_image and pixel_bytes is None):
+        return []
+    header = SliceHeader(path, dataset, pixel_bytes or 0)
+    frames = header.whole_number("NumberOfFrames", 1)
+    if not 1 <= frames <= max(1, header.pixel_bytes):
+        raise UserError(
+            f"DICOM slice {path} states {frames} frames in {header.pixel_bytes} bytes of pixels: "
+            "copy or export it again"
+        )
+    return [SliceHeader(path, dataset, header.pixel_bytes, frame, frames) for frame in range(frames)]
 
 
-def _last_line(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[-1]
+def _read_to_pixels(path: Path) -> tuple[Dataset, int | None]:
+    """A file's header, and the bytes of pixels behind it; None where it holds none."""
+    lengths: list[int] = []
+
+    def at_pixels(tag: BaseTag, _: str | None, length: int) -> bool:
+        if tag in PIXELS:
+            lengths.append(length)
+        return tag in PIXELS
+
+    try:
+        with path.open("rb") as stream:
+            dataset = read_partial(stream, at_pixels, force=True)
+            there = os.fstat(stream.fileno()).st_size - stream.tell()
+    except OSError:
+        raise
+    except Exception as error:  # pydicom's errors have many types
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+    if not lengths:
+        return dataset, None
+    # A deflated file is unpacked in memory; what lacks in it shows when its pixels are decoded.
+    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    return dataset, lengths[0] if deflated else min(lengths[0], there)
+
+
+def _unreadable(path: Path, reason: str) -> UserError:
+    return UserError(f"DICOM slice {path} cannot be read ({reason}): copy or export it again")
+
+
+def _raw_text(holder: Dataset, keyword: str) -> str:
+    """A value as the file has it, shortened."""
+    value = holder.get_item(keyword).value
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return text.strip(" \0")[:MOST_SHOWN]

@@ -1,0 +1,141 @@
+"""Pixels of DICOM slices: decoded by pydicom or, where they are compressed, by GDCM (SimpleITK);
+what their tags mean is applied here for both."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import apply_modality_lut, get_decoder
+from pydicom.uid import UID, RLELossless, generate_uid
+
+from data.formats.dicom_headers import SliceHeader, transfer_syntax
+from util.errors import UserError
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# What a decoder has to know of a compressed slice. All else would change what GDCM hands out.
+PIXEL_MODULE = (
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+
+
+def check_pixels(header: SliceHeader) -> None:
+    """Refuse slices whose values are not grey ones, or not all there; nothing is decoded.
+
+    MONOCHROME1 says how to show values, not what they mean: they are the same as MONOCHROME2's.
+
+    Raises:
+        UserError: colour or a palette; fewer bytes than promised; bits at an unusual place.
+    """
+    path = header.path
+    photometric = header.text("PhotometricInterpretation")
+    if header.whole_number("SamplesPerPixel", 1) != 1 or photometric not in (*GREY, ""):
+        raise UserError(
+            f"DICOM slice {path} is in colour ({photometric}): give a grey-scale CT series"
+        )
+    columns, rows = header.size
+    allocated = header.whole_number("BitsAllocated")
+    promised = math.ceil(columns * rows * header.frames * allocated / 8)
+    # How long compressed pixels are shows when they are decoded.
+    packed = transfer_syntax(header.dataset, path).is_compressed
+    if header.pixel_bytes < promised and not (packed and header.pixel_bytes):
+        raise UserError(
+            f"DICOM slice {path} is truncated: it holds {header.pixel_bytes} bytes of pixels, its "
+            f"header promises {promised}: copy or export it again"
+        )
+    stored = header.whole_number("BitsStored", allocated)
+    high = header.whole_number("HighBit", stored - 1)
+    if not 0 < stored <= allocated or high != stored - 1:
+        raise UserError(
+            f"DICOM slice {path} has {stored} of {allocated} bits that end at bit {high}, expected "
+            f"{stored - 1}: export the series again"
+        )
+
+
+class PixelReader:
+    """Reads slices one after the other; of a multi-frame file, the file only once."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._dataset = Dataset()
+
+    def read(self, header: SliceHeader) -> np.ndarray:
+        """Values (rows, columns): integers where slope and intercept are, else float64.
+
+        Raises:
+            UserError: pixels that cannot be decoded, or fewer than promised.
+        """
+        if header.path != self._path:
+            self._dataset = _read_whole(header.path)
+            self._path = header.path
+        syntax = transfer_syntax(self._dataset, header.path)
+        try:
+            if syntax.is_compressed and syntax != RLELossless:
+                stored = _decode_packed(self._dataset, syntax, header.frame, header.frames)
+            else:
+                stored, _ = get_decoder(syntax).as_array(self._dataset, index=header.frame, raw=True)
+        except Exception as error:  # the decoders raise errors of many types
+            raise UserError(
+                f"DICOM slice {header.path} cannot be decoded ({_last_line(error)}): export it "
+                "again, uncompressed if need be"
+            ) from error
+        if "ModalityLUTSequence" in self._dataset:
+            return apply_modality_lut(stored, self._dataset)
+        slope, intercept = header.rescale
+        if slope.is_integer() and intercept.is_integer():
+            return stored.astype(np.int64) * int(slope) + int(intercept)
+        return stored * slope + intercept
+
+
+def _read_whole(path: Path) -> Dataset:
+    try:
+        return pydicom.dcmread(path, force=True)
+    except OSError:
+        raise
+    except Exception as error:  # pydicom's errors have many types
+        raise UserError(
+            f"DICOM slice {path} cannot be read ({_last_line(error)}): copy or export it again"
+        ) from error
+
+
+def _decode_packed(dataset: Dataset, syntax: UID, frame: int, frames: int) -> np.ndarray:
+    """Stored values of one frame by GDCM, which gets them without any tag that it would apply."""
+    import SimpleITK as sitk  # noqa: N813 - loading it takes a while, and most series do without
+
+    packed = get_frame(dataset.PixelData, frame, number_of_frames=frames)
+    if not packed.rstrip(b"\0\xff").endswith(END_OF_IMAGE):
+        raise ValueError("its compressed pixels end too early")
+    plain = Dataset()
+    plain.file_meta = FileMetaDataset()
+    plain.file_meta.TransferSyntaxUID = syntax
+    plain.SOPClassUID = plain.file_meta.MediaStorageSOPClassUID = UID(SECONDARY_CAPTURE)
+    plain.SOPInstanceUID = plain.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    for word in PIXEL_MODULE:
+        if word in dataset:
+            setattr(plain, word, dataset[word].value)
+    plain.PhotometricInterpretation = "MONOCHROME2"
+    plain.PixelData = encapsulate([packed])
+    with tempfile.NamedTemporaryFile(suffix=".dcm") as stream:
+        plain.save_as(stream.name, enforce_file_format=True)
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(stream.name)
+        pixels = sitk.GetArrayFromImage(reader.Execute())
+    return pixels.reshape(dataset.Rows, dataset.Columns)
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
