@@ -95,7 +95,8 @@ def train(label: str, words: list[str], out: Path, minutes: float, core: int) ->
     """Train one run for some minutes on one core; returns its checkpoint."""
     folder = label.replace(",", "").replace(" ", "_")
     latest = out / "checkpoints" / folder / "latest.pt"
-    if latest.exists():
+    trained = out / f"{folder}.trained"  # for all of its minutes
+    if trained.exists():
         return latest
     command = [
         "taskset", "-c", str(core), sys.executable, "train.py", "--preset", "paper",
@@ -116,11 +117,13 @@ def train(label: str, words: list[str], out: Path, minutes: float, core: int) ->
         )
         try:
             process.wait(timeout=60 * minutes)
+            sys.exit(f"{label} did not train for {minutes:g} minutes: see {log}")
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)  # saves after the step
             process.wait()
     if not latest.exists():
-        sys.exit(f"{label} did not train: see {log}")
+        sys.exit(f"{label} left no model: see {log}")
+    trained.touch()
     return latest
 
 

@@ -32,7 +32,7 @@ from util.pages.page_parts import figure_png
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 NINETY = 1.645  # standard deviations of a normal distribution on each side hold 90 %
-FACTORS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+FACTORS = (1.0, 1.2, 1.4, 1.6, 1.7, 1.8, 2.0)
 MEASURES = (
     "psnr", "ssim", "resolution", "vessels_f1", "septa_f1", "airway_wall", "spectrum", "sharpness",
     "intensity", "intercept", "airspace",

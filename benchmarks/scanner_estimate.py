@@ -24,7 +24,6 @@ from data.phantom.case import read_case, scanner_of
 from data.phantom.pair import MICRO
 from data.phantom.scanners import KERNELS, ClinicalScanner
 from data.scanner_estimate import (
-    HALF_OF_GAUSSIAN,
     clinical_patches,
     estimate_scanner,
     micro_patches,
@@ -33,6 +32,7 @@ from data.training_data import TrainingData, all_axes, phantom_windows
 from data.truth_case import TruthCase
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, WindowPolicy, parse_windows
+from util.images.point_spread import HALF_OF_GAUSSIAN
 from util.images.resampling import area_average
 
 DOSES = (4.0, 1.0, 0.25)

@@ -24,7 +24,8 @@ TOLERANCE = 150.0  # HU: lungs are inflated by so much more or less
 
 
 def peaks_of(values: np.ndarray, window: IntensityWindow) -> list[float]:
-    """Peaks of the histogram of HU (any shape), lowest first, and half a window beyond it."""
+    """Peaks of the histogram of HU (any shape) in a window and half its width beyond either end;
+    the lowest comes first."""
     counts, middles = _histogram(values, window)
     places, _ = signal.find_peaks(np.pad(counts, 1), prominence=SMALLEST * counts.max())
     return [float(middles[place - 1]) for place in places]

@@ -26,6 +26,7 @@ from data.training_data import TrainingData
 from data.volumes.volume import LARGE_BYTES, Volume
 from data.windows import WindowPolicy
 from util.errors import UserError
+from util.images.point_spread import HALF_OF_GAUSSIAN
 from util.images.resampling import resize
 
 EDGE = 20  # clinical pixels of a patch
@@ -43,7 +44,6 @@ NOISE_TOLERANCE = 0.05  # HU
 FINEST = 0.57  # cycles a pixel; beyond are the corners of the spectrum
 LEAST_TRANSFER = 1e-6  # of power; less is nothing, and cannot be divided by
 FLOOR = 2.0  # HU^2: rounding, and what the patch's fading border leaves
-HALF_OF_GAUSSIAN = 2 * np.log(2) / np.pi  # cycles a pixel * pixels: MTF's half, and full width
 
 
 class ScannerEstimate(NamedTuple):
@@ -239,7 +239,8 @@ def _noise_of(clinical: np.ndarray, micro: np.ndarray, model: _Model) -> float:
     def excess(noise: float) -> float:
         return _quietest(tissue + noise * grain) - wanted
 
-    # The quietest squares show no less than a tenth of the noise.
+    # The quietest squares show no less than a tenth of the noise, whatever its grain: an eighth at
+    # the widest kernel that is looked for.
     return float(brentq(excess, 0, 10 * wanted, xtol=NOISE_TOLERANCE))
 
 

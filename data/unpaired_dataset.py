@@ -71,7 +71,15 @@ class UnpairedDataset(PatchDataset):
         self._lung = self._fine_clinical(data, edge) if settings.clinical_as_micro > 0 else None
 
     def _fine_clinical(self, data: TrainingData, edge: int) -> Choice:
-        """Clinical CT as micro patches; those that are too small for one are left out."""
+        """Clinical CT as micro patches; those that are too small for one are left out, by name."""
+        small = [volume.source for volume, _ in data.clinical if min(volume.size[:2]) < edge]
+        if small and len(small) < len(data.clinical):
+            print(
+                f"--clinical_as_micro leaves out {len(small)} of {len(data.clinical)} clinical "
+                f"volumes, which are smaller than its patches of {edge} x {edge}: {small[0]}"
+                + " and others"
+                * (len(small) > 1)
+            )
         sources = [
             PatchSource(
                 volume, data.windows.window_for(volume, "clinical"), edge, mask, rule="centre"

@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from argparse import Namespace
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,8 @@ from methods.super_resolution.method import output_names
 from methods.truth.benchmark import prefix_of
 from methods.truth.models import load_models
 from methods.truth.report import output_names as report_names
-from models.inference.case_enlarger import DRAWS, ORIENTATIONS
+from models.inference.case_enlarger import CaseEnlarger
+from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
 from util.progress import format_bytes, format_seconds
@@ -63,7 +65,7 @@ def dry_run(options: Namespace) -> int:
     paths = input_paths(options, model.scale, domain_of(options))
     folders = result_folders(paths, options.results_dir)
     cases = own_share(list(zip(paths, folders, strict=True)), options.num_parts, options.part_id)
-    seconds_per_pixel = time_per_pixel(model.resolver)
+    seconds_per_pixel = time_per_pixel(model.resolver, options)
     total_bytes, total_seconds = 0.0, 0.0
     for path, folder in cases:
         size, voxel_bytes = volume_size(path, options)
@@ -132,13 +134,10 @@ def volume_size(path: Path, options: Namespace) -> tuple[tuple[int, int, int], i
 def case_cost(
     size: tuple[int, int, int], model: LoadedModel, options: Namespace
 ) -> tuple[int, float]:
-    """Voxels of all volumes of a case, and input pixels that the network is run on."""
+    """Voxels of all volumes of a case, and input pixels that are enlarged."""
     columns, rows, slices = size
     pixels = columns * rows * slices
-    draws = options.samples or DRAWS * (options.uncertainty and model.resolver.has_texture)
-    turned = options.self_ensemble or (options.uncertainty and not draws)
-    passes = draws + (ORIENTATIONS if turned else int(not options.samples))
-    passes += passes if model.norm_scope == "volume" else 0
+    passes = 2 if model.norm_scope == "volume" else 1
     if options.method == "smallpatchtest":
         fine = pixels * model.scale**2
         formats = 1 if options.output_format == "nifti" else 2
@@ -149,14 +148,16 @@ def case_cost(
     return 2 * pixels + low, float(low * passes)
 
 
-def time_per_pixel(resolver: SuperResolver) -> float:
-    """Seconds of the network for an input pixel, measured on a square of noise."""
+def time_per_pixel(resolver: SuperResolver, options: Namespace) -> float:
+    """Seconds that the network takes for an input pixel with all its orientations and draws,
+    measured on a square of noise."""
     image = np.random.default_rng(0).uniform(-1, 1, (TIMED_SIDE, TIMED_SIDE)).astype(np.float32)
+    enlarger = CaseEnlarger(resolver, options.self_ensemble, options.uncertainty, options.samples)
 
     def seconds() -> Iterator[float]:
         for _ in range(2):  # the first builds what the others use
             start = time.perf_counter()
-            resolver.upscale_slice(image)
+            deque(enlarger.enlarge([SliceJob(image)]), maxlen=0)
             yield time.perf_counter() - start
 
     return min(seconds()) / TIMED_SIDE**2

@@ -83,8 +83,8 @@ def load_model(options: Namespace) -> LoadedModel:
     asked = [f"--{name}" for name in ("texture", "samples") if getattr(options, name)]
     if asked and loaded.generator.texture is None:
         raise UserError(
-            f"{path} has no texture layers, only its best estimate: train them (--preset texture "
-            f"--init_weights {path}), or leave {asked[0]} out"
+            f"{path} has no texture layers, only its best estimate: take weights that have them "
+            f"(weights/sr_x8.safetensors, or trained by --preset texture), or leave {asked[0]} out"
         )
     resolver = SuperResolver(
         loaded.generator,

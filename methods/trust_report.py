@@ -18,9 +18,9 @@ from data.volumes.volume import Volume
 from methods.loading import LoadedModel
 from util.images.trust import SMALLEST_AREA, consistency, flip, lattice, noise_gain
 
-# Highest figures. Of phantom images at 8x, where it was measured, up to the
-# first three 99 in 100 are better than cubic interpolation, of those above one of the second less
-# than half (docs/benchmark.md, benchmarks/trust_borders.py).
+# Highest figures of a word. Of phantom images at 8x, where it was measured, 99 in 100 that keep
+# within all of CALM are better than cubic interpolation, and less than half of those that go beyond
+# one of NOT_TRUSTED (docs/benchmark.md, benchmarks/trust_borders.py).
 CALM = {"flip_hu": 10.0, "noise_gain": 2.5, "lattice_hu": 2.0}
 NOT_TRUSTED = {"flip_hu": 15.0, "noise_gain": 4.0, "lattice_hu": 6.0}
 ADVICE = {

@@ -191,8 +191,6 @@ class BaseModel:
         Args:
             teacher: of the same scale; in evaluation mode afterwards, on the model's device.
         """
-        if self.teacher is not None:
-            self.fused.pop(self.teacher, None)
         self.teacher = teacher.to(self.device).eval().requires_grad_(False)
         self.fuse(teacher)
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Rows and columns from a pixel to another one: the differences between the two are compared with
-# those of the truth, in all directions and over up to two alveoli. Along rows and columns they are
-# the input's pixels apart at 4x and 8x, where a grid would show.
+# those of the truth, in all directions and over up to two alveoli. 4 and 8 along rows and columns
+# are the input's pixels at 4x and 8x, where a grid would show.
 OFFSETS = (
     (0, 1), (1, 1), (1, 0), (1, -1), (1, 2), (2, -1), (1, 3), (3, 1), (3, -2), (4, 0), (0, 4),
     (5, 4), (8, 0), (0, 8), (11, 5), (9, -12),
@@ -88,7 +88,7 @@ def held(layers: nn.Module) -> Iterator[None]:
 
 
 def slice_noise(channels: int, shape: tuple[int, int], index: int, draw: int = 0) -> np.ndarray:
-    """The noise of a slice by its place in the volume, whatever part of it is computed and where.
+    """The noise of a slice by its place among those that are computed, whatever part of it is.
 
     Args:
         channels: of the noise.

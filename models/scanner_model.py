@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.losses import pool
+from util.images.point_spread import FWHM_TO_SIGMA, HALF_OF_GAUSSIAN
 
-FWHM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
-HALF_OF_GAUSSIAN = 2 * math.log(2) / math.pi  # frequency where its MTF is a half, times its width
 Range = tuple[float, float]
 
 EXACTLY_NONE = 0.2  # share of patches without any blur, and of those without any noise

@@ -209,7 +209,8 @@ def preset_values(
         return values
     weights = WEIGHTS / f"sr_x{2**times}.safetensors"
     fits = all(given.get(name, value) == value for name, value in ARCHITECTURE.items())
-    if from_scratch or not fits or not weights.is_file():
+    own = "init_weights" in given  # weights of the user's, whatever their network
+    if from_scratch or not (own or (fits and weights.is_file())):
         return FROM_SCRATCH[preset]
     values = {**values, "init_weights": str(weights)}
     if given.keys() & {"micro_patch_size", "netD", "n_layers_D"}:

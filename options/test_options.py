@@ -90,14 +90,14 @@ HONESTY: Rows = (
      "average the results for the eight flips and rotations of the input (8 times slower)"),
     ("uncertainty", FLAG, False,
      "also write how sure the result is, a standard deviation in HU, as uncertainty.nii.gz: of 8 "
-     "draws of texture where the model has it (2 to 4 times slower), else over the eight flips and "
-     "rotations (8 times slower)"),
+     "draws of texture where the model has it, times the factor that the weights state (2 to 4 "
+     "times slower), else over the eight flips and rotations (8 times slower)"),
     ("texture", fraction, 0.0,
      "from 0, the best estimate, to 1, its most lifelike look: how much of the detail is added "
      "that the model draws by chance (models of --preset texture)"),
     ("samples", whole_number, 0,
-     "write the mean of so many draws of texture as the result, and their standard deviation as "
-     "--uncertainty does"),
+     "write the mean of so many draws of texture as the result, and their standard deviation, "
+     "times the factor that the weights state, as --uncertainty does"),
 )
 # Many volumes, several processes, interrupted runs.
 COHORTS: Rows = (
@@ -246,8 +246,11 @@ class TestOptions(BaseOptions):
             parser.error("--self_ensemble would average --texture away: leave one of them out")
         if options.samples and options.self_ensemble:
             parser.error("--samples and --self_ensemble both take a mean: leave one of them out")
-        if (options.texture or options.samples) and options.patch_size:
-            parser.error("--patch_size cuts tiles, which have no texture: leave one of them out")
+        tiles = options.patch_size or options.norm_scope == "patch"
+        if (options.texture or options.samples) and tiles:
+            parser.error(
+                "--patch_size and --norm_scope patch cut tiles, which have no texture: leave it out"
+            )
         if options.export and not options.export.lower().endswith(".onnx"):
             parser.error(f"--export is {options.export!r}, expected a name that ends in .onnx")
 

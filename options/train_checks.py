@@ -188,7 +188,10 @@ def refuse_idle_scanner(
 def refuse_other_pairs(
     parser: argparse.ArgumentParser, stored: dict[str, object], given: set[str]
 ) -> None:
-    """Refuse to go on silently where pseudo-pairs were judged by the absolute difference."""
+    """Refuse to go on silently where pairs were judged by the absolute difference.
+
+    An older run does not say so; the options that came with the squared one tell it.
+    """
     supervised = stored.get("lambda_supervised")
     if supervised and "scanner_steepness" not in stored and "lambda_supervised" not in given:
         parser.error(

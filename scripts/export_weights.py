@@ -39,11 +39,6 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--spread", type=float, help="factor on the spread of draws of texture (benchmarks.dial)"
     )
-    parser.add_argument(
-        "--scans_of",
-        type=Path,
-        help="file whose known scans are stated: where the last run taught texture alone",
-    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     chosen = parser.parse_args(arguments)
     if chosen.out.suffix != SUFFIX:
@@ -55,7 +50,9 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--spread: {chosen.checkpoint} has no texture layers: leave it out")
     if chosen.spread is not None and not 0 < chosen.spread < math.inf:
         raise UserError(f"--spread {chosen.spread:g}: expected a factor above 0, such as 1.3")
-    scans = load_generator(chosen.scans_of).scans if chosen.scans_of else loaded.scans
+    spread = chosen.spread
+    if spread is None and not chosen.blend and loaded.spread != 1:
+        spread = loaded.spread  # of the very same weights
     if chosen.blend:
         blend(loaded.generator, load_generator(chosen.blend).generator, chosen.share)
     write_weights(
@@ -63,8 +60,8 @@ def main(arguments: list[str]) -> None:
         loaded.generator,
         {
             "windows": loaded.windows,
-            "scans": scans,
-            "spread": chosen.spread,
+            "scans": loaded.scans,
+            "spread": spread,
             "training": chosen.training,
             "dataset_mode": loaded.options.get("dataset_mode"),
             "step": loaded.step,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from training_helpers import write_checkpoint
 
-from models.checkpoints.checkpoint import load_checkpoint, load_generator, save_checkpoint
+from models.checkpoints.checkpoint import load_generator
 from models.checkpoints.shipped_weights import read_weights
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.slice_jobs import SliceJob
@@ -51,15 +51,6 @@ def test_a_blend_lies_on_the_way_between_two(tmp_path: Path) -> None:
     found = load_generator(tmp_path / "weights" / "sr_x2.safetensors").generator.state_dict()
     for name, weight in found.items():
         torch.testing.assert_close(weight, 0.75 * ends[0][name] + 0.25 * ends[1][name])
-
-
-def test_scans_are_taken_from_the_file_that_is_named(tmp_path: Path) -> None:
-    first, second = (write_checkpoint(tmp_path, name, *NETWORK) for name in ("first", "second"))
-    state = load_checkpoint(first)
-    save_checkpoint(first, {**state, "scans": {"noise": [0.0, 75.0]}})
-    out = tmp_path / "weights" / "sr_x2.safetensors"
-    assert export(tmp_path, "--checkpoint", str(second), "--scans_of", str(first)) == 0
-    assert load_generator(out).scans == {"noise": [0.0, 75.0]}
 
 
 def test_the_factor_on_the_spread_travels_with_the_weights(tmp_path: Path) -> None:

@@ -38,12 +38,19 @@ def test_weights_that_know_tissue_by_other_values_are_told_of(
     words = [*TINY_RUN, *write_training_data(tmp_path / "volumes"), "--no_html"]
     assert train.main([*words, "--name", "first"]) == 0
     again = [*words, "--niter", "1", "--niter_decay", "0"]
-    again += ["--init_weights", "checkpoints/first/latest.pt"]
+    again += [
+        "--init_weights",
+        "checkpoints/first/latest.pt",
+        "--norm",
+        "instance",
+        "--skip",
+        "none",
+    ]
     capsys.readouterr()
     assert train.main([*again, "--name", "same"]) == 0
     assert "warning: the weights" not in capsys.readouterr().out
     assert train.main([*again, "--name", "other", "--windows", "clinical=-1024:600"]) == 0
-    told = "--init_weights were made for clinical CT in -1000:500 HU, got -1024:600 HU"
+    told = "were made for clinical CT in -1000:500 HU, got -1024:600 HU"
     assert told in capsys.readouterr().out
 
 
@@ -104,6 +111,7 @@ def test_a_run_around_the_scanner_that_was_found_goes_on_with_it(
     again = ["--continue_train", "--name", "found", "--niter", "3"]
     assert run_command_line(train.main, again) == 0
     assert kept_scanner() == kept
+    assert "scanner of the clinical CT" not in capsys.readouterr().out
 
 
 def kept_scanner() -> dict[str, object]:

@@ -6,8 +6,9 @@ import os
 import shlex
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data.training_data import TrainingData
 from models.checkpoints.checkpoint import load_checkpoint
@@ -22,7 +23,6 @@ from models.medical_cycle_gan import MedicalCycleGANModel
 from models.networks import all_finite
 from options import TrainOptions
 from options.base_options import format_options
-from training.known_scans import known_scans
 from training.state import Position, process_state, save_training_state
 from util.errors import UserError
 from util.files import write_json, write_text
@@ -40,6 +40,7 @@ class RunSaver:
         position: where the run stands; the loop moves it on.
         data: for its windows and sources.
         digests: of all slices trained on.
+        scans: that the weights know, see `training.known_scans`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class RunSaver:
         position: Position,
         data: TrainingData,
         digests: Sequence[str],
+        scans: Mapping[str, Any],
     ) -> None:
         self.folder = folder
         self.options = options
@@ -57,6 +59,7 @@ class RunSaver:
         self.position = position
         self.data = data
         self.digests = digests
+        self.scans = scans
         self.saved_at = time.monotonic()
         fresh = not options.continue_train
         goes_back = not fresh and (options.epoch != "latest" or options.load_iter != 0)
@@ -68,7 +71,6 @@ class RunSaver:
             self.superseded.append(folder / BEST)
             position.best = None
         if model.processes.is_first:
-            self.scans = known_scans(options, data)
             text = format_options(TrainOptions().build(), options)
             write_text(folder / "options.txt", text + "\n")
             write_json(folder / "options.json", vars(options))

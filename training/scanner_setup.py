@@ -21,8 +21,8 @@ from data.volumes.volume import LARGE_BYTES
 from util.errors import UserError
 
 # Training draws so much around what was found (docs/benchmark.md has how well it is found): shares
-# of point spread, noise and steepness.
-AROUND = ScannerEstimate(point_spread=0.15, noise=0.3, steepness=0.15)
+# of point spread, noise and steepness, in the order of `ScannerEstimate`.
+AROUND = (0.15, 0.3, 0.15)
 PIXEL = 0.1  # and of the pixel size, which is known
 FEW_RUNS = 12  # of slices, for the grey values alone
 MOST_SCANS = 8  # that get an estimate of their own
@@ -45,7 +45,7 @@ def look_at_scans(
         Options of the scanner that were found, by name; none but for `--scanner auto`.
 
     Raises:
-        UserError: `--scanner auto` finds nothing to compare.
+        UserError: `--scanner auto` finds nothing to compare, or micro-CT of several sizes.
     """
     if options.dataset_mode != "unpaired" or data.windows.normalization == "minmax":
         return {}
@@ -71,6 +71,12 @@ def look_at_scans(
         f"the pixel itself, noise of {together.noise:.2g} HU; trained on scanners of "
         f"{spread[0]:.2g} to {spread[1]:.2g} pixels and {noise[0]:.2g} to {noise[1]:.2g} HU"
     )
+    sizes = [micro.spacing[0] for micro in data.micro if micro.spacing_known] or [1.0]
+    if not options.match_spacing and max(sizes) > (1 + PIXEL) * min(sizes):
+        raise UserError(
+            f"micro-CT has pixels of {min(sizes):.3g} to {max(sizes):.3g} mm, expected one size "
+            "for --scanner auto: add --match_spacing, or train on specimens of one size"
+        )
     window = data.windows.clinical
     pixels = [1.0]  # where a size is not known, and where --match_spacing makes both alike
     if not options.match_spacing:

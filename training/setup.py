@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from data.datasets import DATASETS
 from data.patches import Item, PatchDataset, PatchSettings
 from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
+from data.windows import WindowPolicy
 from models.base_model import make_scanner
 from models.checkpoints.checkpoint import LoadedGenerator, load_generator
 from models.loss_names import LOGGED
@@ -22,7 +23,8 @@ from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
 from options.presets import PRESET_NOTES
-from options.train_checks import PAIR_LOSSES, has_weight
+from options.train_checks import PAIR_LOSSES, has_weight, teaches_best
+from training.known_scans import known_scans
 from training.monitor.training_monitor import TrainingMonitor
 from training.saver import RunSaver
 from training.scanner_setup import look_at_scans
@@ -128,15 +130,19 @@ def open_run(options: Namespace) -> Run:
         )
     data = open_data(options, start.windows, processes)
     is_new = start.windows is None
-    found = look_at_scans(options, data, is_new, processes.say) if processes.is_first else None
+    found = start.scanner
+    if found is None and processes.is_first:
+        found = look_at_scans(options, data, is_new, processes.say)
     for name, value in processes.from_first(found).items():
         setattr(options, name, value)
     model.scanner = make_scanner(options)
-    taught = None if teacher is None else teacher.windows
-    for flag, windows in (("init_weights", start.weights_windows), ("teacher", taught)):
-        warning = unlike_windows(flag, windows, data.windows.as_dict())
-        if warning:
-            processes.say(warning)
+    if unlike := unlike_windows(start.weights_windows, data.windows.as_dict()):
+        processes.say(
+            f"warning: the weights of --init_weights {unlike}: the first hundreds of steps go into "
+            "that; give the --windows and --normalization of the weights"
+        )
+    if teacher is not None:
+        check_teacher(teacher, data.windows, processes.say)
     seen_by_teacher = frozenset() if teacher is None else teacher.training_digests
     digests = sorted(start.digests | seen_by_teacher | set(data.digests))
     dataset = DATASETS[options.dataset_mode](data, patch_settings(options))
@@ -184,7 +190,10 @@ def open_run(options: Namespace) -> Run:
     )
     if position.best_metric != options.val_metric:
         position.best, position.best_metric = None, options.val_metric
-    saver = RunSaver(folder, options, model, position, data, digests)
+    scans = known_scans(options, data) if processes.is_first else {}
+    if start.scans and not teaches_best(options):
+        scans = dict(start.scans)  # of the best estimate, which stays as it is
+    saver = RunSaver(folder, options, model, position, data, digests, scans)
     return Run(
         options,
         folder,
@@ -215,6 +224,23 @@ def load_teacher(path: str, scale: int) -> LoadedGenerator:
             "model that it teaches: give other weights, or another --sampling_times"
         )
     return loaded
+
+
+def check_teacher(
+    teacher: LoadedGenerator, windows: WindowPolicy, say: Callable[[str], None]
+) -> None:
+    """Refuse a teacher that knows tissue by other values: all that it says would be wrong.
+
+    Raises:
+        UserError: its window of clinical CT is another one. Where it states none, `say` tells.
+    """
+    if unlike := unlike_windows(teacher.windows, windows.as_dict()):
+        raise UserError(
+            f"the weights of --teacher {teacher.origin} {unlike}: give the --windows and "
+            "--normalization that they were made for"
+        )
+    if teacher.windows is None:
+        say(f"--teacher {teacher.origin} states no intensity windows: taken for those of this run")
 
 
 def preset_line(options: Namespace, device: str) -> str:

@@ -20,6 +20,7 @@ from models.checkpoints.checkpoint import (
 )
 from models.checkpoints.experiment_folder import LATEST, checkpoint_path, keep_previous, load_newest
 from models.medical_cycle_gan import MedicalCycleGANModel
+from options.train_checks import FOUND_BY_AUTO
 from util.errors import UserError
 from util.seeds import random_states, restore_random_states
 
@@ -105,6 +106,9 @@ class Start:
     weights_windows: Mapping[str, Any] | None = None
     # slices that the run so far was trained on, which a resumed run with other data must not forget
     digests: frozenset[str] = frozenset()
+    scans: Mapping[str, Any] | None = None  # that its weights know, if they say so
+    # what `--scanner auto` has found, by option: a resumed run goes on with it
+    scanner: Mapping[str, Any] | None = None
 
 
 def save_training_state(
@@ -183,8 +187,13 @@ def start_or_resume(
         position = Position(options.epoch_count)
         if not options.init_weights:
             return Start(position)
-        loaded = start_from_weights(options.init_weights, model)
-        return Start(position, weights_windows=loaded.windows, digests=loaded.training_digests)
+        loaded = start_from_weights(options.init_weights, model, say)
+        return Start(
+            position,
+            weights_windows=loaded.windows,
+            digests=loaded.training_digests,
+            scans=loaded.scans,
+        )
     if not path.is_file():
         original = load_original_weights(folder, options.epoch)
         if original is not None:
@@ -218,14 +227,24 @@ def start_or_resume(
         position,
         state["windows"],
         digests=frozenset(state["training_digests"]),
+        scans=state.get("scans"),
+        scanner=_found_scanner(state["options"], options),
     )
 
 
-def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerator:
+def _found_scanner(stored: Mapping[str, Any], now: Namespace) -> dict[str, Any] | None:
+    if (stored.get("scanner"), now.scanner) != ("auto", "auto"):
+        return None
+    return {name: stored[name] for name in FOUND_BY_AUTO}
+
+
+def start_from_weights(
+    path: str, model: MedicalCycleGANModel, say: Callable[[str], None]
+) -> LoadedGenerator:
     """Let G_A begin with the weights of a checkpoint, a .safetensors file or a bare state dict.
 
     Texture layers that the file lacks begin as they are; those of a model without are left out, for
-    they belong to the features that training will change.
+    they belong to the features that training will change. `say` takes a line where that is so.
 
     Returns:
         What they are: their windows, the slices that they were trained on.
@@ -245,6 +264,13 @@ def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerato
             f"--init_weights {path} has {', '.join(unlike)}: give the options that it was trained "
             "with (--sampling_times, --ngf, --clinical2micronetG, --norm, --skip, --texture_noise)"
         )
+    if loaded.generator.texture is not None and model.G_A.texture is None:
+        say(f"the texture layers of {path} are left out: --preset texture trains with them")
+    if loaded.spread != 1 and model.G_A.texture is not None:
+        say(
+            f"{path} states a factor of {loaded.spread:g} on the spread of its draws, which new "
+            "texture need not have: python -m benchmarks.dial measures it"
+        )
     given, own = loaded.generator.state_dict(), model.G_A.state_dict()
     weights = {name: given.get(name, weight) for name, weight in own.items()}
     model.G_A.load_state_dict(weights)
@@ -253,15 +279,12 @@ def start_from_weights(path: str, model: MedicalCycleGANModel) -> LoadedGenerato
     return loaded
 
 
-def unlike_windows(
-    flag: str, weights: Mapping[str, Any] | None, now: Mapping[str, Any]
-) -> str | None:
-    """What to say where given weights know tissue by other values than this run gives them.
+def unlike_windows(weights: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
+    """In words, by which other values than this run's given weights know tissue; None for none.
 
     Micro-CT has units of its own at each scanner, so only the windows of clinical CT are compared.
 
     Args:
-        flag: of the option that gave them.
         weights: windows as `WindowPolicy.as_dict` tells them; None if nobody knows.
         now: those of the run.
     """
@@ -275,11 +298,7 @@ def unlike_windows(
     )
     if before == after:
         return None
-    return (
-        f"warning: the weights of --{flag} were made for clinical CT in {before}, got {after}: "
-        "the first hundreds of steps go into that; give the --windows and --normalization of the "
-        "weights"
-    )
+    return f"were made for clinical CT in {before}, got {after}"
 
 
 def _second_line(error: RuntimeError) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.fft import irfft2, rfft2
 from scipy.ndimage import gaussian_filter1d
 
-FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+from util.images.point_spread import FWHM_TO_SIGMA
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,15 @@ def export_name(result: str, kind: str) -> str:
     return f"{stem}_dicom" if kind == "dicom" else f"{stem}.{kind}"
 
 
-def export_volume(result: Path, kind: str, source: Path) -> Path:
+def export_volume(result: Path, kind: str, source: Path, drawn: str = "") -> Path:
     """Write a result beside itself in another format; whole or not at all.
 
     Args:
         result: .nii or .nii.gz in whole HU that fit int16.
         kind: "nrrd", "mha" or "dicom".
         source: volume that it was made from; of a DICOM series the patient and the study are kept.
+        drawn: words for the description on what of the result is drawn by chance, in ASCII, up to
+            16 characters; "" for nothing.
 
     Returns:
         The file, or the folder of the series.
@@ -47,14 +49,17 @@ def export_volume(result: Path, kind: str, source: Path) -> Path:
     layout = read_layout(result)
     target = result.with_name(export_name(result.name, kind))
     check_export_place(target, kind)
+    description = f"{DESCRIPTION}; {drawn}" if drawn else DESCRIPTION
     if kind == "dicom":
-        replace_series(target, lambda folder: _write_dicom(folder, result, layout, source))
+        replace_series(
+            target, lambda folder: _write_dicom(folder, result, layout, source, description)
+        )
         return target
     headers = {"nrrd": nrrd_header, "mha": meta_header}
     if kind not in headers:
         raise ValueError(f"{kind} is not one of dicom, {', '.join(headers)}")
     with atomic_path(target) as partial, partial.open("wb") as stream:
-        stream.write(headers[kind](layout).encode("ascii"))
+        stream.write(headers[kind](layout, description).encode("ascii"))
         if kind == "nrrd":
             with gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) as packed:
                 _append(packed, result, layout)
@@ -114,14 +119,14 @@ def _is_same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
 
 
-def nrrd_header(layout: NiftiLayout) -> str:
+def nrrd_header(layout: NiftiLayout, description: str = DESCRIPTION) -> str:
     """Text before the voxels (https://teem.sourceforge.net/nrrd/format.html)."""
     lps = RAS_TO_LPS @ layout.affine
     slices, rows, columns = layout.shape
     directions = " ".join(_vector(lps[:3, axis]) for axis in range(3))
     lines = (
         "NRRD0004",
-        f"# {DESCRIPTION}",
+        f"# {description}",
         "type: int16",
         "dimension: 3",
         "space: left-posterior-superior",
@@ -135,7 +140,7 @@ def nrrd_header(layout: NiftiLayout) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def meta_header(layout: NiftiLayout) -> str:
+def meta_header(layout: NiftiLayout, description: str = DESCRIPTION) -> str:
     """Text before the voxels (https://itk.org/Wiki/MetaIO/Documentation)."""
     lps = RAS_TO_LPS @ layout.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -143,7 +148,7 @@ def meta_header(layout: NiftiLayout) -> str:
     slices, rows, columns = layout.shape
     lines = (
         "ObjectType = Image",
-        f"Comment = {DESCRIPTION}",
+        f"Comment = {description}",
         "NDims = 3",
         "BinaryData = True",
         "BinaryDataByteOrderMSB = False",
@@ -179,12 +184,14 @@ def _append(stream: BinaryIO | gzip.GzipFile, result: Path, layout: NiftiLayout)
         stream.write(values.tobytes())
 
 
-def _write_dicom(folder: Path, result: Path, layout: NiftiLayout, source: Path) -> None:
+def _write_dicom(
+    folder: Path, result: Path, layout: NiftiLayout, source: Path, description: str
+) -> None:
     from data.writing.dicom_writer import write_series  # it loads SimpleITK
 
     lps = RAS_TO_LPS @ layout.affine
     slices = _slices(result, layout)
-    write_series(folder, slices, lps, layout.shape[0], source, DERIVED, DESCRIPTION)
+    write_series(folder, slices, lps, layout.shape[0], source, DERIVED, description)
 
 
 def replace_series(target: Path, write: Callable[[Path], None]) -> None:

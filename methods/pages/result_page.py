@@ -41,6 +41,7 @@ FACTS = {
     "weights": "digest of the weights",
     "checkpoint_step": "trained steps",
     "scale": "enlargement in plane",
+    "drawn": "drawn by chance",
     "window": "intensity window",
     "norm_scope": "norm statistics",
     "device_name": "computed on",

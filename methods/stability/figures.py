@@ -20,6 +20,7 @@ CURVES = ("consistency_hu", "flip_hu", "noise_gain", "lattice_hu")
 BESIDE = 4  # pixels beside the lung that are shown
 BORDERS = ((CALM, "tab:orange", "calm"), (NOT_TRUSTED, "tab:red", "careful"))
 DOTS_PER_INCH = 130
+TALLEST = 6.0  # times its width, that a panel may be high
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], name: str) -> bytes:
@@ -73,7 +74,7 @@ def draw_worst(redo: Redo, image: np.ndarray, section: np.ndarray | None, name: 
         slice(max(0, places[0] - BESIDE) * scale, (places[-1] + 1 + BESIDE) * scale)
         for places in (rows, columns)
     )
-    ratio = (rows[-1] - rows[0] + 1) / (columns[-1] - columns[0] + 1)
+    ratio = min((rows[-1] - rows[0] + 1) / (columns[-1] - columns[0] + 1), TALLEST)
     figure = Figure(figsize=(9, 8.4 * ratio + 0.7), layout="constrained")
     for place, (title, (shown, (low, high), colors)) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(2, 2, place)

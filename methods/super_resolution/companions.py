@@ -64,9 +64,16 @@ def write_exports(options: Namespace, folder: Path, source: Path) -> None:
     try:
         write_workspace(folder / export_names(options)[0], result, overlays)
         if options.output_format != "nifti":
-            export_volume(result, options.output_format, source)
+            export_volume(result, options.output_format, source, drawn_words(options))
     except UserError as error:
         raise UserError(f"{error} ({result} is complete: --resume writes the rest)") from error
+
+
+def drawn_words(options: Namespace) -> str:
+    """What of a result is drawn by chance, in a few words; "" for nothing."""
+    if options.samples:
+        return f"{options.samples} samples"
+    return f"texture {options.texture:.2g}" if options.texture else ""
 
 
 def complete_exports(options: Namespace, folder: Path, source: Path) -> None:

@@ -21,6 +21,7 @@ from methods.pages.result_page import PAGE
 from methods.super_resolution.companions import (
     check_exports,
     complete_exports,
+    drawn_words,
     export_names,
     show_result,
     volume_ending,
@@ -154,6 +155,7 @@ def record_case(
             str(folder / name) for name in (*output_names(options), *export_names(options))
         ],
         **model.facts(),
+        "drawn": drawn_words(options) or None,
         "window": window.as_dict(),
         "determined_by": key,
         # Of the slices of this run: those of an interrupted one that was resumed are not timed.

@@ -70,7 +70,7 @@ def upscale_settings(model: LoadedModel, options: Namespace) -> UpscaleSettings:
         "compile": options.compile,
         **rounding_facts(model.resolver),
     }
-    if model.resolver.has_texture and (options.texture or options.uncertainty):
+    if model.resolver.has_texture:  # also where none is asked for: --uncertainty may be added
         determined_by |= {"spread": model.resolver.spread, "numpy": np.__version__}
     return UpscaleSettings(
         lung_statistics=model.lung_statistics,

@@ -193,10 +193,8 @@ def upscale_volume(
             preview = (image, redo(image, None if mask is None else mask[shown], shown))
         for opened in writers:  # so that only their names are missing when the first gets its own
             opened.seal()
-    best = redo
-    if settings.texture or settings.samples:
-        plain = replace(settings, texture=0.0, samples=0)
-        best = slice_maker(CaseEnlarger(resolver), window, plain, scale)
+    plain = replace(settings, texture=0.0, samples=0)
+    best = slice_maker(enlarger.best(), window, plain, scale)
     return Upscaled(shown, preview, consistency, slices - start, best)
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from data.phantom.scanners import FWHM_TO_SIGMA
 from data.truth_case import TruthCase
 from data.windows import CLINICAL_WINDOW
 from methods.truth.figures import draw_heat_map
 from methods.truth.opponents import Method
 from methods.truth.tables import as_csv
 from util.images.metrics import psnr
+from util.images.point_spread import FWHM_TO_SIGMA
 from util.images.resampling import area_average
 from util.intervals import Interval, mean_interval
 

@@ -39,7 +39,8 @@ class CaseEnlarger:
         self_ensemble: return the mean over the eight orientations instead of the plain result.
         uncertainty: also return a standard deviation: of draws of texture where the generator has
             it and slices are not cut into tiles, else over the eight orientations.
-        samples: return the mean of so many draws of texture, and their standard deviation.
+        samples: return the mean of so many draws of texture, and their standard deviation times
+            the resolver's `spread`.
     """
 
     def __init__(
@@ -57,6 +58,13 @@ class CaseEnlarger:
         self._spread = uncertainty and not self._draws
         self._orientations = range(ORIENTATIONS if self_ensemble or self._spread else 1)
         self._statistics: list[list[tuple[Moments, ...]]] | None = None
+
+    def best(self) -> CaseEnlarger:
+        """An enlarger of the same statistics that gives the best estimate alone."""
+        alone = CaseEnlarger(self._resolver, self._averaged)
+        if self._statistics is not None:
+            alone._statistics = self._statistics[: len(alone._orientations)]
+        return alone
 
     def gather(self, jobs: Callable[[], Jobs]) -> None:
         """Pool norm statistics over all slices; `enlarge` uses them from then on.
@@ -112,7 +120,7 @@ class CaseEnlarger:
             return Enlarged(*self._drawn(job, self._samples))
         orientations = map(partial(self._oriented, job), self._orientations)
         plain = next(orientations)
-        mean, spread = moments(chain([plain], orientations), drawn=False)
+        mean, spread = mean_and_deviation(chain([plain], orientations), drawn=False)
         if self._draws:
             _, spread = self._drawn(job, self._draws)
         unit = mean if self._averaged else plain
@@ -120,7 +128,7 @@ class CaseEnlarger:
 
     def _drawn(self, job: SliceJob, draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean of draws, and their deviation by the factor that makes it the truth's."""
-        mean, deviation = moments(self._resolver.upscale_draws(job, draws), drawn=True)
+        mean, deviation = mean_and_deviation(self._resolver.upscale_draws(job, draws), drawn=True)
         return mean, deviation * np.float32(self._resolver.spread)
 
     def _oriented(self, job: SliceJob, orientation: int) -> np.ndarray:
@@ -137,7 +145,7 @@ class CaseEnlarger:
         self._resolver.use_statistics(given[orientation] or None if given is not None else None)
 
 
-def moments(images: Iterable[np.ndarray], drawn: bool) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_deviation(images: Iterable[np.ndarray], drawn: bool) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of float32 images, by Welford's formula: nothing cancels.
 
     Args:

@@ -26,7 +26,7 @@ class SliceJob:
     # mask (rows, columns), not empty, of the pixels whose enlargement is wanted; what lies away
     # from them is left at 0 where that saves work. None for all.
     needed: np.ndarray | None = None
-    index: int = 0  # of the slice in its volume: its texture is drawn by it
+    index: int = 0  # of the slice among those computed: its texture is drawn by it
     draw: int = 0  # another one is another texture of the same slice
     texture: float | None = None  # its share, 0 to 1; None takes the resolver's
 

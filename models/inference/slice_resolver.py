@@ -134,8 +134,8 @@ class SliceResolver:
             raise UserError(f"texture is {share:g}, expected 0 (the best estimate) to 1")
         if share and not self.has_texture:
             raise UserError(
-                "this model has no texture layers, only its best estimate: train them (--preset "
-                "texture --init_weights FILE), or leave texture out"
+                "this model has no texture layers, only its best estimate: take weights that have "
+                "them (weights/sr_x8.safetensors), or leave texture out"
             )
         if share and self.tile_size is not None:
             raise UserError("tiles have no texture: enlarge whole slices, or leave texture out")
@@ -150,6 +150,7 @@ class SliceResolver:
         image: np.ndarray,
         scope: np.ndarray | None = None,
         needed: np.ndarray | None = None,
+        index: int = 0,
     ) -> np.ndarray:
         """Enlarge one slice; arguments as in `SliceJob`.
 
@@ -159,7 +160,7 @@ class SliceResolver:
         Raises:
             UserError: the slice does not fit into the memory that it may take.
         """
-        return self._start(SliceJob(image, scope, needed))()
+        return self._start(SliceJob(image, scope, needed, index))()
 
     def upscale_slices(self, jobs: Iterable[SliceJob | None]) -> Iterator[np.ndarray | None]:
         """Enlarge slices one after the other; see `upscale_slice`. None gives None.
@@ -181,6 +182,13 @@ class SliceResolver:
 
         What does not depend on the noise is computed once, and lies in the engine's memory: take
         all draws before the next slice is begun.
+
+        Args:
+            job: its draw and its share of texture are not looked at.
+            draws: how many.
+
+        Yields:
+            Each draw, float32 (rows * scale, columns * scale) in [-1, 1].
 
         Raises:
             UserError: as `upscale_slice`, or there is no texture.
@@ -238,6 +246,7 @@ class SliceResolver:
 
     def _start(self, job: SliceJob) -> DeviceCopies.Pending:
         if self.tile_size is not None:
+            self.refuse_texture(self._share_of(job))
             whole = enlarge_in_tiles(job.image, self.tile_size, self.scale, self._enlarge_alone)
             return lambda: whole
         measures = self._has_statistics and self._statistics is None
@@ -275,13 +284,15 @@ class SliceResolver:
 
     def _texture_of(self, crops: Sequence[Crop]) -> Texture | None:
         """The texture of slices in one call, whose share is that of the first; None for none."""
-        share = crops[0].job.texture
-        share = self.texture if share is None else share
+        share = self._share_of(crops[0].job)
         self.refuse_texture(share)
         if share == 0:
             return None
         noise = np.stack([crop.noise(self._noises) for crop in crops])
         return Texture(self._upload(noise), share)
+
+    def _share_of(self, job: SliceJob) -> float:
+        return self.texture if job.texture is None else job.texture
 
     @torch.inference_mode()
     def _features(self, images: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from data.phantom.scanners import FWHM_TO_SIGMA
 from data.scan_properties import ScanProperties, beyond, measure_scan, noise_of, point_spread_of
 from data.volumes.volume import Volume
+from util.images.point_spread import FWHM_TO_SIGMA
 
 FINE = 8
 

@@ -11,7 +11,6 @@ from scipy import ndimage
 from data.patches import shrink
 from data.scanner_estimate import (
     EDGE,
-    HALF_OF_GAUSSIAN,
     MOST_PATCHES,
     RUN,
     clinical_patches,
@@ -24,6 +23,7 @@ from data.training_data import TrainingData
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from util.errors import UserError
+from util.images.point_spread import HALF_OF_GAUSSIAN
 
 PAD = 12
 MICRO_WINDOW = IntensityWindow(2500.0, 12250.0)

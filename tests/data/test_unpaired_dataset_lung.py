@@ -41,3 +41,14 @@ def test_clinical_ct_takes_the_place_of_its_share_of_micro_patches() -> None:
 def test_clinical_ct_that_is_smaller_than_a_micro_patch_is_left_out() -> None:
     with pytest.raises(UserError, match="clinical_as_micro takes patches of 32 x 32 pixels"):
         make_dataset(clinical_as_micro=0.5)  # 30 rows
+
+
+def test_a_smaller_ct_beside_a_larger_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.ones((4, 30, 40), np.uint8)
+    large = make_volume(np.zeros((4, 64, 64), np.int16), "large.nii")
+    make_dataset(
+        clinical=[(clinical_volume(), mask), (large, np.ones((4, 64, 64), np.uint8))],
+        clinical_as_micro=0.5,
+    )
+    told = capsys.readouterr().out
+    assert told.startswith("--clinical_as_micro leaves out 1 of 2 clinical volumes, which are")

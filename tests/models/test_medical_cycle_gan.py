@@ -166,6 +166,17 @@ def test_texture_is_taught_and_nothing_else(engine: str) -> None:
     assert all(weight.requires_grad for weight in model.G_A.parameters())
 
 
+def test_the_weight_of_texture_scales_its_loss() -> None:
+    words = ("--norm", "none", "--skip", "cubic", "--texture_noise", "3", "--lambda_texture")
+    values = []
+    for weight in ("0.1", "0.3"):
+        model = tiny_model(*NONE, *words, weight)
+        model.set_input(tiny_batch())
+        torch.manual_seed(5)
+        values.append(float(model.generator_loss()))
+    assert values[1] == pytest.approx(3 * values[0], rel=1e-5)
+
+
 def test_both_engines_draw_the_same_texture() -> None:
     words = ("--norm", "none", "--skip", "cubic", "--texture_noise", "3", "--lambda_texture", "1")
     found = []

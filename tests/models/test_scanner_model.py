@@ -11,14 +11,13 @@ import torch
 
 from models.losses import pool
 from models.scanner_model import (
-    FWHM_TO_SIGMA,
-    HALF_OF_GAUSSIAN,
     FixedScanner,
     RandomScanner,
     ScannerRanges,
     gaussian_transfer,
     transfer,
 )
+from util.images.point_spread import FWHM_TO_SIGMA, HALF_OF_GAUSSIAN
 
 RANGES = ScannerRanges((0, 3.2), (2, 2), sharpening=(0, 1), noise=(0, 0.1), calibration=0.01)
 NONE = ScannerRanges((0, 0), (2, 2), sharpening=(0, 0), noise=(0, 0), calibration=0)

@@ -126,8 +126,16 @@ def test_naming_the_networks_own_value_keeps_its_weights() -> None:
     assert train_options("--preset", "demo", *words).lambda_pair > 0
 
 
-def test_weights_that_are_named_win_and_other_presets_know_no_start() -> None:
-    assert train_options("--preset", "demo", "--init_weights", "my.pt").init_weights == "my.pt"
+@pytest.mark.parametrize("more", ["", "--ngf 16", "--sampling_times 4"])
+def test_weights_that_are_named_win_whatever_their_network(more: str) -> None:
+    for preset in FROM_SCRATCH:
+        options = train_options("--preset", preset, "--init_weights", "my.pt", *more.split())
+        assert options.init_weights == "my.pt"
+        assert options.lr == PRESETS[preset]["lr"]
+        assert options.lambda_pair == PRESETS[preset]["lambda_pair"]
+
+
+def test_other_presets_know_no_start() -> None:
     with pytest.raises(SystemExit):
         train_options("--preset", "paper", "--from_scratch")
 

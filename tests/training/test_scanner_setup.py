@@ -15,6 +15,7 @@ from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from training.known_scans import known_scans
 from training.scanner_setup import look_at_scans
+from util.errors import UserError
 
 SIDE = 4 * EDGE
 POLICY = WindowPolicy("window", CLINICAL_WINDOW, CLINICAL_WINDOW)
@@ -94,6 +95,25 @@ def test_paired_data_and_ranges_of_their_own_are_not_looked_at(data: TrainingDat
 def test_matched_or_unknown_sizes_are_drawn_around_the_clinical_pixel(data: TrainingData) -> None:
     matched = Namespace(**{**vars(options_of("auto")), "match_spacing": True})
     assert look_at_scans(matched, data, True, print)["scanner_pixel"] == [0.9, 1.1]
+    unknown = replace(data, micro=[replace(volume, spacing_known=False) for volume in data.micro])
+    assert look_at_scans(options_of("auto"), unknown, True, print)["scanner_pixel"] == [0.9, 1.1]
+
+
+def test_pixels_are_drawn_around_the_clinical_ones_of_the_specimens(data: TrainingData) -> None:
+    finer = np.diag([5 / 6, 5 / 6, 1.0, 1.0])
+    micro = [replace(volume, affine=volume.affine @ finer) for volume in data.micro]
+    found = look_at_scans(options_of("auto"), replace(data, micro=micro), True, print)
+    assert found["scanner_pixel"] == pytest.approx([0.9 * 1.2, 1.1 * 1.2])
+
+
+def test_specimens_of_several_sizes_need_one(data: TrainingData) -> None:
+    first, second = data.micro
+    finer = replace(second, affine=second.affine @ np.diag([0.5, 0.5, 1.0, 1.0]))
+    mixed = replace(data, micro=[first, finer])
+    with pytest.raises(UserError, match=r"pixels of 0\.15 to 0\.3 mm, .* add --match_spacing"):
+        look_at_scans(options_of("auto"), mixed, True, print)
+    matched = Namespace(**{**vars(options_of("auto")), "match_spacing": True})
+    assert look_at_scans(matched, mixed, True, print)
 
 
 def test_a_resumed_run_is_not_told_of_windows(data: TrainingData) -> None:

@@ -68,7 +68,8 @@ def test_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> None
         for name, weight in first.G_A.state_dict().items():
             assert torch.equal(network.state_dict()[name], weight)
     assert not torch.equal(next(iter(first.D_A.parameters())), next(iter(second.D_A.parameters())))
-    other = tiny_model("--init_weights", str(tmp_path / "first.pt"))
+    own = ("--norm", "instance", "--skip", "none")
+    other = tiny_model(*own, "--init_weights", str(tmp_path / "first.pt"))
     message = "norm none instead of instance, skip cubic instead of none: give the options"
     with pytest.raises(UserError, match=message):
         start_or_resume(tmp_path / "third", other.options, other)
@@ -90,7 +91,11 @@ def test_texture_begins_beside_weights_that_have_none(tmp_path: Path) -> None:
     # A model without texture takes the rest of weights that have it.
     save_state(tmp_path / "second.pt", second, Position(7))
     third = tiny_model(*words, "--init_weights", str(tmp_path / "second.pt"), "--seed", "8")
-    start_or_resume(tmp_path / "third", third.options, third)
+    said: list[str] = []
+    start_or_resume(tmp_path / "third", third.options, third, said.append)
+    assert len(said) == 1
+    assert "texture layers of" in said[0]
+    assert "are left out" in said[0]
     for name, weight in first.G_A.state_dict().items():
         assert torch.equal(third.G_A.state_dict()[name], weight)
     more = ("--texture_noise", "5", "--lambda_texture", "1")
@@ -127,14 +132,13 @@ def test_a_run_of_before_texture_goes_on_without_it(tmp_path: Path) -> None:
 
 def test_weights_that_know_tissue_by_other_values_are_told_of() -> None:
     known = {"normalization": "window", "clinical": {"low": -1000.0, "high": 500.0}}
-    assert unlike_windows("init_weights", known, known) is None
-    assert unlike_windows("init_weights", None, known) is None  # a bare state dict does not say
+    assert unlike_windows(known, known) is None
+    assert unlike_windows(None, known) is None  # a bare state dict does not say
     wider = {"normalization": "window", "clinical": {"low": -1024.0, "high": 600.0}}
-    told = "made for clinical CT in -1000:500 HU, got -1024:600 HU: the first"
-    assert told in str(unlike_windows("init_weights", known, wider))
-    assert "got each volume's range" in str(
-        unlike_windows("teacher", known, {**known, "normalization": "minmax"})
-    )
+    told = "were made for clinical CT in -1000:500 HU, got -1024:600 HU"
+    assert unlike_windows(known, wider) == told
+    ranges = unlike_windows(known, {**known, "normalization": "minmax"})
+    assert "got each volume's range" in str(ranges)
 
 
 def test_resume_refuses_another_architecture(tmp_path: Path) -> None:

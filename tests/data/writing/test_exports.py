@@ -196,6 +196,18 @@ def test_names() -> None:
     assert export_name("SR.nii.gz", "dicom") == "SR_dicom"
 
 
+@pytest.mark.parametrize("kind", ["nrrd", "mha", "dicom"])
+def test_what_is_drawn_by_chance_stands_in_the_description(tmp_path: Path, kind: str) -> None:
+    path, _ = make(tmp_path, "lps")
+    drawn = "texture 0.12"
+    target = export_volume(path, kind, path, drawn)
+    first = next(target.iterdir()) if kind == "dicom" else target
+    assert f"{data.writing.exports.DESCRIPTION}; {drawn}".encode() in first.read_bytes()
+    assert len(f"{data.writing.exports.DESCRIPTION}; 10000 samples") <= 64
+    remove_exports(path, tmp_path / "ct.nii")
+    assert not target.exists()
+
+
 @pytest.mark.parametrize("kind", ["nrrd", "dicom"])
 def test_a_broken_export_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
