@@ -36,7 +36,9 @@ def test_an_original_series_of_a_phantom(tmp_path: Path, small_phantom: np.ndarr
     found = [volume.read_slice(index) for index in range(volume.num_slices)]
     np.testing.assert_array_equal(found, small_phantom)
     headers = read_slice_headers(out)
-    assert {header.description for header in headers} == {"digital lung phantom, no patient"}
+    assert {header.text("SeriesDescription") for header in headers} == {
+        "digital lung phantom, no patient"
+    }
     assert all(b"ORIGINAL\\PRIMARY\\AXIAL" in header.path.read_bytes() for header in headers)
     assert [path.name for path in out.parent.iterdir()] == ["series"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.formats.dicom_headers import SliceHeader, read_slice_headers
 from data.formats.dicom_pixels import PixelReader, check_pixels
-from data.volumes.cache import cached_file, files_key, map_slices, write_slices
+from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
 from data.volumes.checks import check_affine
 from data.volumes.volume import Volume
 from util.errors import UserError, some_of
@@ -79,6 +79,12 @@ def order_slices(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHead
         at, after = heights[index], heights[index + 1]
         if gap <= 0.1 * distance:
             _check_one_acquisition(ordered, folder, "lie in one place")
+            one = ordered[index]
+            if one.path == ordered[index + 1].path:
+                raise UserError(
+                    f"DICOM file {one.path} holds {one.frames} frames without a place for each: "
+                    "export it again, or convert it with its slice distance"
+                )
             raise UserError(
                 f"DICOM folder {folder} holds two slices at {at:.2f} mm ({names}): "
                 "give one time point of one series, each slice once"
@@ -213,8 +219,8 @@ def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
     ordered = order_slices(headers, folder)
     affine, spacing_known = series_affine(ordered)
     affine = check_affine(affine, len(ordered), source)
-    key = files_key([header.path for header in ordered])
-    unpacked = cached_file(cache_dir, f"{key}.npy", lambda target: _decode(ordered, target, source))
+    name = decoded_name(files_key(list(dict.fromkeys(header.path for header in ordered))))
+    unpacked = cached_file(cache_dir, name, lambda target: _decode(ordered, target, source))
     return Volume(map_slices(unpacked), affine, source, spacing_known=spacing_known)
 
 

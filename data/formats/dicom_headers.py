@@ -4,6 +4,7 @@ each has, and what they say of their place and values."""
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from util.errors import UserError
 
 # Odd values would be warned of in the middle of a progress bar; those that matter raise UserError.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 # Storage classes that carry no slices of a scan: DICOMDIR, waveforms, presentation states,
 # parametric maps, segmentations and raw data, value mappings, structured reports, encapsulated
@@ -231,13 +233,17 @@ def _headers_of(path: Path) -> list[SliceHeader]:
     if storage.startswith(NO_SLICES) or (no_image and pixel_bytes is None):
         return []
     header = SliceHeader(path, dataset, pixel_bytes or 0)
-    frames = header.whole_number("NumberOfFrames", 1)
+    if min(header.size) < 1:
+        raise _unreadable(path, "it has no pixels")
+    frames = header.whole_number("NumberOfFrames", 1) or 1  # some scanners write 0 for one
     if not 1 <= frames <= max(1, header.pixel_bytes):
         raise UserError(
             f"DICOM slice {path} states {frames} frames in {header.pixel_bytes} bytes of pixels: "
             "copy or export it again"
         )
-    return [SliceHeader(path, dataset, header.pixel_bytes, frame, frames) for frame in range(frames)]
+    return [
+        SliceHeader(path, dataset, header.pixel_bytes, frame, frames) for frame in range(frames)
+    ]
 
 
 def _read_to_pixels(path: Path) -> tuple[Dataset, int | None]:

@@ -86,7 +86,9 @@ class PixelReader:
             if syntax.is_compressed and syntax != RLELossless:
                 stored = _decode_packed(self._dataset, syntax, header.frame, header.frames)
             else:
-                stored, _ = get_decoder(syntax).as_array(self._dataset, index=header.frame, raw=True)
+                stored, _ = get_decoder(syntax).as_array(
+                    self._dataset, index=header.frame, raw=True
+                )
         except Exception as error:  # the decoders raise errors of many types
             raise UserError(
                 f"DICOM slice {header.path} cannot be decoded ({_last_line(error)}): export it "

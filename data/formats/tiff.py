@@ -20,7 +20,14 @@ import numpy as np
 import tifffile
 
 from data.formats.tiff_pages import decode_page, grey_type, open_tiff, stack_series, stack_shape
-from data.volumes.cache import cached_file, file_key, files_key, map_slices, write_slices
+from data.volumes.cache import (
+    cached_file,
+    decoded_name,
+    file_key,
+    files_key,
+    map_slices,
+    write_slices,
+)
 from data.volumes.checks import check_all_finite
 from data.volumes.geometry import millimetres_per
 from data.volumes.mapping import map_file
@@ -201,7 +208,7 @@ def read_tiff(path: Path, cache_dir: Path, tiff_spacing: Spacing | None) -> Volu
         offset, byte_order = series.dataoffset, tiff.byteorder
     if offset is None or series.dtype != dtype:
         unpacked = cached_file(
-            cache_dir, f"{file_key(path)}.npy", lambda target: _decode_file(path, target)
+            cache_dir, decoded_name(file_key(path)), lambda target: _decode_file(path, target)
         )
         return _volume(map_slices(unpacked), source, spacing)
     array = map_file(path, dtype.newbyteorder(byte_order), shape, offset, source)
@@ -218,7 +225,9 @@ def read_tiff_folder(folder: Path, cache_dir: Path, tiff_spacing: Spacing | None
     with open_tiff(files[0]) as tiff:
         spacing = tiff_spacing or stated_spacing(tiff, len(files), stack_folder=True)
     unpacked = cached_file(
-        cache_dir, f"{files_key(files)}.npy", lambda target: _decode_files(files, target, folder)
+        cache_dir,
+        decoded_name(files_key(files)),
+        lambda target: _decode_files(files, target, folder),
     )
     return _volume(map_slices(unpacked), str(folder), spacing)
 

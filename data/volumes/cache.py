@@ -21,8 +21,9 @@ from util.errors import UserError
 
 BLOCK_BYTES = 1 << 20
 STALE_SECONDS = 24 * 3600.0
-
-BLOCK_BYTES = 1 << 20
+# Part of the names of decoded volumes: another one whenever a reader makes other voxels of the same
+# bytes, so that those of before are not found.
+DECODING = 2
 ANY_HEADER = 47  # window bits that accept both a zlib and a gzip header
 
 
@@ -47,6 +48,11 @@ def file_key(path: str | Path) -> str:
 def files_key(paths: Sequence[Path]) -> str:
     """SHA-256 over the contents of several files in their order (slices of one volume)."""
     return hashlib.sha256("".join(file_key(path) for path in paths).encode()).hexdigest()
+
+
+def decoded_name(key: str) -> str:
+    """Name of a decoded volume in the cache, by the key of the files that it came from."""
+    return f"{key}_{DECODING}.npy"
 
 
 def cached_file(cache_dir: Path, name: str, make: Callable[[Path], None]) -> Path:

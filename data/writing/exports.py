@@ -187,7 +187,7 @@ def _append(stream: BinaryIO | gzip.GzipFile, result: Path, layout: NiftiLayout)
 def _write_dicom(
     folder: Path, result: Path, layout: NiftiLayout, source: Path, description: str
 ) -> None:
-    from data.writing.dicom_writer import write_series  # it loads SimpleITK
+    from data.writing.dicom_writer import write_series  # it loads pydicom
 
     lps = RAS_TO_LPS @ layout.affine
     slices = _slices(result, layout)
