@@ -17,6 +17,7 @@ from data.formats.readers import read_volume
 from data.volumes.cache import cached_file, default_cache_dir, file_key
 from data.volumes.geometry import corners
 from data.volumes.mapping import map_file, release_pages
+from data.volumes.mask_files import find_mask
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -187,8 +188,8 @@ def load_lung_mask(
 ) -> np.ndarray:
     """Lung mask of a whole CT: from a file where there is one, otherwise computed.
 
-    `<case>_mask.nii.gz` is looked for in `mask_folder`, then beside the CT; its voxels above 0 are
-    lung. A computed mask is kept in the cache under the content of the CT's voxels.
+    `data.volumes.mask_files.find_mask` looks for the file; its voxels above 0 are lung. A computed
+    mask is kept in the cache under the content of the CT's voxels.
 
     To work on some slices only, load the mask of the whole CT first, then take the same slices of
     both: a mask file is refused, by its size, for a volume restricted before.
@@ -202,11 +203,11 @@ def load_lung_mask(
         uint8 (z, y, x), memory-mapped, non-zero in the lungs, on the grid of `volume`.
 
     Raises:
-        UserError: `mask_folder` does not exist; the file is on another grid (size, or corners
-            more than 0.01 mm apart) or has no voxel set; no lung was found.
+        UserError: `mask_folder` does not exist or lacks a mask of this CT; the file is on another
+            grid (size, or corners more than 0.01 mm apart) or has no voxel set; no lung was found.
     """
     cache_dir = cache_dir or default_cache_dir()
-    path = _mask_file(volume, mask_folder)
+    path = find_mask(volume, mask_folder)
     if path is None:
         return _kept(volume, cache_dir, _content_key(volume), lambda: compute_lung_mask(volume))
     stored = read_volume(path, cache_dir)
@@ -223,20 +224,6 @@ def load_lung_mask(
     if stored.array.dtype == np.uint8 and (stored.slope, stored.intercept) == (1.0, 0.0):
         return stored.array
     return _kept(volume, cache_dir, file_key(path), sections)
-
-
-def _mask_file(volume: Volume, mask_folder: Path | None) -> Path | None:
-    if mask_folder is not None and not mask_folder.is_dir():
-        raise UserError(
-            f"mask folder {mask_folder} does not exist: "
-            "give the folder that holds the NAME_mask.nii.gz files"
-        )
-    for folder in (mask_folder, Path(volume.source).parent):
-        if folder is not None:
-            path = folder / f"{volume.name}_mask.nii.gz"
-            if path.is_file():
-                return path
-    return None
 
 
 def _check_grid(mask: Volume, volume: Volume) -> None:

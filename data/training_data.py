@@ -13,6 +13,7 @@ from data.formats.discovery import find_volumes
 from data.opening import Spacing, open_volumes, open_with_lung_mask, slice_digests
 from data.phantom.scanners import MicroScanner
 from data.phantom.training_set import generate_phantom, report_phantom
+from data.volumes.mask_files import mask_in_words
 from data.volumes.volume import Volume
 from data.windows import (
     CLINICAL_WINDOW,
@@ -38,6 +39,8 @@ class TrainingData:
     micro: list[Volume]  # micro-CT volumes; empty in the public setting
     windows: WindowPolicy  # travel with the weights
     digests: list[str]  # fingerprints of all slices that training may see
+    # files of the clinical volumes' lung masks, or that they were computed
+    masks: Sequence[str] = ()
 
     @property
     def sources(self) -> dict[str, list[str]]:
@@ -83,6 +86,10 @@ class TrainingData:
             for (domain, volume, mask), count in zip(volumes, patch_counts, strict=True)
         ]
         lines = _table([TABLE_HEAD, *rows])
+        lines += [
+            f"lung mask of {volume.source}: {mask}"
+            for (volume, _), mask in zip(self.clinical, self.masks, strict=False)
+        ]
         windows = self.windows
         if windows.normalization == "minmax":
             lines.append("windows  each volume's own range (as published)")
@@ -261,4 +268,5 @@ def open_training_data(
         refuse_missed(volume, windows, "micro")
     digests = slice_digests([volume for volume, _ in clinical] + micro)
     turned = [view for volume in micro for view in all_axes(volume, micro_axes or "z")]
-    return TrainingData(clinical, turned, windows, digests)
+    masks = [mask_in_words(volume, mask_folder) for volume, _ in clinical]
+    return TrainingData(clinical, turned, windows, digests, masks)

@@ -13,6 +13,7 @@ from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
 from data.opening import open_with_lung_mask, spacing_for
 from data.phantom.training_set import generate_phantom, report_phantom
+from data.volumes.mask_files import mask_in_words
 from data.volumes.names import case_name
 from data.volumes.volume import Volume, parse_slices
 from data.windows import Domain, IntensityWindow
@@ -170,8 +171,17 @@ def open_case(path: Path, options: Namespace, domain: Domain) -> tuple[Volume, n
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
     if options.region == "lung":
         folder = Path(options.maskdatafolder) if options.maskdatafolder else None
-        return open_with_lung_mask(path, cache_dir, folder, options.micro_spacing, options.slices)
+        opened = open_with_lung_mask(path, cache_dir, folder, options.micro_spacing, options.slices)
+        print(f"lung mask of {opened[0].name}: {mask_words(opened[0], options)}")
+        return opened
     volume = read_volume(path, cache_dir, spacing_for(path, domain, options.micro_spacing))
     if options.slices is not None:
         volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
     return volume, None
+
+
+def mask_words(volume: Volume, options: Namespace) -> str | None:
+    """For the record: the file of a volume's lung mask, or that it was computed; None for none."""
+    if options.region != "lung":
+        return None
+    return mask_in_words(volume, Path(options.maskdatafolder) if options.maskdatafolder else None)

@@ -106,8 +106,8 @@ RUN: Rows = (
 )
 VOLUMES: Rows = (
     ("maskdatafolder", str, None,
-     "folder of lung masks, CASE_mask.nii.gz for a CT called CASE; without it a mask beside the "
-     "CT is taken, else one is computed"),
+     "folder of lung masks, CASE_mask.nii.gz or CASE.nii.gz for a CT called CASE (any format); "
+     "without it a mask beside the CT is taken, else one is computed"),
     ("micro_spacing", Shown("MM", float, several=True), None,
      "voxel size of TIFF volumes in mm: one number, or x y z (TIFF often states none)"),
     ("slices", Shown("START:STOP"), None,

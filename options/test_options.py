@@ -223,11 +223,6 @@ class TestOptions(BaseOptions):
                 "--results_dir"
             )
         stem = options.output_name.lower().removesuffix(".gz").removesuffix(".nii")
-        if stem.endswith("_mask"):
-            parser.error(
-                f"--output_name is {options.output_name!r}, expected a name that does not end in "
-                "_mask: it would be taken for a lung mask"
-            )
         if stem in COMPANIONS:
             parser.error(
                 f"--output_name is {options.output_name!r}, which is a companion's name: expected "

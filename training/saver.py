@@ -130,6 +130,7 @@ class RunSaver:
             steps=self.position.step,
             processes=self.model.processes.count,
             data=self.data.sources,
+            lung_masks=list(self.data.masks),
             windows=self.data.windows.as_dict(),
             scans=self.scans,
             outputs=[str(self.folder / LATEST)],

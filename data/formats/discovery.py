@@ -54,7 +54,7 @@ def find_volumes(words: Sequence[str]) -> list[Path]:
 
 def _nothing_in(words: str) -> UserError:
     return UserError(
-        f"no volume in {words} (files named *_mask.* are left out): give {KNOWN_FORMATS}"
+        f"no volume in {words} (masks, such as *_mask.*, are left out): give {KNOWN_FORMATS}"
     )
 
 

@@ -4,7 +4,6 @@ DICOM, which needs no ending."""
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -18,6 +17,17 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 START_BYTES = 1024
 # First element (group 8, little endian) of files that lack the 128-byte preamble.
 BARE_STARTS = tuple(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16))
+
+# What ends the name of a mask, without what stands between the words; those that are more surely
+# the lung come first.
+MASK_WORDS = (
+    *(f"{lung}{mask}" for mask in ("mask", "masks", "seg") for lung in ("lung", "lungs")),
+    *("mask", "masks", "segmentation", "seg", "label", "labels", "labelmap"),
+)
+MASK_NAME = re.compile(
+    r"(?:(?P<case>.+?)[ ._-])??"
+    r"(?P<words>(?:lungs?[ ._-]?)?(?:masks?|seg|segmentation)|labels?|label[ ._-]?map)"
+)
 
 KNOWN_FORMATS = (
     "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), TIFF (.tif, .tiff), "
@@ -40,9 +50,24 @@ def case_name(path: str | Path) -> str:
     return name[: -len(ending)] if ending and len(name) > len(ending) else name
 
 
+def split_mask_name(path: str | Path) -> tuple[str, str]:
+    """(case, words that name a mask) of a file's name in lower case: `CT 7_Lung-Mask.nrrd` -> ("ct
+    7", "lungmask"); the words are "" for a name without any."""
+    match = MASK_NAME.fullmatch(case_name(path).lower())
+    if match is None:
+        return case_name(path).lower(), ""
+    return match["case"] or "", re.sub(r"[ ._-]", "", match["words"])
+
+
 def is_mask_name(path: str | Path) -> bool:
-    """Whether a file is a lung mask by its name (`<case>_mask.*`) and so not a volume."""
-    return fnmatchcase(Path(path).name.lower(), "*_mask.*")
+    """Whether a file is a mask by its name, such as `<case>_mask.*`, and so not a volume."""
+    return split_mask_name(path)[1] != ""
+
+
+def is_volume_name(path: str | Path) -> bool:
+    """Whether a file, or a Zarr store, is named as one that could be read."""
+    name = Path(path).name.lower()
+    return not name.startswith(".") and name.endswith((*ENDINGS, *ZARR_ENDINGS))
 
 
 def natural_key(path: str | Path) -> list[tuple[int, int, str]]:

@@ -37,6 +37,7 @@ NOTE = (
 FACTS = {
     "method": "method",
     "input": "input",
+    "lung_mask": "lung mask",
     "checkpoint": "weights",
     "weights": "digest of the weights",
     "checkpoint_step": "trained steps",

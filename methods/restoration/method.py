@@ -18,7 +18,7 @@ from data.volumes.geometry import shrunk_affine
 from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow
 from data.writing.nifti_writer import NiftiSliceWriter
-from methods.inputs import check_window, open_case, run_method
+from methods.inputs import check_window, mask_words, open_case, run_method
 from methods.loading import LoadedModel
 from methods.pages.case_view import case_viewer
 from methods.pages.result_images import CONSISTENT, restored_images
@@ -106,6 +106,7 @@ def score_case(
         str(model.resolver.device),
         method=options.method,
         input=volume.source,
+        lung_mask=None if mask is None else mask_words(volume, options),
         outputs=[str(folder / name) for name in names],
         **model.facts(),
         window=window.as_dict(),

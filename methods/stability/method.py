@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data.volumes.volume import parse_slices
-from methods.inputs import check_window, open_case, run_method
+from methods.inputs import check_window, mask_words, open_case, run_method
 from methods.loading import LoadedModel
 from methods.pages.result_page import PAGE, keep_other_page, page_may_fail
 from methods.stability.figures import draw_curves, draw_worst
@@ -111,6 +111,7 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
         str(model.resolver.device),
         method=options.method,
         input=volume.source,
+        lung_mask=mask_words(volume, options),
         outputs=[str(folder / name) for name in OUTPUTS],
         **model.facts(),
         window=window.as_dict(),

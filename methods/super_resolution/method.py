@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from data.volumes.names import is_mask_name
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writing.exports import remove_exports
-from methods.inputs import check_window, open_case, run_method
+from methods.inputs import check_window, mask_words, open_case, run_method
 from methods.loading import LoadedModel
 from methods.pages.result_page import PAGE
 from methods.super_resolution.companions import (
@@ -30,6 +31,7 @@ from methods.super_resolution.companions import (
 from methods.super_resolution.resuming import forget_journals, plan_case, recorded
 from methods.super_resolution.volume_upscaling import Upscaled, upscale_volume
 from methods.trust_report import check_scan, judge
+from util.errors import UserError
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import enlarge
 from util.interrupt import StopRequest
@@ -46,6 +48,11 @@ def super_resolution(options: Namespace) -> int:
     Returns:
         Exit code, see `methods.cohort.run_cases`.
     """
+    if is_mask_name(options.output_name):
+        raise UserError(
+            f"--output_name is {options.output_name!r}, expected a name that does not end as those "
+            "of masks do: it would be taken for one"
+        )
     names = [*output_names(options), *export_names(options)]
     check = partial(check_exports, options)
     return run_method(options, "clinical", names, super_resolve_case, check=check)
@@ -151,6 +158,7 @@ def record_case(
     facts: dict[str, Any] = {
         "method": options.method,
         "input": volume.source,
+        "lung_mask": mask_words(volume, options),
         "outputs": [
             str(folder / name) for name in (*output_names(options), *export_names(options))
         ],

@@ -214,6 +214,7 @@ def test_description_has_size_spacing_lung_share_and_windows(
         ["domain", "voxels", "mm", "range", "lung", "patches", "file"],
         ["clinical", "20x16x4", "0.7x0.7x1.25", ranges[0], "60 %", "1,234", files[0]],
         ["micro", "40x36x3", "0.05x0.05x0.05", ranges[1], "7", files[1]],
+        [f"lung mask of {files[0]}: {files[0].replace('.nii.gz', '_mask.nii.gz')}"],
         ["windows", "clinical [-1000, 500] HU, micro [0, 9000]"],
     ]
     assert len({line.index("/") for line in lines[1:3]}) == 1  # columns stand below each other

@@ -117,7 +117,6 @@ def test_published_tiles_by_either_flag() -> None:
         ("--output_name out/SR.nii", "expected a file name: folders go to --results_dir"),
         ("--output_name out\\SR.nii", "expected a file name: folders go to --results_dir"),
         ("--output_name uncertainty.nii.gz", "which is a companion's name"),
-        ("--output_name CT_mask.nii.gz", "it would be taken for a lung mask"),
         ("--output_name SR.mha", "expected a name that ends in .nii or .nii.gz"),
         ("--output_name Clinical.nii", "which is a companion's name"),
         ("--export m.onnx --consistency", "--consistency has no effect with --export"),

@@ -102,7 +102,7 @@ def test_bone_and_metal_above_the_window_stay(tmp_path: Path, resolver: Identity
 
 
 def test_outside_the_lung_is_cubic_and_inside_is_the_network(
-    tmp_path: Path, resolver: IdentityResolver
+    tmp_path: Path, resolver: IdentityResolver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resolver.shift = 0.1  # 75 HU of the window's 1500
     array = soft_volume((20, 16, 2))
@@ -116,6 +116,16 @@ def test_outside_the_lung_is_cubic_and_inside_is_the_network(
         # The border of the mask is mixed over one input pixel: columns 19 and 20.
         np.testing.assert_allclose(enlarged[index, :, :19], cubic[:, :19], atol=ROUNDING)
         np.testing.assert_allclose(enlarged[index, :, 21:], nearest[:, 21:] + 75, atol=ROUNDING)
+    # Which mask that was is said on the screen and in the record.
+    words = str(tmp_path / "ct_mask.nii.gz")
+    assert f"lung mask of ct: {words}\n" in capsys.readouterr().out
+    record = json.loads((tmp_path / "results" / "run.json").read_text(encoding="utf-8"))
+    assert record["lung_mask"] == words
+
+
+def test_a_name_that_ends_as_a_mask_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'CT_mask\.nii', expected a name that does not end as"):
+        run(tmp_path, "--input", "ct.nii", "--output_name", "CT_mask.nii")
 
 
 def test_slices_without_lung_do_not_run_the_generator(

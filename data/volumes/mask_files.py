@@ -1,0 +1,97 @@
+"""Which file is the lung mask of a CT: by the names in use, in every format that is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.volumes.names import MASK_WORDS, case_name, is_mask_name, is_volume_name, split_mask_name
+from data.volumes.volume import Volume
+from util.errors import UserError, some_of
+
+COMPUTED = "computed"
+
+
+def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
+    """The file that holds the lung mask of a CT; None where there is none and one is computed.
+
+    For a CT called CASE: `CASE_mask.nii.gz` and its like (`split_mask_name`), in any case of the
+    letters and any format. In `mask_folder` also files that are named as the CT, without nnU-Net's
+    `_0000`. Without a folder, beside the CT, or in the folder that holds its slices; there
+    `mask.nii.gz` will do, if no other volume lies beside it.
+
+    Raises:
+        UserError: the folder does not exist or holds no mask of this CT; or several masks are
+            there and none comes first.
+    """
+    case = volume.name.lower()
+    place = Path(volume.source).resolve()  # "." has no name of its own
+    if mask_folder is None:
+        near = [place.parent, place] if place.is_dir() else [place.parent]
+        return _best([path for folder in near for path in _masks_near(folder, case)], volume)
+    if not mask_folder.is_dir():
+        raise UserError(
+            f"mask folder {mask_folder} does not exist: "
+            "give the folder that holds the NAME_mask.nii.gz files"
+        )
+    like_the_ct = {case, case.removesuffix("_0000")}
+    named_alike = [
+        path for path in _volumes_in(mask_folder) if case_name(path).lower() in like_the_ct
+    ]
+    found = _best([*_masks_in(mask_folder, case), *named_alike], volume)
+    if found is None:
+        there = some_of([path.name for path in _volumes_in(mask_folder)]) or "no volume"
+        raise UserError(
+            f"--maskdatafolder {mask_folder} holds no mask of {volume.name}: expected "
+            f"{volume.name}_mask.nii.gz or {volume.name}.nii.gz, got {there}"
+        )
+    return found
+
+
+def mask_in_words(volume: Volume, mask_folder: Path | None) -> str:
+    """The file of a CT's lung mask, or that it is computed."""
+    return str(find_mask(volume, mask_folder) or COMPUTED)
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    """What is named as a volume in a folder, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if is_volume_name(path))
+
+
+def _masks_in(folder: Path, case: str) -> list[Path]:
+    return [
+        path
+        for path in _volumes_in(folder)
+        if is_mask_name(path) and split_mask_name(path)[0] in (case, case.removesuffix("_0000"))
+    ]
+
+
+def _masks_near(folder: Path, case: str) -> list[Path]:
+    """Masks of a case, or else one without a case's name where it can be of no other."""
+    named = _masks_in(folder, case)
+    nameless = [path for path in _volumes_in(folder) if split_mask_name(path)[0] == ""]
+    others = [path for path in _volumes_in(folder) if not is_mask_name(path)]
+    return named if named or len(others) > 1 else nameless
+
+
+def _best(paths: list[Path], volume: Volume) -> Path | None:
+    """The one whose words come first among `MASK_WORDS`.
+
+    Raises:
+        UserError: several have the same ones.
+    """
+    if not paths:
+        return None
+
+    def rank(path: Path) -> int:
+        word = split_mask_name(path)[1]
+        return MASK_WORDS.index(word) if word in MASK_WORDS else len(MASK_WORDS)
+
+    first, *others = sorted(paths, key=rank)
+    if others and rank(others[0]) == rank(first):
+        raise UserError(
+            f"{volume.name} has several lung masks, {first} and {others[0].name}: leave one of "
+            "them there"
+        )
+    return first

@@ -1,0 +1,139 @@
+"""The lung mask that the user gave is the one that is taken, whatever its name and format."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the library's own short name
+import tifffile
+from dicom_helpers import write_ct
+
+from data.formats.readers import read_volume
+from data.lung_mask import load_lung_mask
+from data.volumes.mask_files import COMPUTED, find_mask, mask_in_words
+from data.volumes.volume import Volume
+from util.errors import UserError
+
+SHAPE = (3, 24, 20)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
+
+
+def own_mask() -> np.ndarray:
+    mask: np.ndarray = np.zeros(SHAPE, np.uint8)
+    mask[:, 4:9, 3:7] = 1
+    return mask
+
+
+def write(path: Path, voxels: np.ndarray) -> Path:
+    """By ITK, in the format of its name; TIFF, which ITK cannot place, by tifffile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, voxels, photometric="minisblack")
+    else:
+        # ITK knows endings in lower case alone.
+        made = path.with_name(path.name.lower())
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(made))
+        made.rename(path)
+    return path
+
+
+def case(folder: Path, name: str = "ct.nii.gz") -> Volume:
+    return read_volume(write(folder / name, np.full(SHAPE, -900, np.int16)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ct_mask.nii.gz", "ct_mask.nii", "ct_mask.nrrd", "ct_mask.mha", "ct_mask.mhd",
+        "ct_Mask.nii.gz", "CT_MASK.NII.GZ", "ct-mask.nii", "ct.mask.nii", "ct mask.nii",
+        "ct_lung_mask.nii", "ct_lungmask.mha", "ct_seg.nii.gz", "ct.seg.nrrd", "ct-label.nrrd",
+        "ct_labels.nii", "ct_segmentation.nii.gz", "mask.nii.gz", "lung_mask.nrrd",
+    ],
+)  # fmt: skip
+def test_a_mask_beside_the_ct_by_any_usual_name(tmp_path: Path, name: str) -> None:
+    volume = case(tmp_path)
+    path = write(tmp_path / name, own_mask())
+    assert mask_in_words(volume, None) == str(path)
+    np.testing.assert_array_equal(load_lung_mask(volume), own_mask())
+
+
+@pytest.mark.parametrize(
+    "name", ["ct.nii.gz", "ct.mha", "CT.nrrd", "ct_mask.nii", "ct.seg.nrrd", "ct.tif"]
+)
+def test_a_mask_folder_may_name_masks_as_their_ct(tmp_path: Path, name: str) -> None:
+    volume = read_volume(case(tmp_path).source, tiff_spacing=(1, 1, 1))
+    write(tmp_path / "masks" / "other.nii.gz", own_mask())
+    path = write(tmp_path / "masks" / name, own_mask())
+    assert find_mask(volume, tmp_path / "masks") == path
+
+
+def test_channel_numbers_of_nnu_net_are_no_part_of_the_case(tmp_path: Path) -> None:
+    volume = case(tmp_path / "imagesTr", "lung_001_0000.nii.gz")
+    path = write(tmp_path / "labelsTr" / "lung_001.nii.gz", own_mask())
+    assert find_mask(volume, tmp_path / "labelsTr") == path
+
+
+def test_a_mask_folder_without_the_case_says_what_it_holds(tmp_path: Path) -> None:
+    volume = case(tmp_path)
+    write(tmp_path / "ct_mask.nii.gz", own_mask())  # beside the CT: not what was asked for
+    for index in range(5):
+        write(tmp_path / "masks" / f"p{index}.nii.gz", own_mask())
+    expected = (
+        r"masks holds no mask of ct: expected ct_mask\.nii\.gz or ct\.nii\.gz, got p0\.nii\.gz, "
+        r"p1\.nii\.gz, p2\.nii\.gz and 2 more"
+    )
+    with pytest.raises(UserError, match=expected):
+        load_lung_mask(volume, tmp_path / "masks")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match="got no volume"):
+        load_lung_mask(volume, tmp_path / "empty")
+
+
+def test_the_lungs_own_mask_comes_before_others_and_two_alike_are_refused(tmp_path: Path) -> None:
+    volume = case(tmp_path)
+    for name in ("ct_seg.nii", "ct_mask.nii", "ct_lung_mask.nii"):
+        path = write(tmp_path / name, own_mask())
+        assert find_mask(volume, None) == path
+    write(tmp_path / "ct_lung_mask.mha", own_mask())
+    with pytest.raises(
+        UserError, match=r"ct has several lung masks, .*ct_lung_mask\.mha and ct_lu"
+    ):
+        find_mask(volume, None)
+
+
+def test_a_nameless_mask_is_nobodys_where_there_are_two_cts(tmp_path: Path) -> None:
+    volume = case(tmp_path)
+    write(tmp_path / "mask.nii.gz", own_mask())
+    case(tmp_path, "another.nii.gz")
+    assert mask_in_words(volume, None) == COMPUTED
+
+
+def test_masks_of_a_dicom_series_lie_beside_or_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_ct(tmp_path / "series", np.full(SHAPE, -900, np.int16))
+    volume = read_volume(tmp_path / "series")
+    for name in ("series_mask.nii.gz", "series/series_mask.nii.gz", "series/mask.nii.gz"):
+        path = write(tmp_path / name, own_mask())
+        assert find_mask(volume, None) == path
+        path.unlink()
+    path = write(tmp_path / "series_mask.nii.gz", own_mask())
+    monkeypatch.chdir(tmp_path / "series")
+    assert find_mask(read_volume("."), None) == path
+    shutil.rmtree(tmp_path / "series")
+
+
+def test_no_mask_is_said_to_be_computed(tmp_path: Path) -> None:
+    volume = case(tmp_path)
+    for name in ("other_mask.nii.gz", "ct_lungs.nii", "ctx_mask.nii", "ct_mask.txt"):
+        (tmp_path / name).touch()
+    assert find_mask(volume, None) is None
+    assert mask_in_words(volume, None) == COMPUTED
