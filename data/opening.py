@@ -33,7 +33,7 @@ def open_volumes(
         slices: START:STOP applied to each volume; None takes all.
     """
     volumes = []
-    for path in find_volumes(words):
+    for path in find_volumes(words, cache_dir):
         volume = read_volume(path, cache_dir, spacing)
         if slices is not None:
             volume = volume.select_slices(*parse_slices(slices, volume.num_slices))

@@ -255,7 +255,7 @@ def open_training_data(
         )
     clinical = [
         open_with_lung_mask(path, cache_dir, mask_folder, spacing, slices)
-        for path in find_volumes(clinical_words)
+        for path in find_volumes(clinical_words, cache_dir)
     ]
     micro = open_volumes(micro_words, cache_dir, spacing, slices) if micro_words else []
     if stored_windows is None:

@@ -68,7 +68,8 @@ def run_method(
 def input_paths(options: Namespace, scale: int, domain: Domain) -> list[Path]:
     """Volumes to work on: --input, else the phantom's held-back volume of `domain`."""
     if options.input:
-        return find_volumes(options.input)
+        cache_dir = Path(options.cache_dir) if options.cache_dir else None
+        return find_volumes(options.input, cache_dir)
     folder = Path(PHANTOM_FOLDER) / f"x{scale}"
     phantom = generate_phantom(folder, scale, report_phantom(print))
     chosen = phantom.clinical_test if domain == "clinical" else phantom.micro_test

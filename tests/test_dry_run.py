@@ -43,7 +43,7 @@ def test_training_tells_its_size_and_time(
     words = [*TINY_RUN, "--clinical_folder", "ct", "--micro_folder", "micro", "--batch_num", "10"]
     text = told(capsys, train, *words, "--batch_size", "4", "--name", "new")
     assert "experiment  checkpoints/new, new" in text
-    assert re.search(r"clinical CT  2 volumes, \d+\.\d kB on disk", text)
+    assert re.search(r"clinical CT  2 volumes, \d+\.\d kB: a 40x40x2, b 40x40x2", text)
     assert re.search(r"micro-CT  1 volumes", text)
     assert re.search(r"time  \d+\.\d\d s a step, measured; an epoch of 20 patches is 5 steps", text)
     assert sorted(tmp_path.rglob("*")) == before
@@ -117,7 +117,7 @@ def test_every_method_can_be_asked(
     given += ["--truth", str(path)] if method == "pairtest" else []
     before = sorted(tmp_path.rglob("*"))
     text = told(capsys, medicaltest, "--checkpoint", model, "--method", method, *given)
-    assert "dry run: nothing is written" in text
+    assert "dry run: nothing is written but the cache of unpacked volumes" in text
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -14,6 +14,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from data.formats.discovery import find_volumes
+from data.formats.readers import read_volume
+from data.opening import spacing_for
 from models.graphed_step import WARM_UP
 from models.losses import GANLoss
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
@@ -21,6 +23,7 @@ from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
 from training.setup import data_words, load_teacher
 from util.devices import choose_devices, set_up_cudnn
+from util.errors import some_of
 from util.progress import format_bytes, format_seconds
 
 BYTES_A_WEIGHT = 4 * 4  # float32: the weight, its gradient and Adam's two moments
@@ -105,23 +108,31 @@ def measure_step(model: MedicalCycleGANModel) -> tuple[int, int, int]:
 
 
 def dry_run(options: Namespace) -> int:
-    """Tell what the run would do; writes nothing.
+    """Tell what the run would do; writes nothing but the cache of unpacked volumes.
 
-    Patches of noise stand in for the data, whose opening (unpacking, lung masks) is not part of
-    the guess.
+    Every volume is opened, so that one that would be refused is refused now. Patches of noise stand
+    in for the data in the guess of time, which leaves lung masks out.
 
     Returns:
         Exit code 0.
+
+    Raises:
+        UserError: a volume cannot be read.
     """
-    print("dry run: nothing is written")
+    print("dry run: nothing is written but the cache of unpacked volumes")
     print(f"experiment  {experiment_state(Path(options.checkpoints_dir) / options.name, options)}")
     counts = {"clinical": PHANTOM_PATIENTS}
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
     for domain, words in data_words(options).items():
         if words:
-            paths = find_volumes(words)
-            counts[domain] = len(paths)
-            size = format_bytes(sum(total_size(path) for path in paths))
-            print(f"{DOMAIN_WORDS[domain]}  {len(paths)} volumes, {size} on disk")
+            volumes = [
+                read_volume(path, cache_dir, spacing_for(path, domain, options.micro_spacing))
+                for path in find_volumes(words, cache_dir)
+            ]
+            counts[domain] = len(volumes)
+            on_disk = format_bytes(sum(total_size(Path(volume.source)) for volume in volumes))
+            sizes = [f"{volume.name} {'x'.join(map(str, volume.size))}" for volume in volumes]
+            print(f"{DOMAIN_WORDS[domain]}  {len(volumes)} volumes, {on_disk}: {some_of(sizes)}")
     if not any(data_words(options).values()):
         folder = Path(PHANTOM_FOLDER) / f"x{2**options.sampling_times}"
         state = "is there" if folder.is_dir() else "would be made"

@@ -15,7 +15,7 @@ from data.datasets import DATASETS
 from data.patches import Item, PatchDataset, PatchSettings
 from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
-from data.windows import WindowPolicy
+from data.windows import Domain, WindowPolicy
 from models.base_model import make_scanner
 from models.checkpoints.checkpoint import LoadedGenerator, load_generator
 from models.loss_names import LOGGED
@@ -307,7 +307,7 @@ def open_data(
     return data
 
 
-def data_words(options: Namespace) -> dict[str, list[str]]:
+def data_words(options: Namespace) -> dict[Domain, list[str]]:
     """Words of the command line that name volumes, by domain."""
     return {
         "clinical": [

@@ -72,7 +72,7 @@ def open_held_back(options: Namespace, data: TrainingData, trained_on: Sequence[
     spacing, slices = options.micro_spacing, options.val_slices
     clinical = [
         open_with_lung_mask(path, cache_dir, masks, spacing, slices)
-        for path in (find_volumes(words["clinical"]) if words["clinical"] else [])
+        for path in (find_volumes(words["clinical"], cache_dir) if words["clinical"] else [])
     ]
     micro = open_volumes(words["micro"], cache_dir, spacing, slices) if words["micro"] else []
     public = options.dataset_mode == "public_2D"

@@ -6,6 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.formats.label_maps import is_label_map
 from data.formats.tiff import count_slices, tiff_files
 from data.formats.zarr_store import is_address, is_zarr
 from data.volumes.names import (
@@ -18,19 +19,22 @@ from data.volumes.names import (
     looks_like_dicom,
     natural_key,
 )
-from util.errors import UserError
+from util.errors import UserError, some_of
 
 
-def find_volumes(words: Sequence[str]) -> list[Path]:
+def find_volumes(words: Sequence[str], cache_dir: Path | None = None) -> list[Path]:
     """Find the volumes that a list of files, folders and glob patterns stands for.
 
     A folder of DICOM slices and a folder of single-page TIFF slices are one volume each; any
-    other folder stands for the volume files in it and for what its sub-folders hold. Lung masks
-    (`*_mask.*`), hidden files and other files are left out. A case is listed once, also where it
-    was named twice or lies beside itself in another format; NIfTI is then preferred.
+    other folder stands for the volume files in it and for what its sub-folders hold, each of them
+    once, whatever links lead there. Masks by their names, label maps (said by name), hidden files
+    and other files are left out; a label map that is named outright is taken. A case is listed
+    once, also where it was named twice or lies beside itself in another format; NIfTI is then
+    preferred.
 
     Args:
         words: paths, "~" allowed, or patterns with *, ?, [] and ** in them.
+        cache_dir: folder for volumes that are unpacked to be looked at; None takes the user's.
 
     Returns:
         Paths for `data.formats.readers.read_volume`, in the order of the words, then of the names
@@ -46,15 +50,26 @@ def find_volumes(words: Sequence[str]) -> list[Path]:
         matches = _volumes_of(str(word))
         if not matches and not is_mask_name(word):
             raise _nothing_in(word)
-        found += matches
+        found += _without_labels(matches, word, cache_dir)
     if not found:
-        raise _nothing_in(", ".join(map(str, words)))
+        raise _nothing_in(some_of([str(word) for word in words]))
     return _once_each(found)
+
+
+def _without_labels(paths: list[Path], word: str, cache_dir: Path | None) -> list[Path]:
+    """What a word stands for, without label maps unless one of them is all that it names."""
+    if paths == [Path(word).expanduser()]:
+        return paths
+    labels = [path for path in _once_each(paths) if is_label_map(path, cache_dir)]
+    if labels:
+        shown = some_of([str(path) for path in labels])
+        print(f"left out, label maps and no images: {shown}")
+    return [path for path in paths if path not in labels]
 
 
 def _nothing_in(words: str) -> UserError:
     return UserError(
-        f"no volume in {words} (masks, such as *_mask.*, are left out): give {KNOWN_FORMATS}"
+        f"no volume in {words} (masks and label maps are left out): give {KNOWN_FORMATS}"
     )
 
 
@@ -64,7 +79,7 @@ def _volumes_of(word: str) -> list[Path]:
         return [path]
     try:
         if path.is_dir():
-            return _volumes_in(path)
+            return _volumes_in(path, set())
         if path.exists():
             return _named_file(path)
         matches = sorted(_expand(str(path)), key=natural_key)
@@ -75,7 +90,7 @@ def _volumes_of(word: str) -> list[Path]:
             if any(is_zarr(parent) for parent in match.parents):
                 continue  # ** also reaches the arrays inside a store
             if match.is_dir():
-                found += _volumes_in(match)
+                found += _volumes_in(match, set())
             elif ending_of(match) and not is_mask_name(match):
                 found.append(match)
         return found
@@ -86,8 +101,28 @@ def _volumes_of(word: str) -> list[Path]:
 
 
 def _expand(pattern: str) -> list[str]:
-    # Path.glob refuses absolute patterns.
-    return glob.glob(pattern, recursive=True)  # noqa: PTH207
+    """What a pattern matches; ** stands for a folder and all below it, each of them once."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return glob.glob(pattern)  # noqa: PTH207 - Path.glob refuses absolute patterns
+    place = parts.index("**")
+    top, rest = Path(*parts[:place]), parts[place + 1 :]
+    tops = glob.glob(str(top)) if place else [""]  # noqa: PTH207
+    seen: set[Path] = set()
+    folders = [folder for found in tops for folder in _folders_below(Path(found), seen)]
+    if not rest:
+        return [str(folder) for folder in folders]
+    return [match for folder in folders for match in _expand(str(Path(folder, *rest)))]
+
+
+def _folders_below(folder: Path, seen: set[Path]) -> list[Path]:
+    """A folder and those below it, but for hidden ones and those that were seen."""
+    whole = folder.resolve()
+    if whole in seen or not whole.is_dir():
+        return []
+    seen.add(whole)
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return [folder, *(found for entry in entries for found in _folders_below(entry, seen))]
 
 
 def _named_file(path: Path) -> list[Path]:
@@ -103,8 +138,16 @@ def _named_file(path: Path) -> list[Path]:
     raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
 
 
-def _volumes_in(folder: Path) -> list[Path]:
-    """The folder itself if it is one volume, its volume files, and what its sub-folders hold."""
+def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
+    """The folder itself if it is one volume, its volume files, and what its sub-folders hold.
+
+    Args:
+        folder: of the disk.
+        seen: folders that were looked at, links resolved: a link may lead back up.
+    """
+    if folder.resolve() in seen:
+        return []
+    seen.add(folder.resolve())
     if is_zarr(folder):
         return [] if is_mask_name(folder) else [folder]
     entries = sorted(
@@ -115,7 +158,8 @@ def _volumes_in(folder: Path) -> list[Path]:
     slices = tiff_files(folder)
     is_stack = bool(slices) and count_slices(slices[0]) == 1
     found = []
-    if is_stack or any(looks_like_dicom(file) for file in files if not ending_of(file)):
+    is_series = any(looks_like_dicom(file) for file in files if not ending_of(file))
+    if (is_stack or is_series) and not is_mask_name(folder):
         found.append(folder)
     for file in files:
         part_of_stack = is_stack and ending_of(file) in TIFF_ENDINGS
@@ -123,7 +167,7 @@ def _volumes_in(folder: Path) -> list[Path]:
             found.append(file)
     for entry in entries:
         if entry.is_dir():
-            found += _volumes_in(entry)
+            found += _volumes_in(entry, seen)
     return found
 
 

@@ -238,6 +238,14 @@ def count_slices(path: Path) -> int:
         return stack_shape(stack_series(tiff, str(path)), str(path))[0]
 
 
+def first_page(path: Path) -> np.ndarray:
+    """Stored values (rows, columns) of a file's first page."""
+    with open_tiff(path) as tiff:
+        shape = stack_shape(stack_series(tiff, str(path)), str(path))
+        page = tiff.pages.first
+        return decode_page(page, shape[1:], grey_type(page.dtype, str(path)), path)
+
+
 def check_tiff_spacing(spacing: Spacing) -> Spacing:
     """Refuse voxel sizes that are not three positive numbers (mm along x, y, z)."""
     if len(spacing) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing):

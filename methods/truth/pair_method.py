@@ -66,8 +66,8 @@ def open_pairs(options: Namespace) -> list[Pair]:
     Raises:
         UserError: not as many of the one as of the other.
     """
-    inputs = find_volumes(options.input)
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    inputs = find_volumes(options.input, cache_dir)
     truths = open_volumes(options.truth, cache_dir, options.micro_spacing, options.slices)
     if len(inputs) != len(truths):
         raise UserError(

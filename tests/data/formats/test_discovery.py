@@ -116,6 +116,24 @@ def test_each_case_once(root: Path) -> None:
     assert names(find_volumes([str(root), str(link)]), root) == EVERYTHING
 
 
+@pytest.mark.parametrize("word", ["", "**/*.nii", "a/**/*"])
+def test_links_that_lead_back_up_come_to_an_end(tmp_path: Path, word: str) -> None:
+    touch(tmp_path / "a" / "ct.nii", tmp_path / "a" / "deeper" / "other.nii")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "a" / "latest").symlink_to(".")
+    (tmp_path / "a" / "deeper" / "again").symlink_to(tmp_path)
+    expected = ["a/ct.nii", "a/deeper/other.nii"]
+    assert sorted(names(find_volumes([str(tmp_path / word)]), tmp_path)) == expected
+
+
+def test_a_linked_folder_counts(tmp_path: Path) -> None:
+    touch(tmp_path / "store" / "ct.nii")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "data").symlink_to(tmp_path / "store")
+    assert names(find_volumes([str(tmp_path / "mine")]), tmp_path) == ["mine/data/ct.nii"]
+    assert names(find_volumes([f"{tmp_path}/mine/**/*.nii"]), tmp_path) == ["mine/data/ct.nii"]
+
+
 def test_a_case_in_two_formats_is_listed_once_as_nifti(tmp_path: Path) -> None:
     touch(tmp_path / "a.mha", tmp_path / "a.nii.gz", tmp_path / "a.nrrd", tmp_path / "b.mha")
     dicom_folder(tmp_path / "a", "1.dcm")
