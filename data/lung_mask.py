@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from data.formats.readers import read_volume
+from data.volumes.appearance import appearance
 from data.volumes.cache import cached_file, default_cache_dir, file_key
 from data.volumes.geometry import corners
 from data.volumes.mapping import map_file, release_pages
@@ -78,8 +79,9 @@ def compute_lung_mask(volume: Volume) -> np.ndarray:
     mask = _two_largest_pieces(candidates)
     if mask is None:
         raise UserError(
-            f"no lung found in {volume.source} (air below {AIR_BELOW_HU:g} HU inside the body): "
-            f"give a mask {volume.name}_mask.nii.gz beside it (or test with --region all)"
+            f"no lung found in {volume.source} (air below {AIR_BELOW_HU:g} HU inside the body; "
+            f"{appearance(volume)}): give CT in HU, or a mask {volume.name}_mask.nii.gz beside it "
+            "(or test with --region all)"
         )
     footprint = _disk(volume.spacing)
     for index in range(volume.num_slices):

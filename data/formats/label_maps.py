@@ -14,15 +14,12 @@ from data.formats.nifti import nifti_slices, read_layout
 from data.formats.readers import read_volume
 from data.formats.tiff import first_page, tiff_files
 from data.formats.zarr_store import is_address, is_zarr
+from data.volumes.appearance import holds_labels, looked_at
 from data.volumes.names import NIFTI_ENDINGS, ending_of
 from util.errors import UserError
 
-LOOKED_AT = (0.3, 0.4, 0.5, 0.6, 0.7)  # slices, as shares of the volume
 # Packed CT is half to a tenth of its size, since noise cannot be packed; a label map far less.
 LEAST_PACKED = 12
-# Of voxels between a label map's lowest and highest value, so many have a neighbour of the same;
-# of CT one in fifty, of 8-bit pictures with hardly any noise one in three.
-SAME_AS_NEIGHBOUR = 0.8
 # Of a file that might have to be unpacked whole. Packed label maps are smaller.
 MOST_BYTES = 1 << 26
 
@@ -45,38 +42,19 @@ def is_label_map(path: Path, cache_dir: Path | None = None) -> bool:
     return len(slices) > 0 and holds_labels(np.stack(slices))
 
 
-def holds_labels(slices: np.ndarray) -> bool:
-    """Whether slices (count, rows, columns) hold whole numbers from 0 on in closed regions.
-
-    A volume of one value tells nothing, and is none.
-    """
-    lowest, highest = slices.min(), slices.max()
-    if lowest < 0 or lowest == highest or not np.array_equal(slices, np.rint(slices)):
-        return False
-    between = (slices > lowest) & (slices < highest)
-    if not between.any():  # a mask
-        return True
-    same = slices[..., 1:] == slices[..., :-1]
-    return bool(same[between[..., 1:]].mean() > SAME_AS_NEIGHBOUR)
-
-
 def _some_slices(path: Path, cache_dir: Path | None) -> list[np.ndarray]:
     """Slices in physical units; none of a volume that cannot hold labels, or costs much to see."""
     ending = ending_of(path)
     if path.is_dir() and not is_zarr(path):  # segmentations of DICOM are objects of their own
         files = tiff_files(path)
-        return [first_page(files[index]) for index in _indices(len(files))]
+        return [first_page(files[index]) for index in looked_at(len(files))]
     if ending in NIFTI_ENDINGS:
         layout = read_layout(path)
         packed = path.name.lower().endswith(".gz")
         if packed and layout.file_bytes < LEAST_PACKED * path.stat().st_size:
             return []
-        return list(nifti_slices(path, _indices(layout.shape[0])))
+        return list(nifti_slices(path, looked_at(layout.shape[0])))
     if ending and path.stat().st_size > MOST_BYTES:
         return []
     volume = read_volume(path, cache_dir)
-    return [volume.read_slice(index) for index in _indices(volume.num_slices)]
-
-
-def _indices(count: int) -> list[int]:
-    return sorted({int(share * count) for share in LOOKED_AT if count})
+    return [volume.read_slice(index) for index in looked_at(volume.num_slices)]

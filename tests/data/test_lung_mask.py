@@ -122,7 +122,7 @@ def test_volume_without_lung_is_refused_with_a_remedy(value: int) -> None:
         array[1, 30, 30] = -1000  # a speck of gas
     with pytest.raises(UserError) as caught:
         compute_lung_mask(make_volume(array))
-    for part in ("no lung found", "scans/case7.nii.gz", "give a mask", "--region all"):
+    for part in ("no lung found", "scans/case7.nii.gz", "or a mask", "--region all"):
         assert part in str(caught.value)
 
 

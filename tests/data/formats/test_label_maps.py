@@ -12,7 +12,7 @@ import tifffile
 from dicom_helpers import chest, write_ct
 
 from data.formats.discovery import find_volumes
-from data.formats.label_maps import holds_labels, is_label_map
+from data.formats.label_maps import is_label_map
 from util.errors import UserError
 
 HU = chest(6, 40, 48)
@@ -48,16 +48,6 @@ def test_in_every_format(tmp_path: Path, ending: str) -> None:
     assert is_label_map(save(tmp_path / f"b.{ending}", (HU < -400).astype(np.uint8)))
     assert not is_label_map(save(tmp_path / f"c.{ending}", HU))
     assert not is_label_map(save(tmp_path / f"d.{ending}", (HU + 1024).astype(np.uint16)))
-
-
-def test_what_is_no_label_map() -> None:
-    eight_bit = np.clip((HU + 1024) / 8, 0, 255).round()
-    assert not holds_labels(eight_bit)
-    assert not holds_labels(np.clip(HU, -1000, -600) + 1000)  # a lung window, saturated in tissue
-    assert not holds_labels(np.full((3, 8, 8), 7))
-    assert not holds_labels(organs().astype(np.int16) - 1)  # -1 is no label
-    assert not holds_labels(organs() * 0.5)
-    assert holds_labels(organs().astype(np.float32))
 
 
 def test_a_stack_of_labels_and_a_series(tmp_path: Path) -> None:
