@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.formats.label_maps import is_label_map
-from data.formats.tiff import count_slices, tiff_files
+from data.formats.tiff.reader import count_slices, files_of_volume, tiff_files
 from data.formats.zarr_store import is_address, is_zarr
 from data.volumes.names import (
     ENDINGS,
     KNOWN_FORMATS,
+    OME_ENDINGS,
     TIFF_ENDINGS,
     case_name,
     ending_of,
@@ -132,7 +133,7 @@ def _named_file(path: Path) -> list[Path]:
     if ending_of(path):
         return [path]
     if looks_like_dicom(path):
-        from data.formats.dicom import single_slice_error  # it loads SimpleITK
+        from data.formats.dicom.series import single_slice_error  # it loads SimpleITK
 
         raise single_slice_error(path)
     raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
@@ -161,7 +162,12 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
     is_series = any(looks_like_dicom(file) for file in files if not ending_of(file))
     if (is_stack or is_series) and not is_mask_name(folder):
         found.append(folder)
+    parts: set[Path] = set()  # of volumes that were found already
     for file in files:
+        if file.absolute() in parts:
+            continue
+        if ending_of(file) in OME_ENDINGS and not is_stack:
+            parts.update(path.absolute() for path in files_of_volume(file))
         part_of_stack = is_stack and ending_of(file) in TIFF_ENDINGS
         if ending_of(file) and not is_mask_name(file) and not part_of_stack:
             found.append(file)

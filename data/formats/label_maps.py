@@ -12,7 +12,7 @@ import numpy as np
 
 from data.formats.nifti import nifti_slices, read_layout
 from data.formats.readers import read_volume
-from data.formats.tiff import first_page, tiff_files
+from data.formats.tiff.reader import first_page, tiff_files
 from data.formats.zarr_store import is_address, is_zarr
 from data.volumes.appearance import holds_labels, looked_at
 from data.volumes.names import NIFTI_ENDINGS, ending_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.formats.nifti import read_nifti
-from data.formats.tiff import check_tiff_spacing, read_tiff, read_tiff_folder, tiff_files
+from data.formats.tiff.reader import check_tiff_spacing, read_tiff, read_tiff_folder, tiff_files
 from data.formats.zarr_store import is_zarr, read_zarr
 from data.volumes.cache import default_cache_dir
 from data.volumes.names import (
@@ -66,7 +66,7 @@ def read_volume(
         if ending in TIFF_ENDINGS:
             return read_tiff(path, cache, spacing)
         if looks_like_dicom(path):
-            from data.formats.dicom import single_slice_error
+            from data.formats.dicom.series import single_slice_error
 
             raise single_slice_error(path)
     except OSError as error:
@@ -93,6 +93,6 @@ def _read_folder(
             f"folder {folder} holds {len(volumes)} volume files, not one series of slices: "
             f"give one of them, for example {volumes[0]}"
         )
-    from data.formats.dicom import read_dicom_folder
+    from data.formats.dicom.series import read_dicom_folder
 
     return read_dicom_folder(folder, cache_dir)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
-TIFF_ENDINGS = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
+OME_ENDINGS = (".ome.tif", ".ome.tiff")
+TIFF_ENDINGS = (".tif", ".tiff", *OME_ENDINGS)
 ZARR_ENDINGS = (".zarr", ".ome.zarr")
 ENDINGS = NIFTI_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 """Known file endings, in the order of preference when one case lies there in several formats."""

@@ -12,7 +12,7 @@ from pydicom import DataElement, Dataset, config
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from data.formats.dicom_headers import read_slice_headers
+from data.formats.dicom.headers import read_slice_headers
 from data.volumes.names import case_name
 from util.errors import UserError
 

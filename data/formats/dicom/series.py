@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.dicom_headers import SliceHeader, read_slice_headers
-from data.formats.dicom_pixels import PixelReader, check_pixels
+from data.formats.dicom.headers import SliceHeader, read_slice_headers
+from data.formats.dicom.pixels import PixelReader, check_pixels
 from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
 from data.volumes.checks import check_affine
 from data.volumes.volume import Volume

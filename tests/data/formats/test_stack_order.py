@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data.formats.tiff import order_by_number, tiff_files
+from data.formats.stack_order import order_by_number
+from data.formats.tiff.reader import tiff_files
 from util.errors import UserError
 
 
@@ -34,7 +35,7 @@ def test_natural_order(expected: list[str]) -> None:
 def test_missing_number(missing: int) -> None:
     names = [f"r{number:03d}.tif" for number in range(7) if number != missing]
     expected = (
-        rf"TIFF folder stack: slice number {missing} is missing between "
+        rf"folder stack: slice number {missing} is missing between "
         rf"r{missing - 1:03d}\.tif and r{missing + 1:03d}\.tif"
     )
     with pytest.raises(UserError, match=expected):

@@ -19,6 +19,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import tifffile
 
+from data.formats.tiff.values import check_page_tags, grey_values, has_palette
 from data.volumes.checks import check_voxel_type, volume_shape
 from util.errors import UserError
 
@@ -30,7 +31,9 @@ MOST_TAGS = 4096
 TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes per value of the TIFF tag types that take more than one (TIFF 6.0, section 2; BigTIFF)."""
 WIDTH, LENGTH, BITS, SAMPLES, SAMPLE_FORMAT = 256, 257, 258, 277, 339
-DEFAULTS = {BITS: 1, SAMPLES: 1, SAMPLE_FORMAT: 1}
+PHOTOMETRIC, ORIENTATION = 262, 274
+UNCOMPRESSED = 1
+DEFAULTS = {BITS: 1, SAMPLES: 1, SAMPLE_FORMAT: 1, PHOTOMETRIC: 1, ORIENTATION: 1}
 
 PageKind = tuple[int, ...]
 
@@ -95,13 +98,16 @@ def _read_page(
         elif count == 1:
             values[tag] = int.from_bytes(field[:size], byte_order)
     following = _number(order + ("Q" if big else "I"), stream.read(8 if big else 4))
-    kinds = (WIDTH, LENGTH, BITS, SAMPLES, SAMPLE_FORMAT)
+    kinds = (WIDTH, LENGTH, BITS, SAMPLES, SAMPLE_FORMAT, PHOTOMETRIC, ORIENTATION)
     return following, tuple(values.get(tag, 0) for tag in kinds)
 
 
 def _shown(kind: PageKind) -> str:
-    width, length, bits, _, sample_format = kind
-    return f"{length}x{width} of {bits} bit, sample format {sample_format}"
+    width, length, bits, _, sample_format, photometric, orientation = kind
+    return (
+        f"{length}x{width} of {bits} bit, sample format {sample_format}, photometric "
+        f"{photometric}, orientation {orientation}"
+    )
 
 
 def _number(form: str, block: bytes) -> int:
@@ -144,10 +150,9 @@ def stack_series(tiff: tifffile.TiffFile, source: str) -> tifffile.TiffPageSerie
             "save slices of one size and type"
         )
     series = tiff.series[0]
-    if series.is_multifile:
-        raise UserError(f"{source} refers to further files: save the stack as one file")
-    if tiff.pages.first.samplesperpixel != 1:
-        raise UserError(f"{source} is an RGB or multi-component image: save it in grey")
+    for further in files_of(series, Path(source))[1:]:
+        check_page_chain(further)
+    check_page_tags(tiff.pages.first, Path(source))
     promised = (tiff.imagej_metadata or {}).get("images", 1) if tiff.is_imagej else 1
     found = math.prod(series.shape[:-2])
     if found < promised:
@@ -168,6 +173,19 @@ def stack_shape(series: tifffile.TiffPageSeries, source: str) -> tuple[int, int,
         raise UserError(f"{source} has axes {series.axes}: save its pages as images of rows")
     stacked = [size for size in pages if size != 1] or [1]
     return volume_shape((columns, rows, *stacked), source)
+
+
+def files_of(series: tifffile.TiffPageSeries, path: Path) -> list[Path]:
+    """The files that a series' pages lie in: `path`, and of a multi-file OME-TIFF the others."""
+    if not series.is_multifile:
+        return [path]
+    found = {Path(page.parent.filehandle.path) for page in series.pages if page is not None}
+    return [path, *sorted(found - {path.absolute(), path})]
+
+
+def value_type(series: tifffile.TiffPageSeries, first: tifffile.TiffPage, source: str) -> np.dtype:
+    """Type of a stack's grey values; those of a palette have 8 bits."""
+    return grey_type(np.dtype(np.uint8) if has_palette(first) else series.dtype, source)
 
 
 def grey_type(dtype: np.dtype | None, source: str) -> np.dtype:
@@ -192,19 +210,13 @@ def decode_page(
     """
     if page is None:
         raise UserError(f"{path} lacks a page that its metadata promise: export it again")
-    end = max(
-        (
-            offset + count
-            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-        ),
-        default=0,
-    )
-    if end > path.stat().st_size:
-        raise UserError(f"{path} is truncated, pixels lie beyond its end: copy or export it again")
-    # A frame would be decoded with the first page's shape and type, whatever its own.
-    if isinstance(page, tifffile.TiffFrame):
-        page = page.aspage()
-    pixels = page.asarray()
+    with _opened(page.parent.filehandle):
+        # A frame would be decoded with the first page's shape and type, whatever its own.
+        if isinstance(page, tifffile.TiffFrame):
+            page = page.aspage()
+        check_page_bytes(page, Path(page.parent.filehandle.path))
+        check_page_tags(page, path)
+        pixels = grey_values(page.asarray(), page)
     found = grey_type(pixels.dtype, str(path))
     if pixels.shape != shape or found != dtype:
         raise UserError(
@@ -212,6 +224,38 @@ def decode_page(
             f"has {shape[0]}x{shape[1]} {dtype}: save slices of one size and type"
         )
     return pixels
+
+
+@contextmanager
+def _opened(handle: tifffile.FileHandle) -> Iterator[None]:
+    """Open the further files of a multi-file OME-TIFF while they are read."""
+    closed = handle.closed
+    if closed:
+        handle.open()
+    try:
+        yield
+    finally:
+        if closed:
+            handle.close()
+
+
+def check_page_bytes(page: tifffile.TiffPage, path: Path) -> None:
+    """Refuse a page some of whose pixels are not there: tifffile would make them black.
+
+    Raises:
+        UserError: strips or tiles beyond the end of the file, empty, or too short.
+    """
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if max((offset + count for offset, count in places), default=0) > path.stat().st_size:
+        raise UserError(f"{path} is truncated, pixels lie beyond its end: copy or export it again")
+    there = sum(page.databytecounts)
+    promised = -(-math.prod(page.shape) * page.bitspersample // 8)
+    too_few = page.compression == UNCOMPRESSED and there < promised
+    if not places or 0 in page.databytecounts or too_few:
+        raise UserError(
+            f"{path} lacks pixels: a page has {there} bytes in {len(places)} strips, its header "
+            f"promises {promised} unpacked: export it again"
+        )
 
 
 def _distinct(axes: str) -> bool:

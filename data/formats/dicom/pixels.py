@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_modality_lut, get_decoder
 from pydicom.uid import UID, RLELossless, generate_uid
 
-from data.formats.dicom_headers import SliceHeader, transfer_syntax
+from data.formats.dicom.headers import SliceHeader, transfer_syntax
 from util.errors import UserError
 
 GREY = ("MONOCHROME1", "MONOCHROME2")

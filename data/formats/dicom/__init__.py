@@ -1,0 +1,1 @@
+"""DICOM series: headers, pixels, and the order of slices."""

@@ -1,0 +1,1 @@
+"""TIFF volumes: pages, what their tags mean, voxel sizes, files and stacks."""
