@@ -7,6 +7,7 @@ taken from the text header here.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +43,16 @@ NUMPY_TYPES = {
     sitk.sitkComplexFloat32: "c8",
     sitk.sitkComplexFloat64: "c16",
 }
+# A list axis of length 1 makes a vector of one component, whose voxels lie as those of an image.
+NUMPY_TYPES |= {
+    getattr(sitk, f"sitkVector{name}"): NUMPY_TYPES[getattr(sitk, f"sitk{name}")]
+    for name in (
+        "UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32",
+        "Float64",
+    )
+}  # fmt: skip
+# "data file: LIST" and "rec_%03d.raw 1 100 1", by NRRD and MetaImage alike.
+SEVERAL_FILES = re.compile(r"(LIST( [0-9]+D?)?)|(.*%[0-9]*d\S*( -?[0-9]+){3,4})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,15 @@ def meta_place(path: Path) -> VoxelPlace:
         )
     if fields.get("binarydata", "true").lower() == "false":
         raise UserError(f"{path} holds its voxels as text: save it as binary data")
+    scaling = [
+        float(fields.get(f"elementtointensityfunction{word}", default))
+        for word, default in (("slope", "1"), ("offset", "0"))
+    ]
+    if scaling != [1.0, 0.0]:
+        raise UserError(
+            f"{path} states ElementToIntensityFunction slope {scaling[0]:g} and offset "
+            f"{scaling[1]:g}, which most programs leave out: apply it, and save without"
+        )
     skip = int(fields.get("headersize", "0"))
     name = fields.get("elementdatafile", "")
     file = path
@@ -146,7 +166,7 @@ def _meta_fields(stream: BinaryIO) -> dict[str, str]:
 def _detached(header: Path, name: str) -> Path:
     """File with the voxels, named relative to its header."""
     file = header.parent / name
-    if name.upper().startswith("LIST") or "%" in name:
+    if SEVERAL_FILES.fullmatch(name):
         raise UserError(f"{header} spreads its voxels over several files: save it as one file")
     if not name or not file.is_file():
         raise UserError(
@@ -168,6 +188,9 @@ def read_itk(path: Path, cache_dir: Path) -> Volume:
             "save it with one value per voxel"
         )
     shape = volume_shape(reader.GetSize(), source)
+    if reader.GetPixelID() not in NUMPY_TYPES:
+        kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+        raise UserError(f"{source} has voxels of type {kind}: save it with one number per voxel")
     dtype = np.dtype(place.byte_order + NUMPY_TYPES[reader.GetPixelID()])
     check_voxel_type(dtype, source)
     affine = _ras_affine(reader)

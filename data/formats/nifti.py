@@ -1,11 +1,15 @@
-"""NIfTI-1 and NIfTI-2 in one file: mapped in place, or unpacked once from .nii.gz.
+"""NIfTI-1 and NIfTI-2, in one file or as .hdr and .img: mapped in place, or unpacked once.
+
+Headers that break the standard are read as nibabel and ITK read them where these agree.
 
 `nifti_slices` reads some slices in one pass, without unpacking to disk.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -15,15 +19,21 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from data.volumes.cache import cached_file, file_key, gzip_blocks, write_blocks
+from data.volumes.cache import cached_file, file_key, files_key, gzip_blocks, write_blocks
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
-from data.volumes.geometry import millimetres_per
+from data.volumes.geometry import corners, millimetres_per
 from data.volumes.mapping import map_file
+from data.volumes.names import ending_of
 from data.volumes.volume import Volume
 from util.errors import UserError
 
 HEADER_BYTES = 544  # the longer header (NIfTI-2, 540 bytes) and its extension flag
 GZIP_MAGIC = b"\x1f\x8b"
+NEVER = 100  # level of nibabel's reports above all that there are
+FORMS_APART = 0.1  # of the smallest voxel edge: more than float32 and a quaternion lose
+_QUIET = logging.getLogger("sr_cyclegan.nifti")
+_QUIET.addHandler(logging.NullHandler())
+_QUIET.propagate = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class NiftiLayout:
     affine: np.ndarray
     slope: float
     intercept: float
+    spacing_known: bool = True
 
     @property
     def file_bytes(self) -> int:
@@ -57,29 +68,88 @@ def read_nifti(path: Path, cache_dir: Path) -> Volume:
     array = map_file(unpacked, layout.dtype, layout.shape, layout.offset, source)
     if not packed:
         check_all_finite(array, source)
-    return Volume(array, layout.affine, source, layout.slope, layout.intercept)
+    return _volume(array, layout, source)
 
 
-def parse_header(block: bytes, source: str) -> NiftiLayout:
+def read_nifti_pair(path: Path, cache_dir: Path) -> Volume:
+    """Read a header (.hdr) and its voxels (.img), either packed or not, by the name of either."""
+    header, image = pair_of(path)
+    source = str(path)
+    with header.open("rb") as stream:
+        packed = header.name.lower().endswith(".gz")
+        block = next(gzip_blocks(stream, source), b"") if packed else stream.read(HEADER_BYTES)
+    layout = parse_header(block, source, in_pair=True)
+    if not image.name.lower().endswith(".gz"):
+        array = map_file(image, layout.dtype, layout.shape, layout.offset, source)
+        check_all_finite(array, source)
+        return _volume(array, layout, source)
+
+    def unpack(target: Path) -> None:
+        with image.open("rb") as stream:
+            write_blocks(target, gzip_blocks(stream, source), layout.file_bytes, source)
+        check_all_finite(
+            map_file(target, layout.dtype, layout.shape, layout.offset, source), source
+        )
+
+    unpacked = cached_file(cache_dir, f"{files_key([header, image])}.raw", unpack)
+    return _volume(
+        map_file(unpacked, layout.dtype, layout.shape, layout.offset, source), layout, source
+    )
+
+
+def pair_of(path: Path) -> tuple[Path, Path]:
+    """The header and the image file that belong together, by the name of either.
+
+    Raises:
+        UserError: the other one is not there.
+    """
+    stem = path.name[: -len(ending_of(path))]
+    beside = {other.name.lower(): other for other in path.parent.iterdir()}
+    found = []
+    for kind in (".hdr", ".img"):
+        names = (f"{stem}{kind}".lower(), f"{stem}{kind}.gz".lower())
+        there = [beside[name] for name in names if name in beside]
+        if not there:
+            raise UserError(
+                f"{path} is one of two files, and {stem}{kind} is not beside it: copy both"
+            )
+        found.append(there[0])
+    return found[0], found[1]
+
+
+def _volume(array: np.ndarray, layout: NiftiLayout, source: str) -> Volume:
+    return Volume(
+        array, layout.affine, source, layout.slope, layout.intercept, layout.spacing_known
+    )
+
+
+def parse_header(block: bytes, source: str, in_pair: bool = False) -> NiftiLayout:
     """Read a NIfTI header of either version and byte order.
 
-    Slope 0 or NaN means no scaling. Affines in metres or micrometres become millimetres.
+    Slope 0 or NaN means no scaling. Affines in metres or micrometres become millimetres. Where
+    sform and qform put the volume into two places, a line says so, and the sform is taken.
 
     Args:
         block: at least the first 544 bytes of the file, if it has as many.
         source: the file as the user knows it.
+        in_pair: whether the voxels lie in a file of their own.
 
     Raises:
         UserError: not NIfTI, or a volume that `data.volumes.checks` refuses.
     """
     if block[:2] == GZIP_MAGIC:
         raise UserError(f"{source} is packed with gzip: rename it so that it ends in .nii.gz")
-    header = _header_of(block, source)
+    header = _header_of(block, source, in_pair)
+    spacing_known = bool((header["pixdim"][1:4] != 0).all() or header["sform_code"] > 0)
+    # As nibabel's own reader: a negative or missing voxel size and qfac become what they must be.
+    header.check_fix(logger=_QUIET, error_level=NEVER)
     try:
         dtype = header.get_data_dtype()
-        sizes = tuple(int(size) for size in header.get_data_shape())
+        sizes = [int(size) for size in header.get_data_shape()]
+        sizes[3:] = [max(size, 1) for size in sizes[3:]]  # some write 0 where nothing follows
         affine = header.get_best_affine()
         offset = int(header["vox_offset"])
+        _say_where_forms_differ(header, sizes, source)
     except (HeaderDataError, KeyError, ValueError, OverflowError) as error:
         raise UserError(
             f"{source} has a broken NIfTI header ({error}): convert it again from the original"
@@ -94,20 +164,40 @@ def parse_header(block: bytes, source: str) -> NiftiLayout:
         slope, intercept = 1.0, 0.0
     if not math.isfinite(intercept):
         raise UserError(f"{source} states scl_inter {intercept}: set it to 0 or the true offset")
-    first_voxel = max(offset, header.single_vox_offset)
-    return NiftiLayout(
-        shape, dtype, first_voxel, check_affine(affine, shape[0], source), slope, intercept
-    )
+    first_voxel = max(offset, 0 if in_pair else header.single_vox_offset)
+    affine = check_affine(affine, shape[0], source)
+    return NiftiLayout(shape, dtype, first_voxel, affine, slope, intercept, spacing_known)
 
 
-def _header_of(block: bytes, source: str) -> nib.Nifti1Header:
+def _header_of(block: bytes, source: str, in_pair: bool) -> nib.Nifti1Header:
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
         length = kind.template_dtype.itemsize
         if len(block) >= length and kind.may_contain_header(block):
             header = kind(block[:length], check=False)
-            if bytes(header["magic"]).startswith(b"n+"):
+            if bytes(header["magic"]).startswith((b"n+", b"ni")):
                 return header
+    if in_pair:
+        raise UserError(
+            f"{source} is no NIfTI header (ANALYZE states neither sides nor place, and other "
+            "formats share the ending): convert it to .nii from the original"
+        )
     raise UserError(f"{source} is not a NIfTI file: give a whole .nii or .nii.gz file")
+
+
+def _say_where_forms_differ(header: nib.Nifti1Header, sizes: Sequence[int], source: str) -> None:
+    """Tell where programs that take the qform, as ITK-SNAP may, see the volume elsewhere."""
+    if min(header["sform_code"], header["qform_code"]) < 1 or len(sizes) < 3:
+        return
+    sform, qform = header.get_sform(), header.get_qform()
+    size = (sizes[0], sizes[1], sizes[2])
+    apart = np.abs(corners(sform, size) - corners(qform, size)).max()
+    smallest = np.linalg.norm(sform[:3, :3], axis=0).min()
+    if apart > FORMS_APART * smallest:
+        print(
+            f"warning: sform and qform of {source} put it up to {apart:.3g} mm apart: the sform is "
+            "taken, other programs may take the qform",
+            file=sys.stderr,
+        )
 
 
 def _unpack(path: Path, target: Path) -> None:

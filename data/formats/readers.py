@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.formats.nifti import read_nifti
+from data.formats.nifti import read_nifti, read_nifti_pair
 from data.formats.tiff.reader import check_tiff_spacing, read_tiff, read_tiff_folder, tiff_files
 from data.formats.zarr_store import is_zarr, read_zarr
 from data.volumes.cache import default_cache_dir
@@ -16,6 +16,7 @@ from data.volumes.names import (
     ITK_ENDINGS,
     KNOWN_FORMATS,
     NIFTI_ENDINGS,
+    PAIR_ENDINGS,
     TIFF_ENDINGS,
     ending_of,
     looks_like_dicom,
@@ -59,6 +60,8 @@ def read_volume(
         ending = ending_of(path)
         if ending in NIFTI_ENDINGS:
             return read_nifti(path, cache)
+        if ending in PAIR_ENDINGS:
+            return read_nifti_pair(path, cache)
         if ending in ITK_ENDINGS:
             from data.formats.itk import read_itk
 

@@ -6,6 +6,8 @@ from itertools import product
 
 import numpy as np
 
+RIGHT_ANGLE = 1e-4  # cosine: float32 headers and DICOM's decimal strings lose less
+
 MILLIMETRES_PER_UNIT = {
     "m": 1e3,
     "meter": 1e3,
@@ -59,6 +61,13 @@ def shrunk_affine(affine: np.ndarray, scale: int) -> np.ndarray:
     ((k - 1)/2, (k - 1)/2, 0) of the input.
     """
     return _rescaled(affine, float(scale))
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether the axes of an affine (4, 4) do not stand at right angles, by more than rounding."""
+    columns = np.asarray(affine, dtype=np.float64)[:3, :3]
+    directions = columns / np.linalg.norm(columns, axis=0)
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() > RIGHT_ANGLE)
 
 
 def corners(affine: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
+PAIR_ENDINGS = (".hdr", ".hdr.gz", ".img", ".img.gz")  # NIfTI in two files
 ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 OME_ENDINGS = (".ome.tif", ".ome.tiff")
 TIFF_ENDINGS = (".tif", ".tiff", *OME_ENDINGS)
 ZARR_ENDINGS = (".zarr", ".ome.zarr")
-ENDINGS = NIFTI_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
+ENDINGS = NIFTI_ENDINGS + PAIR_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 """Known file endings, in the order of preference when one case lies there in several formats."""
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -31,7 +32,7 @@ MASK_NAME = re.compile(
 )
 
 KNOWN_FORMATS = (
-    "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), TIFF (.tif, .tiff), "
+    "NIfTI (.nii, .nii.gz, .hdr), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), TIFF (.tif, .tiff), "
     "a folder of DICOM slices, a folder of TIFF slices, Zarr or OME-Zarr (.zarr)"
 )
 

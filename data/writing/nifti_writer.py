@@ -11,14 +11,15 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import DTypeLike
 
+from data.volumes.geometry import is_sheared
 from data.writing.packing import GzipPacking, PlainPacking, SliceStream
 from data.writing.partial_file import PartialFile
 from util.errors import UserError
 from util.files import plain
 
 LARGEST_NIFTI1 = 32767
-SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
-JOURNAL_FORMAT = 1  # to be raised when other bytes are written for the same key
+UNKNOWN, SCANNER = 0, 1  # NIFTI_XFORM_UNKNOWN, NIFTI_XFORM_SCANNER_ANAT
+JOURNAL_FORMAT = 2  # to be raised when other bytes are written for the same key
 BLOCK_VOXELS = 1 << 18  # converted at a time: stays in the processor's cache, 2.5 times as fast
 
 
@@ -32,8 +33,8 @@ class NiftiSliceWriter:
     finished, resumes all of them. `data.writing.partial_file.forget_journal` ends that.
 
     Slices are packed and written on threads of the writer's own, in their order. Voxels are
-    stored with slope 1 and intercept 0; sform and qform state the same affine (the qform its
-    nearest rotation, if the affine is sheared). Equal input gives equal bytes, with any number
+    stored with slope 1 and intercept 0; sform and qform state the same affine (a sheared one, which
+    a qform cannot hold, is the sform's alone). Equal input gives equal bytes, with any number
     of threads and wherever the work was interrupted.
 
     Attributes:
@@ -250,7 +251,8 @@ def _header(size: tuple[int, int, int], affine: np.ndarray, dtype: np.dtype) -> 
     header = kind(endianness="<")
     header.set_data_shape(size)
     header.set_data_dtype(dtype)
-    header.set_qform(affine, SCANNER, strip_shears=True)
+    # A quaternion holds no shear: code 0 says that the qform is none.
+    header.set_qform(affine, UNKNOWN if is_sheared(affine) else SCANNER, strip_shears=True)
     header.set_sform(affine, SCANNER)
     header.set_xyzt_units("mm")
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data.volumes.geometry import is_sheared
 from data.volumes.names import is_mask_name
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
@@ -63,6 +64,11 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
     started = time.monotonic()
     names = output_names(options)
     volume, mask = open_case(path, options, "clinical")
+    if options.output_format == "dicom" and is_sheared(volume.affine):
+        raise UserError(
+            f"{volume.source} has axes that do not stand at right angles, which no DICOM series "
+            "can hold: leave --output_format dicom out, or resample the volume"
+        )
     window = model.windows.window_for(volume, "clinical")
     check_window(volume, window)
     plan = plan_case(volume, mask, window, folder, names, model, options)

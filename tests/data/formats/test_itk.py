@@ -260,3 +260,55 @@ def test_digests_do_not_depend_on_the_format(tmp_path: Path) -> None:
     assert not set(nifti) & set(
         read_volume(save(tmp_path / "b.nrrd", make_image(shifted))).slice_digests()
     )
+
+
+def test_a_list_axis_of_one_is_no_vector(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(-1000, 500, (4, 6, 5)).astype("<i2")
+    head = (
+        "NRRD0004\ntype: short\ndimension: 4\nspace: left-posterior-superior\nsizes: 1 5 6 4\n"
+        "space directions: none (0.7,0,0) (0,0.7,0) (0,0,1.5)\nkinds: list domain domain domain\n"
+        "endian: little\nencoding: raw\nspace origin: (-20,-30,-100)\n\n"
+    )
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(head.encode() + voxels.tobytes())
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.array, voxels)
+    image = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).squeeze(), voxels)
+    assert volume.spacing == pytest.approx(image.GetSpacing())
+    path.write_bytes(head.replace("sizes: 1", "sizes: 2").encode() + voxels.tobytes() * 2)
+    with pytest.raises(UserError, match=r"a\.nrrd has 2 components per voxel"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("name", ["listing.raw", "dose_50%.raw", "List of 3.raw"])
+def test_odd_names_of_detached_voxels(tmp_path: Path, name: str) -> None:
+    voxels = np.random.default_rng(0).integers(-1000, 500, (4, 6, 5)).astype("<i2")
+    (tmp_path / name).write_bytes(voxels.tobytes())
+    (tmp_path / "a.nhdr").write_text(
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 6 4\nspacings: 1 1 2\nendian: little\n"
+        f"encoding: raw\ndata file: {name}\n"
+    )
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nhdr").array, voxels)
+
+
+@pytest.mark.parametrize("name", ["LIST", "LIST 2D", "rec_%03d.raw 1 4 1"])
+def test_voxels_in_several_files_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.nhdr").write_text(
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 6 4\nspacings: 1 1 2\nendian: little\n"
+        f"encoding: raw\ndata file: {name}\nrec_001.raw\n"
+    )
+    with pytest.raises(UserError, match=r"a\.nhdr spreads its voxels over several files"):
+        read_volume(tmp_path / "a.nhdr")
+
+
+def test_a_scaling_that_most_programs_leave_out_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.mhd"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4), np.int16)), str(path))
+    text = path.read_text()
+    for line in ("ElementToIntensityFunctionSlope = 2", "ElementToIntensityFunctionOffset = -1024"):
+        path.write_text(text.replace("ElementType", f"{line}\nElementType"))
+        with pytest.raises(UserError, match=r"a\.mhd states ElementToIntensityFunction slope"):
+            read_volume(path)
+    path.write_text(text.replace("ElementType", "ElementToIntensityFunctionSlope = 1\nElementType"))
+    assert read_volume(path).num_slices == 2

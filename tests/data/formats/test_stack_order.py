@@ -25,6 +25,11 @@ def ordered(*names: str) -> list[str]:
         ["rec 1 at 0.5mm.tif", "rec 2 at 1.0mm.tif", "rec 3 at 1.5mm.tif"],
         ["d20240101_t1.tif", "d20240103_t2.tif", "d20240109_t3.tif"],
         ["only.tif"],
+        ["lung-0030.tif", "lung-0040.tif", "lung-0050.tif"],  # hyphens, not signs
+        ["lung-1.tif", "lung-2.tif", "lung-3.tif"],
+        ["z_-20.tif", "z_-10.tif", "z_0.tif", "z_10.tif"],
+        ["-2.tif", "-1.tif", "0.tif"],
+        ["s1_z5.tif", "s2_z6.tif", "s3_z7.tif"],
     ],
 )
 def test_natural_order(expected: list[str]) -> None:
@@ -58,6 +63,24 @@ def test_missing_number_in_a_stack_with_a_step() -> None:
 def test_names_that_give_no_order(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ordered(*names)
+
+
+def test_two_numbers_that_give_two_orders_are_refused_with_both() -> None:
+    expected = (
+        r"two numbers in its names that give two orders: s1_z30\.tif, s2_z20\.tif, s3_z10\.tif or "
+        r"s3_z10\.tif, s2_z20\.tif, s1_z30\.tif: leave one"
+    )
+    with pytest.raises(UserError, match=expected):
+        ordered("s1_z30.tif", "s2_z20.tif", "s3_z10.tif")
+
+
+def test_a_minus_that_may_be_a_sign_is_refused_with_both_orders() -> None:
+    expected = (
+        r"has a minus before the numbers in its names, which may be a sign: z-10\.tif, z-20\.tif, "
+        r"\.\., z-40\.tif or z-40\.tif, z-30\.tif, \.\., z-10\.tif: number the slices from 0 on"
+    )
+    with pytest.raises(UserError, match=expected):
+        ordered("z-40.tif", "z-30.tif", "z-20.tif", "z-10.tif")
 
 
 def test_files_of_a_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from method_helpers import (
@@ -121,6 +122,19 @@ def test_outside_the_lung_is_cubic_and_inside_is_the_network(
     assert f"lung mask of ct: {words}\n" in capsys.readouterr().out
     record = json.loads((tmp_path / "results" / "run.json").read_text(encoding="utf-8"))
     assert record["lung_mask"] == words
+
+
+def test_axes_that_are_not_at_right_angles(tmp_path: Path, resolver: IdentityResolver) -> None:
+    sheared = AFFINES["lps"].copy()
+    sheared[0, 1] += 0.1
+    path = write_ct(tmp_path / "ct.nii", soft_volume(SIZE), sheared)
+    with pytest.raises(UserError, match="do not stand at right angles, which no DICOM series can"):
+        run(tmp_path, "--input", str(path), "--output_format", "dicom")
+    assert not resolver.inputs
+    written = nib.load(run(tmp_path, "--input", str(path)) / "SR.nii.gz")
+    # A qform cannot hold it, and says so; programs that look at it alone would see another place.
+    assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == (0, 1)
+    np.testing.assert_allclose(written.affine[:3, :2] * 2, sheared[:3, :2], atol=1e-5)
 
 
 def test_a_name_that_ends_as_a_mask_is_no_result(tmp_path: Path) -> None:
