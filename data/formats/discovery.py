@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.formats.label_maps import is_label_map
+from data.formats.picture_stack import is_picture_stack, picture_files
 from data.formats.tiff.reader import count_slices, files_of_volume, tiff_files
 from data.formats.zarr_store import is_address, is_zarr
 from data.volumes.names import (
@@ -159,6 +160,8 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
     slices = tiff_files(folder)
     is_stack = bool(slices) and count_slices(slices[0]) == 1
     found = []
+    if not any(map(ending_of, files)):
+        is_stack = is_stack or is_picture_stack(picture_files(folder))
     is_series = any(looks_like_dicom(file) for file in files if not ending_of(file))
     if (is_stack or is_series) and not is_mask_name(folder):
         found.append(folder)

@@ -46,7 +46,7 @@ def _some_slices(path: Path, cache_dir: Path | None) -> list[np.ndarray]:
     """Slices in physical units; none of a volume that cannot hold labels, or costs much to see."""
     ending = ending_of(path)
     if path.is_dir() and not is_zarr(path):  # segmentations of DICOM are objects of their own
-        files = tiff_files(path)
+        files = tiff_files(path)  # of pictures none, which are whole only when they are decoded
         return [first_page(files[index]) for index in looked_at(len(files))]
     if ending in NIFTI_ENDINGS:
         layout = read_layout(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.formats.nifti import read_nifti, read_nifti_pair
+from data.formats.picture_stack import is_picture_stack, picture_files, read_picture_folder
 from data.formats.tiff.reader import check_tiff_spacing, read_tiff, read_tiff_folder, tiff_files
 from data.formats.zarr_store import is_zarr, read_zarr
 from data.volumes.cache import default_cache_dir
@@ -91,6 +92,9 @@ def _read_folder(
     if slices:
         return read_tiff_folder(folder, cache_dir, spacing)
     volumes = sorted(path.name for path in folder.iterdir() if ending_of(path))
+    pictures = picture_files(folder)
+    if not dicom and is_picture_stack(pictures):
+        return read_picture_folder(folder, cache_dir, spacing)
     if volumes and not dicom:
         raise UserError(
             f"folder {folder} holds {len(volumes)} volume files, not one series of slices: "

@@ -12,6 +12,7 @@ ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 OME_ENDINGS = (".ome.tif", ".ome.tiff")
 TIFF_ENDINGS = (".tif", ".tiff", *OME_ENDINGS)
 ZARR_ENDINGS = (".zarr", ".ome.zarr")
+PICTURE_ENDINGS = (".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".j2k")  # of slices in a folder
 ENDINGS = NIFTI_ENDINGS + PAIR_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 """Known file endings, in the order of preference when one case lies there in several formats."""
 
@@ -33,7 +34,8 @@ MASK_NAME = re.compile(
 
 KNOWN_FORMATS = (
     "NIfTI (.nii, .nii.gz, .hdr), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), TIFF (.tif, .tiff), "
-    "a folder of DICOM slices, a folder of TIFF slices, Zarr or OME-Zarr (.zarr)"
+    "a folder of DICOM slices, of TIFF slices or of pictures (.bmp, .png, .jpg, .jp2), Zarr or "
+    "OME-Zarr (.zarr)"
 )
 
 

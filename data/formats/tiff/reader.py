@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.formats.scan_log import logged_spacing
 from data.formats.stack_order import order_by_number
 from data.formats.tiff.pages import (
     decode_page,
@@ -88,7 +89,8 @@ def read_tiff_folder(folder: Path, cache_dir: Path, tiff_spacing: Spacing | None
     """
     files = order_by_number(tiff_files(folder), folder)
     with open_tiff(files[0]) as tiff:
-        spacing = tiff_spacing or stated_spacing(tiff, len(files), stack_folder=True)
+        spacing = tiff_spacing or logged_spacing(folder)
+        spacing = spacing or stated_spacing(tiff, len(files), stack_folder=True)
         calibration = calibration_of(tiff, str(files[0]))
     unpacked = cached_file(
         cache_dir,

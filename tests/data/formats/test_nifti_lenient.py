@@ -45,7 +45,7 @@ def write(path: Path, fields: Fields, forms: tuple[int, int] = (1, 1)) -> Path:
 
 def by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (x, y, z) and RAS+ affine."""
-    image = nib.load(path)
+    image = nib.Nifti1Image.from_filename(path)
     return np.asanyarray(image.dataobj).squeeze(), image.affine
 
 

@@ -131,7 +131,7 @@ def test_axes_that_are_not_at_right_angles(tmp_path: Path, resolver: IdentityRes
     with pytest.raises(UserError, match="do not stand at right angles, which no DICOM series can"):
         run(tmp_path, "--input", str(path), "--output_format", "dicom")
     assert not resolver.inputs
-    written = nib.load(run(tmp_path, "--input", str(path)) / "SR.nii.gz")
+    written = nib.Nifti1Image.from_filename(run(tmp_path, "--input", str(path)) / "SR.nii.gz")
     # A qform cannot hold it, and says so; programs that look at it alone would see another place.
     assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == (0, 1)
     np.testing.assert_allclose(written.affine[:3, :2] * 2, sheared[:3, :2], atol=1e-5)

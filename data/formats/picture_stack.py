@@ -1,0 +1,122 @@
+"""A folder of pictures (BMP, PNG, JPEG, JPEG 2000) as a volume: what reconstruction programs of
+micro-CT write when they write no TIFF. Decoded once, slice by slice, and mapped from the cache."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.formats.scan_log import logged_spacing
+from data.formats.stack_order import NUMBER, order_by_number
+from data.formats.tiff.spacing import Spacing
+from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
+from data.volumes.names import PICTURE_ENDINGS, is_mask_name, natural_key
+from data.volumes.volume import Volume
+from util.errors import UserError
+
+FEWEST = 3  # pictures of a stack: one or two are previews
+MOST_PIXELS = 1 << 28  # of a slice; a file that claims more is taken for damaged
+PREVIEWS = ("_spr", "_preview", "_thumb")  # SkyScan's projection, and others' small pictures
+ORIENTATION = 274  # Exif
+GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Pictures directly inside a folder in natural order; hidden files, masks and previews left
+    out."""
+    return sorted(
+        (
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in PICTURE_ENDINGS
+            and not path.name.startswith(".")
+            and not path.stem.lower().endswith(PREVIEWS)
+            and not is_mask_name(path)
+            and path.is_file()
+        ),
+        key=lambda path: natural_key(path.name),
+    )
+
+
+def is_picture_stack(files: Sequence[Path]) -> bool:
+    """Whether pictures are slices of one stack by their names: alike but for a number."""
+    patterns = {NUMBER.sub("#", path.name.lower()) for path in files}
+    return len(files) >= FEWEST and len(patterns) == 1 and "#" in next(iter(patterns))
+
+
+def read_picture_folder(folder: Path, cache_dir: Path, spacing: Spacing | None) -> Volume:
+    """Read a folder of pictures, sorted by the number in their names.
+
+    Rows and columns lie as those of TIFF (data/formats/tiff/reader.py). The voxel size is the one
+    given, or that of the scanner's log; pictures state none that could be believed.
+
+    Raises:
+        UserError: names without one order, pictures of several sizes or types, in colour, turned,
+            or damaged.
+    """
+    files = order_by_number(picture_files(folder), folder)
+    known = spacing or logged_spacing(folder)
+    first = _decode(files[0])
+
+    def slices() -> Iterator[np.ndarray]:
+        for path in files:
+            pixels = _decode(path)
+            if (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
+                raise UserError(
+                    f"{path} has {pixels.shape[1]}x{pixels.shape[0]} pixels of {pixels.dtype}, "
+                    f"{files[0].name} has {first.shape[1]}x{first.shape[0]} of {first.dtype}: "
+                    "leave only the slices of one stack in the folder"
+                )
+            yield pixels
+
+    def decode(target: Path) -> None:
+        shape = (len(files), *first.shape)
+        write_slices(target, slices(), (shape[0], shape[1], shape[2]), first.dtype, str(folder))
+
+    unpacked = cached_file(cache_dir, decoded_name(files_key(files)), decode)
+    x, y, z = known or (1.0, 1.0, 1.0)
+    return Volume(
+        map_slices(unpacked),
+        np.diag([-x, -y, z, 1.0]),
+        str(folder),
+        spacing_known=known is not None,
+    )
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Grey values (rows, columns) of one picture, in its own type.
+
+    Raises:
+        UserError: colour, a turned picture, a damaged or cut-off file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise ValueError(f"it claims {image.width} x {image.height} pixels")
+                _check_meaning(image, path)
+                pixels = np.asarray(image.convert("L") if image.mode == "P" else image)
+    except UserError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read ({error}): copy or export it again") from error
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+def _check_meaning(image: Image.Image, path: Path) -> None:
+    """Refuse what would change values or directions and is not applied."""
+    palette = image.getpalette() if image.mode == "P" else None
+    is_grey = palette is not None and palette[0::3] == palette[1::3] == palette[2::3]
+    if image.mode not in GREY_MODES and not is_grey:
+        raise UserError(f"{path} is in colour ({image.mode}): save the slices in grey")
+    turned = image.getexif().get(ORIENTATION, 1)
+    if turned != 1:
+        raise UserError(
+            f"{path} states the orientation {turned}, turned or mirrored, which programs read in "
+            "two ways: save it upright (1)"
+        )
