@@ -109,7 +109,7 @@ VOLUMES: Rows = (
      "folder of lung masks, CASE_mask.nii.gz or CASE.nii.gz for a CT called CASE (any format); "
      "without it a mask beside the CT is taken, else one is computed"),
     ("micro_spacing", Shown("MM", float, several=True), None,
-     "voxel size of TIFF volumes in mm: one number, or x y z (TIFF often states none)"),
+     "voxel size of TIFF volumes and pictures in mm: one number, or x y z (they often state none)"),
     ("slices", Shown("START:STOP"), None,
      "use only these slices of every volume, as Python counts (0:100, -20:)"),
     ("windows", Shown("DOMAIN=LOW:HIGH", several=True), None,

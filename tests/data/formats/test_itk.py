@@ -312,3 +312,17 @@ def test_a_scaling_that_most_programs_leave_out_is_refused(tmp_path: Path) -> No
             read_volume(path)
     path.write_text(text.replace("ElementType", "ElementToIntensityFunctionSlope = 1\nElementType"))
     assert read_volume(path).num_slices == 2
+
+
+def test_the_header_of_the_docs_makes_raw_voxels_a_volume(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    header = text[text.index("ObjectType = Image") : text.index("```\n\n`DimSize` is x y z")]
+    voxels = np.random.default_rng(0).integers(0, 60000, (20, 32, 40)).astype("<u2")
+    (tmp_path / "lung.mhd").write_text(header)
+    (tmp_path / "lung.vol").write_bytes(voxels.tobytes())
+    volume = read_volume(tmp_path / "lung.mhd")
+    np.testing.assert_array_equal(volume.array, voxels)
+    assert volume.spacing == pytest.approx((0.02, 0.02, 0.02))
+    (tmp_path / "lung.mhd").write_text(header.replace("HeaderSize = 0", "HeaderSize = -1"))
+    (tmp_path / "lung.vol").write_bytes(b"a header of some bytes" + voxels.tobytes())
+    np.testing.assert_array_equal(read_volume(tmp_path / "lung.mhd").array, voxels)
