@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,13 +173,32 @@ def open_case(path: Path, options: Namespace, domain: Domain) -> tuple[Volume, n
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
     if options.region == "lung":
         folder = Path(options.maskdatafolder) if options.maskdatafolder else None
-        opened = open_with_lung_mask(path, cache_dir, folder, options.micro_spacing, options.slices)
-        print(f"lung mask of {opened[0].name}: {mask_words(opened[0], options)}")
-        return opened
+        volume, mask = open_with_lung_mask(
+            path, cache_dir, folder, options.micro_spacing, options.slices
+        )
+        print(f"lung mask of {volume.name}: {mask_words(volume, options)}")
+        return hide_identity(volume, options), mask
     volume = read_volume(path, cache_dir, spacing_for(path, domain, options.micro_spacing))
     if options.slices is not None:
         volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
-    return volume, None
+    return hide_identity(volume, options), None
+
+
+def hide_identity(volume: Volume, options: Namespace) -> Volume:
+    """The volume as its records and pictures are to name it.
+
+    With --keep_identity nothing of it counts as identifying. Where the name of the input does, a
+    line says what that name is still used for.
+    """
+    if options.keep_identity:
+        return replace(volume, identity=())
+    if volume.title != volume.name:
+        print(
+            f"note: the name {volume.name} identifies the patient: records, pages and pictures go "
+            "without it (--keep_identity leaves it in), but folders of several results have it",
+            file=sys.stderr,
+        )
+    return volume
 
 
 def mask_words(volume: Volume, options: Namespace) -> str | None:

@@ -102,6 +102,9 @@ RUN: Rows = (
      "load the checkpoint of this step (made with --save_by_iter) instead of --epoch"),
     ("cache_dir", str, None,
      "folder for unpacked volumes and lung masks (SR_CYCLEGAN_CACHE, else ~/.cache/sr_cyclegan)"),
+    ("keep_identity", FLAG, False,
+     "leave the patient's name, ID, birth date and institution in records, pages and pictures, "
+     "where DICOM states them and a path holds them"),
     ("debug", FLAG, False, "show the traceback of an error as well"),
 )
 VOLUMES: Rows = (

@@ -125,6 +125,7 @@ class RunSaver:
             self.folder / "run.json",
             vars(self.options),
             str(self.model.device),
+            () if self.options.keep_identity else self.data.identity,
             status=status,
             seed=self.options.seed,
             steps=self.position.step,

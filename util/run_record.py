@@ -8,13 +8,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from util.files import write_json
+from util.privacy import without_identity
 
 STATUS = Path("/proc/self/status")
 PROJECT_FOLDER = Path(__file__).resolve().parents[1]
@@ -60,9 +61,17 @@ def run_record(options: Mapping[str, Any], device: str = "cpu", **facts: Any) ->
 
 
 def write_run_record(
-    path: str | Path, options: Mapping[str, Any], device: str = "cpu", **facts: Any
+    path: str | Path,
+    options: Mapping[str, Any],
+    device: str = "cpu",
+    identity: Sequence[str] = (),
+    **facts: Any,
 ) -> dict[str, Any]:
     """Write `run_record(options, device, **facts)` to `path` as JSON, whole or not at all.
+
+    Args:
+        path, options, device, facts: as for `run_record`.
+        identity: words that identify a patient, which are left out of all texts.
 
     Returns:
         The record.
@@ -70,7 +79,7 @@ def write_run_record(
     Raises:
         UserError: the file cannot be written.
     """
-    record = run_record(options, device, **facts)
+    record: dict[str, Any] = without_identity(run_record(options, device, **facts), identity)
     write_json(path, record)
     return record
 

@@ -104,6 +104,7 @@ def score_case(
         folder / f"{domain}_run.json",
         vars(options),
         str(model.resolver.device),
+        volume.identity,
         method=options.method,
         input=volume.source,
         lung_mask=None if mask is None else mask_words(volume, options),
@@ -240,7 +241,7 @@ def restore_volume(
         panels,
         (-1.0, 1.0),
         best_inset(panels[-1][1]),
-        f"{volume.name}, slice {shown} of {slices}, {settings.degradation} degradation",
+        f"{volume.title}, slice {shown} of {slices}, {settings.degradation} degradation",
     )
     return scores
 

@@ -94,9 +94,9 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
     worst = max(rows, key=lambda row: max(row[name] / most for name, most in NOT_TRUSTED.items()))
     index = worst["slice"] - first
     section = None if mask is None else mask[index]
-    title = f"{volume.name}, slice {worst['slice']}"
+    title = f"{volume.title}, slice {worst['slice']}"
     pictures = [
-        draw_curves(rows, TITLES, volume.name),
+        draw_curves(rows, TITLES, volume.title),
         draw_worst(redo, volume.read_slice(index), section, title),
     ]
     words = in_words(rows)
@@ -109,6 +109,7 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
         folder / RECORD,
         vars(options),
         str(model.resolver.device),
+        volume.identity,
         method=options.method,
         input=volume.source,
         lung_mask=mask_words(volume, options),

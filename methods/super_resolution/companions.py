@@ -64,7 +64,9 @@ def write_exports(options: Namespace, folder: Path, source: Path) -> None:
     try:
         write_workspace(folder / export_names(options)[0], result, overlays)
         if options.output_format != "nifti":
-            export_volume(result, options.output_format, source, drawn_words(options))
+            export = export_volume(result, options.output_format, source, drawn_words(options))
+            if options.output_format == "dicom" and source.is_dir():
+                print(f"{export} has the patient's name, ID and study of {source}")
     except UserError as error:
         raise UserError(f"{error} ({result} is complete: --resume writes the rest)") from error
 

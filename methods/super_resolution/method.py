@@ -144,7 +144,7 @@ def draw_preview(
         ],
         (window.low, window.high),
         best_inset(np.clip(result, window.low, window.high), region=shown),
-        f"{volume.name}, slice {index} of {volume.num_slices}, window {window.low:g} to "
+        f"{volume.title}, slice {index} of {volume.num_slices}, window {window.low:g} to "
         f"{window.high:g} HU. Detail below the input's resolution is inferred, not measured.{more}",
     )
 
@@ -179,4 +179,5 @@ def record_case(
         "seconds": round(seconds, 3),
         "seconds_per_slice": round(seconds / made.computed, 4) if made.computed else None,
     }
-    return write_run_record(folder / "run.json", vars(options), str(model.resolver.device), **facts)
+    device = str(model.resolver.device)
+    return write_run_record(folder / "run.json", vars(options), device, volume.identity, **facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from data.truth_case import LABELS, TruthCase
 from data.volumes.geometry import enlarged_affine, shrunk_affine
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW
-from methods.inputs import check_window
+from methods.inputs import check_window, hide_identity
 from methods.truth.benchmark import Benchmark, refuse_outputs
 from methods.truth.models import common_scale, load_models, model_rows
 from methods.truth.opponents import INTERPOLATIONS, Method
@@ -56,7 +57,8 @@ def pair_benchmark(options: Namespace) -> int:
     for pair in pairs:
         benchmark.add(as_case(pair, scale))
     names = [f"{pair.clinical.source} against {pair.truth.source}" for pair in pairs]
-    benchmark.write(names, {})
+    identity = [word for pair in pairs for word in pair.clinical.identity + pair.truth.identity]
+    benchmark.write(names, {}, identity=identity)
     return 0
 
 
@@ -79,10 +81,10 @@ def open_pairs(options: Namespace) -> list[Pair]:
     for path, truth in zip(inputs, truths, strict=True):
         if options.region == "lung":
             opened = open_with_lung_mask(path, cache_dir, folder, None, options.slices)
-            pairs.append(Pair(*opened, truth))
+            pairs.append(Pair(hide_identity(opened[0], options), opened[1], truth))
         else:
             (volume,) = open_volumes([str(path)], cache_dir, None, options.slices)
-            pairs.append(Pair(volume, None, truth))
+            pairs.append(Pair(hide_identity(volume, options), None, truth))
     return pairs
 
 
@@ -99,8 +101,11 @@ def as_case(pair: Pair, scale: int) -> TruthCase:
     fine = np.stack([truth.read_slice(index) for index in range(truth.num_slices)])
     labels = np.where(inside, LABELS["parenchyma"], LABELS["outside"]).astype(np.uint8)
     known = truth.spacing_known or not volume.spacing_known
+    name = volume.title
+    if name != volume.name:  # of several patients without their names each has one of its own
+        name += f" {blake2b(volume.name.encode(), digest_size=3).hexdigest()}"
     return TruthCase(
-        volume.name,
+        name,
         "pair",
         np.stack([volume.read_slice(index) for index in range(volume.num_slices)]),
         inside,

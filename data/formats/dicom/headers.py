@@ -4,6 +4,7 @@ each has, and what they say of their place and values."""
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,16 @@ FUNCTIONAL_GROUPS = {
     "TemporalPositionIndex": "FrameContentSequence",
 }
 PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # PixelData, FloatPixelData, DoubleFloatPixelData
+# What identifies a patient; names come first.
+IDENTITY = (
+    "PatientName",
+    "OtherPatientNames",
+    "PatientID",
+    "OtherPatientIDs",
+    "PatientBirthDate",
+    "InstitutionName",
+)
+NAMES = 2
 MOST_SHOWN = 60  # characters of a value in a message
 
 
@@ -127,6 +138,14 @@ class SliceHeader:
             self.text("FrameAcquisitionNumber") or self.text("AcquisitionNumber"),
             self.text("TemporalPositionIndex") or self.text("TemporalPositionIdentifier"),
         )
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Words that identify the patient: name and its parts, ID, birth date, institution."""
+        stated = [self.text(keyword) for keyword in IDENTITY]
+        names = [part for text in stated[:NAMES] for part in re.split(r"[\^= ]+", text)]
+        spaced = [re.sub(r"[\^= ]+", space, text) for text in stated[:NAMES] for space in " _-^,"]
+        return tuple(sorted({*filter(None, (*stated, *names, *spaced))}))
 
     def text(self, keyword: str) -> str:
         """A value as text, "" where it is missing or empty."""

@@ -221,7 +221,13 @@ def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
     affine = check_affine(affine, len(ordered), source)
     name = decoded_name(files_key(list(dict.fromkeys(header.path for header in ordered))))
     unpacked = cached_file(cache_dir, name, lambda target: _decode(ordered, target, source))
-    return Volume(map_slices(unpacked), affine, source, spacing_known=spacing_known)
+    return Volume(
+        map_slices(unpacked),
+        affine,
+        source,
+        spacing_known=spacing_known,
+        identity=ordered[0].identity,
+    )
 
 
 def single_slice_error(path: Path) -> UserError:
