@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +14,11 @@ import torch
 pytest_plugins = ["browser"]
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from util.errors import UserError  # noqa: E402
+
 SHARED = ROOT.parent / "shared"
+LONGEST_MESSAGE = 300  # characters
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -40,6 +45,21 @@ def private_cache(
 ) -> None:
     """Keep every test's unpacked volumes and masks out of the user's own cache folder."""
     monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def short_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every message to a user is one line that can be read at a glance, but for paths in it."""
+    made = UserError.__init__
+
+    def checked(error: UserError, message: str = "", *rest: object) -> None:
+        made(error, message, *rest)
+        told = re.sub(r"\S*/\S*", "", str(message))
+        of_worker = "Caught UserError in" in told  # torch adds a traceback, which is cut off later
+        if not of_worker and (len(told) > LONGEST_MESSAGE or "\n" in told):
+            pytest.fail(f"a message of {len(told)} characters: {message}")
+
+    monkeypatch.setattr(UserError, "__init__", checked)
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def say_interrupted() -> int:
     return EXIT_INTERRUPTED
 
 
-def some_of(items: Sequence[str], most: int = 3) -> str:
+def some_of(items: Sequence[str], most: int = 3, between: str = ", ") -> str:
     """A list for a message: "a, b, c and 297 more"."""
-    shown = ", ".join(items[:most])
+    shown = between.join(items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"

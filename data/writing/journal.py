@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 from isal import isal_zlib
 
 from data.writing.packing import Piece
-from util.errors import UserError
+from util.errors import UserError, some_of
 
 BLOCK_BYTES = 1 << 20
-SHOWN_CHARACTERS = 80
+SHOWN_CHARACTERS = 32
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,18 @@ class Journal:
 
 
 def differences(got: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    """The entries in which two keys differ, on one line; empty where they are equal.
+    """The entries in which two keys differ, some of them, on one line; empty where they are equal.
 
     Values count as equal if JSON writes them alike: 1 is neither 1.0 nor true.
     """
     old, new = _flat(got), _flat(expected)
-    return "; ".join(
+    unlike = [
         f"{name} was {_shortened(old.get(name, 'missing'))}, "
         f"is now {_shortened(new.get(name, 'missing'))}"
         for name in old | new
         if old.get(name) != new.get(name)
-    )
+    ]
+    return some_of(unlike, 2, "; ")
 
 
 def _flat(value: Any, name: str = "") -> dict[str, str]:
