@@ -3,8 +3,10 @@ that fsspec knows; voxels are read where they are asked for."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -227,10 +229,23 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
         )
     if np.dtype(found.dtype).kind not in "iufb":
         raise UserError(f"{address} holds voxels of type {found.dtype}, expected numbers")
+    if not is_address(address):
+        _say_what_is_missing(found, address)
     voxels = cast(np.ndarray, ZarrVoxels(address, component, (0,) * leading))
     known = spacing or stated
     affine = np.diag([*(known or (1.0, 1.0, 1.0)), 1.0])
     return Volume(voxels, affine, address, spacing_known=known is not None)
+
+
+def _say_what_is_missing(array: Any, address: str) -> None:
+    """Tell of chunks that are not there: Zarr leaves out those of one value, a broken copy any."""
+    there, promised = int(array.nchunks_initialized), int(array.nchunks)
+    if there < promised:
+        print(
+            f"warning: {promised - there} of {promised} chunks of {address} are not there, their "
+            f"voxels are {array.fill_value}: is the copy whole?",
+            file=sys.stderr,
+        )
 
 
 def _full_resolution(
@@ -271,7 +286,8 @@ def _full_resolution(
 
 def _plain_spacing(attributes: Mapping[str, Any]) -> tuple[float, float, float] | None:
     stated = attributes.get("spacing")
-    if not isinstance(stated, list | tuple) or len(stated) != 3:
+    try:
+        z, y, x = (float(edge) for edge in stated or ())
+    except (TypeError, ValueError):
         return None
-    z, y, x = (float(edge) for edge in stated)
-    return (x, y, z) if min(x, y, z) > 0 else None
+    return (x, y, z) if all(0 < edge < math.inf for edge in (x, y, z)) else None

@@ -203,3 +203,26 @@ def test_what_is_no_volume_is_refused_in_one_line(
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(UserError, match="needs the package zarr: pip install zarr"):
         read_zarr(tmp_path / "lung.zarr")
+
+
+def test_chunks_that_are_not_there_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = store(tmp_path / "a.zarr")
+    read_volume(path)
+    assert capsys.readouterr().err == ""
+    chunks = [file for file in path.rglob("*") if file.is_file() and file.name[0] not in "z."]
+    chunks[0].unlink()
+    read_volume(path)
+    told = capsys.readouterr().err
+    assert told == (
+        f"warning: 1 of {len(chunks)} chunks of {path} are not there, their voxels are 0: is the "
+        "copy whole?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "spacing", [["a", 1, 1], [1, 1], 5, None, [0, 1, 1], [-1, 1, 1], [float("nan"), 1, 1], {}]
+)
+def test_a_spacing_that_is_none_is_not_believed(tmp_path: Path, spacing: Any) -> None:
+    assert not read_volume(store(tmp_path / "a.zarr", spacing=spacing)).spacing_known
