@@ -101,9 +101,9 @@ def _decode(path: Path) -> np.ndarray:
                     raise ValueError(f"it claims {image.width} x {image.height} pixels")
                 _check_meaning(image, path)
                 pixels = np.asarray(image.convert("L") if image.mode == "P" else image)
-    except UserError:
+    except (UserError, MemoryError):
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of a damaged file Pillow raises errors of any type
         raise UserError(f"{path} cannot be read ({error}): copy or export it again") from error
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 

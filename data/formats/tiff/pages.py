@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,17 +35,6 @@ UNCOMPRESSED = 1
 DEFAULTS = {BITS: 1, SAMPLES: 1, SAMPLE_FORMAT: 1, PHOTOMETRIC: 1, ORIENTATION: 1}
 
 PageKind = tuple[int, ...]
-
-DECODING_ERRORS = (
-    tifffile.TiffFileError,
-    ValueError,
-    RuntimeError,  # imagecodecs' errors
-    KeyError,
-    IndexError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
 
 
 def check_page_chain(path: Path) -> None:
@@ -126,7 +114,11 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
         check_page_chain(path)
         with tifffile.TiffFile(path) as tiff:
             yield tiff
-    except DECODING_ERRORS as error:
+    except (UserError, OSError, MemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # of a damaged file tifffile and its decoders raise errors of any type
         raise UserError(
             f"{path} cannot be read as TIFF ({error}): copy or export it again"
         ) from error
