@@ -116,9 +116,7 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
             yield tiff
     except (UserError, OSError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # of a damaged file tifffile and its decoders raise errors of any type
+    except Exception as error:  # of damaged files tifffile and its decoders raise any type
         raise UserError(
             f"{path} cannot be read as TIFF ({error}): copy or export it again"
         ) from error

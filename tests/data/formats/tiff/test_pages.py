@@ -67,6 +67,22 @@ def test_a_stack_with_one_short_page_leaves_nothing_in_the_cache(tmp_path: Path)
     assert not list((tmp_path / "cache").glob("*"))
 
 
+@pytest.mark.parametrize("tag", [256, 257, 258, 277, 278])
+@pytest.mark.parametrize("number", [0, 65535])
+def test_sizes_that_cannot_be_are_one_line(tmp_path: Path, tag: int, number: int) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY, photometric="minisblack", compression="deflate")
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages.first.tags[tag].valueoffset
+    struct.pack_into("<H", content, place, number)
+    path.write_bytes(content)
+    try:
+        read_volume(path)
+    except UserError as error:
+        assert "a.tif" in str(error)
+
+
 def ome_of_two_files(folder: Path) -> tuple[Path, Path]:
     """Six slices as microscopes write them: three a file, one description for both."""
     folder.mkdir()
