@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -51,7 +51,7 @@ FUNCTIONAL_GROUPS = {
     "FrameAcquisitionNumber": "FrameContentSequence",
     "TemporalPositionIndex": "FrameContentSequence",
 }
-PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # PixelData, FloatPixelData, DoubleFloatPixelData
+PIXELS = tuple(Tag(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 # What identifies a patient; names come first.
 IDENTITY = (
     "PatientName",

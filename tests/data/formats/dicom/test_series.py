@@ -4,81 +4,45 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from dicom_helpers import ct_slice
 
 from data.formats.readers import read_volume
 from util.errors import UserError
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
-LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-LONG = ("OB", "OW", "UN", "SQ")
-Tag = tuple[int, int]
-Value = tuple[str, object]
-
-
-def element(tag: Tag, kind: str, value: object) -> bytes:
-    """One element in explicit little endian."""
-    if kind == "US":
-        data = struct.pack("<H", value)
-    elif isinstance(value, bytes):
-        data = value
-    else:
-        data = str(value).encode()
-    if len(data) % 2:
-        data += b"\0" if kind == "UI" else b" "
-    length = struct.pack("<2xI", len(data)) if kind in LONG else struct.pack("<H", len(data))
-    return struct.pack("<HH", *tag) + kind.encode() + length + data
+Changes = Mapping[str, object]
 
 
 def write_slice(
     path: Path,
     pixels: np.ndarray,
     position: tuple[float, float, float] | None,
-    changes: Mapping[Tag, Value | None] | None = None,
-    storage: str = CT,
+    changes: Changes | None = None,
     preamble: bool = True,
 ) -> Path:
-    """A minimal CT slice; `changes` replaces elements, or drops them where None."""
-    rows, columns = pixels.shape[:2]
-    instance = f"1.2.3.{abs(hash((path.name, position))) % 10**9}"
-    elements: dict[Tag, Value | None] = {
-        (0x0008, 0x0016): ("UI", storage),
-        (0x0008, 0x0018): ("UI", instance),
-        (0x0008, 0x0060): ("CS", "CT"),
-        (0x0008, 0x103E): ("LO", "LUNG 1.0"),
-        (0x0018, 0x0050): ("DS", "2.5"),
-        (0x0020, 0x000D): ("UI", "1.2.9"),
-        (0x0020, 0x000E): ("UI", "1.2.7"),
-        (0x0020, 0x0037): ("DS", "1\\0\\0\\0\\1\\0"),
-        (0x0028, 0x0002): ("US", 1),
-        (0x0028, 0x0004): ("CS", "MONOCHROME2"),
-        (0x0028, 0x0010): ("US", rows),
-        (0x0028, 0x0011): ("US", columns),
-        (0x0028, 0x0030): ("DS", "0.8\\0.7"),
-        (0x0028, 0x0100): ("US", 16),
-        (0x0028, 0x0101): ("US", 16),
-        (0x0028, 0x0102): ("US", 15),
-        (0x0028, 0x0103): ("US", 1 if pixels.dtype.kind == "i" else 0),
-        (0x0028, 0x1052): ("DS", "-1024"),
-        (0x0028, 0x1053): ("DS", "1"),
-        (0x7FE0, 0x0010): ("OW", pixels.tobytes()),
-    }
+    """A CT slice of stored values; `changes` replaces elements, or drops them where None."""
+    header = ct_slice(np.zeros(pixels.shape[:2], np.int16))
+    header.PixelData = pixels.tobytes()
+    header.PixelRepresentation = 1 if pixels.dtype.kind == "i" else 0
+    header.SliceThickness, header.PixelSpacing = "2.5", ["0.8", "0.7"]
+    del header.ImagePositionPatient
     if position is not None:
-        elements[0x0020, 0x0032] = ("DS", "\\".join(f"{number:.6g}" for number in position))
-    elements.update(changes or {})
-    body = b"".join(element(tag, *value) for tag, value in sorted(elements.items()) if value)
-    meta = element((2, 1), "OB", b"\0\1") + b"".join(
-        element((2, number), "UI", value)
-        for number, value in ((2, storage), (3, instance), (0x10, LITTLE_ENDIAN), (0x12, "1.2.1"))
-    )
-    meta = element((2, 0), "UL", struct.pack("<I", len(meta))) + meta
+        header.ImagePositionPatient = [f"{number:.6g}" for number in position]
+    for keyword, value in (changes or {}).items():
+        if value is None:
+            delattr(header, keyword)
+        else:
+            setattr(header, keyword, value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(128) + b"DICM" + meta + body if preamble else body)
+    header.save_as(path, enforce_file_format=True)
+    if not preamble:  # nor meta header, whose group length says where it ends
+        length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
+        path.write_bytes(path.read_bytes()[144 + length :])
     return path
 
 
@@ -93,7 +57,7 @@ def write_series(
     folder: Path,
     heights: tuple[float, ...] = (-10.0, -7.5, -5.0, -2.5, 0.0, 2.5),
     name: str = "{}.dcm",
-    changes: Mapping[Tag, Value | None] | None = None,
+    changes: Changes | None = None,
     tilt: float = 0.0,
     preamble: bool = True,
 ) -> Path:
@@ -133,7 +97,7 @@ def test_sorted_by_position_with_rescale_and_affine(
 
 
 def test_coronal_series_runs_along_its_own_normal(tmp_path: Path) -> None:
-    changes: dict[Tag, Value | None] = {(0x0020, 0x0037): ("DS", "1\\0\\0\\0\\0\\-1")}
+    changes: dict[str, object] = {"ImageOrientationPatient": "1\\0\\0\\0\\0\\-1"}
     for index in range(3):
         write_slice(tmp_path / "s" / f"{index}", pixels_of(index), (0, 3.0 * index, 9), changes)
     volume = read_volume(tmp_path / "s")
@@ -144,11 +108,11 @@ def test_coronal_series_runs_along_its_own_normal(tmp_path: Path) -> None:
 
 
 def test_fractional_rescale_becomes_float_and_wide_values_int32(tmp_path: Path) -> None:
-    fraction: dict[Tag, Value | None] = {(0x0028, 0x1053): ("DS", "0.5")}
+    fraction: dict[str, object] = {"RescaleSlope": "0.5"}
     volume = read_volume(write_series(tmp_path / "f", changes=fraction))
     assert volume.array.dtype == np.float32
     np.testing.assert_array_equal(volume.read_slice(0), pixels_of(0) * np.float32(0.5) - 1024)
-    wide: dict[Tag, Value | None] = {(0x0028, 0x1053): ("DS", "100")}
+    wide: dict[str, object] = {"RescaleSlope": "100"}
     volume = read_volume(write_series(tmp_path / "w", changes=wide))
     assert volume.array.dtype == np.int32
     np.testing.assert_array_equal(volume.array[5], pixels_of(5).astype(np.int32) * 100 - 1024)
@@ -162,7 +126,7 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(50))
     report = "1.2.840.10008.5.1.4.1.1.88.11"
-    write_slice(folder / "report.dcm", pixels_of(0), None, storage=report)
+    write_slice(folder / "report.dcm", pixels_of(0), None, {"SOPClassUID": report})
     broken = (folder / "report.dcm").read_bytes()[:-30]
     (folder / "report.dcm").write_bytes(broken)
     assert read_volume(folder).num_slices == 6
@@ -181,9 +145,9 @@ def test_cache_follows_the_content_of_all_files(tmp_path: Path) -> None:
 
 def test_several_series_are_each_named(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "s")
-    other: dict[Tag, Value | None] = {
-        (0x0020, 0x000E): ("UI", "1.2.8"),
-        (0x0008, 0x103E): ("LO", "BONE"),
+    other: dict[str, object] = {
+        "SeriesInstanceUID": "1.2.8",
+        "SeriesDescription": "BONE",
     }
     write_series(folder, (0.0, 1.0, 2.0), "other{}.dcm", other)
     expected = (
@@ -240,7 +204,7 @@ def with_acquisitions(folder: Path, numbers: list[str], heights: list[float]) ->
             folder / f"{index}.dcm",
             pixels_of(index),
             (-30.0, 40.0, height),
-            {(0x0020, 0x0012): ("IS", number)},
+            {"AcquisitionNumber": number},
         )
     return folder
 
@@ -266,17 +230,17 @@ def test_time_points_in_one_series_are_named(tmp_path: Path) -> None:
             tmp_path / f"{index}.dcm",
             pixels_of(index),
             (0.0, 0.0, float(index // 2)),
-            {(0x0020, 0x0100): ("IS", str(index % 2 + 1))},
+            {"TemporalPositionIdentifier": str(index % 2 + 1)},
         )
-    with pytest.raises(UserError, match=r"2 acquisitions or time points .* \(1: 2 slices, 2: 2"):
+    with pytest.raises(UserError, match=r"2 acquisitions or time points .* \(1 1: 2 slices, 1 2: 2"):
         read_volume(tmp_path)
 
 
 def test_many_series_are_one_short_line(tmp_path: Path) -> None:
     for index in range(40):
-        changes: dict[Tag, Value | None] = {
-            (0x0020, 0x000E): ("UI", f"1.2.840.113619.2.55.3.604688119.929.1234567890.{index}"),
-            (0x0008, 0x103E): ("LO", f"a long description of the series number {index}"),
+        changes: dict[str, object] = {
+            "SeriesInstanceUID": f"1.2.840.113619.2.55.3.604688119.929.1234567890.{index}",
+            "SeriesDescription": f"a long description of the series number {index}",
         }
         write_slice(tmp_path / "s" / f"{index}.dcm", pixels_of(0), (0.0, 0.0, 0.0), changes)
     with pytest.raises(UserError, match=r"40 DICOM series: .* and 37 more: choose one") as caught:
@@ -295,8 +259,8 @@ def test_gantry_tilt(tmp_path: Path) -> None:
 def test_slices_of_different_size_spacing_or_orientation(tmp_path: Path) -> None:
     for name, shape, changes in (
         ("size", (7, 5), {}),
-        ("pixel spacing", (6, 5), {(0x0028, 0x0030): ("DS", "0.5\\0.5")}),
-        ("orientation", (6, 5), {(0x0020, 0x0037): ("DS", "1\\0\\0\\0\\0\\-1")}),
+        ("pixel spacing", (6, 5), {"PixelSpacing": "0.5\\0.5"}),
+        ("orientation", (6, 5), {"ImageOrientationPatient": "1\\0\\0\\0\\0\\-1"}),
     ):
         folder = write_series(tmp_path / name)
         write_slice(folder / "scout.dcm", pixels_of(9, shape), (-30, 40, 5.0), changes)
@@ -305,27 +269,27 @@ def test_slices_of_different_size_spacing_or_orientation(tmp_path: Path) -> None
 
 
 def test_colour_and_multi_frame_files(tmp_path: Path) -> None:
-    colour: dict[Tag, Value | None] = {
-        (0x0028, 0x0002): ("US", 3),
-        (0x0028, 0x0004): ("CS", "RGB"),
-        (0x0028, 0x0006): ("US", 0),
-        (0x0028, 0x0100): ("US", 8),
-        (0x0028, 0x0101): ("US", 8),
-        (0x0028, 0x0102): ("US", 7),
-        (0x0028, 0x0103): ("US", 0),
-        (0x0028, 0x1052): None,
-        (0x0028, 0x1053): None,
+    colour: dict[str, object] = {
+        "SamplesPerPixel": 3,
+        "PhotometricInterpretation": "RGB",
+        "PlanarConfiguration": 0,
+        "BitsAllocated": 8,
+        "BitsStored": 8,
+        "HighBit": 7,
+        "PixelRepresentation": 0,
+        "RescaleIntercept": None,
+        "RescaleSlope": None,
     }
     write_slice(tmp_path / "c" / "1.dcm", np.zeros((6, 5, 3), np.uint8), (0, 0, 0), colour)
     with pytest.raises(UserError, match=r"1\.dcm is in colour"):
         read_volume(tmp_path / "c")
-    frames: dict[Tag, Value | None] = {
-        (0x0028, 0x0008): ("IS", "4"),
-        (0x0028, 0x0010): ("US", 6),
-        (0x0028, 0x0011): ("US", 5),
+    frames: dict[str, object] = {
+        "NumberOfFrames": "4",
+        "Rows": 6,
+        "Columns": 5,
     }
-    storage = "1.2.840.10008.5.1.4.1.1.7.3"
-    write_slice(tmp_path / "m" / "1.dcm", np.zeros((24, 5), np.uint16), (0, 0, 0), frames, storage)
+    frames["SOPClassUID"] = "1.2.840.10008.5.1.4.1.1.7.3"
+    write_slice(tmp_path / "m" / "1.dcm", np.zeros((24, 5), np.uint16), (0, 0, 0), frames)
     with pytest.raises(UserError, match=r"1\.dcm holds 4 frames without a place for each"):
         read_volume(tmp_path / "m")
 
@@ -338,7 +302,7 @@ def test_no_position(tmp_path: Path) -> None:
 
 
 def test_odd_numbers_in_a_tag(tmp_path: Path) -> None:
-    changes: dict[Tag, Value | None] = {(0x0028, 0x0030): ("DS", "0.5")}
+    changes: dict[str, object] = {"PixelSpacing": "0.5"}
     with pytest.raises(UserError, match=r'\.dcm has "0\.5" in PixelSpacing, expected 2'):
         read_volume(write_series(tmp_path / "s", changes=changes))
 
@@ -348,7 +312,7 @@ def test_one_slice_takes_its_thickness(tmp_path: Path) -> None:
     assert volume.size == (5, 6, 1)
     assert volume.spacing == pytest.approx((0.7, 0.8, 2.5))
     assert volume.spacing_known
-    unknown: dict[Tag, Value | None] = {(0x0018, 0x0050): None, (0x0028, 0x0030): None}
+    unknown: dict[str, object] = {"SliceThickness": None, "PixelSpacing": None}
     volume = read_volume(write_series(tmp_path / "u", (4.0,), changes=unknown))
     assert volume.spacing == (1.0, 1.0, 1.0)
     assert not volume.spacing_known
