@@ -8,11 +8,13 @@ from options import TestOptions
 from options.base_options import format_options
 from util.errors import run_command_line
 from util.interrupt import terminate_like_interrupt
+from util.privacy import keep_all
 
 
 def main(arguments: list[str]) -> int:
     """Run the test method that the command-line words name; returns the exit code."""
     options, parser = TestOptions().parse(arguments)
+    keep_all(options.keep_identity)
     # Imported here, not above, so that --help and a wrong flag answer before torch is loaded.
     from methods.dry_run import dry_run
     from methods.export import export_onnx

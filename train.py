@@ -14,6 +14,7 @@ from options import TrainOptions
 from options.base_options import format_options
 from util.devices import count_gpus
 from util.errors import EXIT_INTERRUPTED, UserError, run_command_line
+from util.privacy import keep_all
 from util.processes import leave_processes, process_place
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """Train by command-line words; returns the exit code."""
     options, parser = TrainOptions().parse(arguments, count_gpus)
+    keep_all(options.keep_identity)
     # Imported from here on, so that --help and a wrong flag answer before torch is loaded.
     if options.summary:
         from training.dry_run import summary

@@ -51,12 +51,6 @@ class TrainingData:
         }
 
     @property
-    def identity(self) -> tuple[str, ...]:
-        """Words that identify patients, of all volumes together."""
-        volumes = [volume for volume, _ in self.clinical] + self.micro
-        return tuple({word for volume in volumes for word in volume.identity})
-
-    @property
     def clinical_spacing(self) -> float:
         """Median in-plane voxel size of the clinical volumes, in mm.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
+from data.formats.zarr_store import is_zarr
 from data.opening import open_with_lung_mask, spacing_for
 from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.mask_files import mask_in_words
@@ -23,6 +23,7 @@ from methods.loading import LoadedModel, load_model
 from methods.pages.result_page import write_overview
 from options.base_options import PHANTOM_FOLDER
 from util.errors import UserError
+from util.privacy import hide
 
 SAMPLED_SLICES = 16
 MOSTLY_OUTSIDE = 0.95
@@ -51,6 +52,7 @@ def run_method(
     """
     model = load_model(options)
     paths = input_paths(options, model.scale, domain)
+    hide_identities(paths)
     folders = result_folders(paths, options.results_dir)
     cases = list(zip(paths, folders, strict=True))
     outputs = [folder / name for folder in folders for name in names]
@@ -177,28 +179,33 @@ def open_case(path: Path, options: Namespace, domain: Domain) -> tuple[Volume, n
             path, cache_dir, folder, options.micro_spacing, options.slices
         )
         print(f"lung mask of {volume.name}: {mask_words(volume, options)}")
-        return hide_identity(volume, options), mask
+        say_who_is_named(volume)
+        return volume, mask
     volume = read_volume(path, cache_dir, spacing_for(path, domain, options.micro_spacing))
     if options.slices is not None:
         volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
-    return hide_identity(volume, options), None
+    say_who_is_named(volume)
+    return volume, None
 
 
-def hide_identity(volume: Volume, options: Namespace) -> Volume:
-    """The volume as its records and pictures are to name it.
+def hide_identities(paths: Sequence[Path]) -> None:
+    """Learn what identifies the patients of all inputs, since the first record names them all."""
+    folders = [path for path in paths if path.is_dir() and not is_zarr(path)]
+    if folders:
+        from data.formats.dicom.headers import identity_of  # it loads pydicom
 
-    With --keep_identity nothing of it counts as identifying. Where the name of the input does, a
-    line says what that name is still used for.
-    """
-    if options.keep_identity:
-        return replace(volume, identity=())
+        for folder in folders:
+            hide(identity_of(folder))
+
+
+def say_who_is_named(volume: Volume) -> None:
+    """Tell where the name of an input identifies the patient, and what it is still used for."""
     if volume.title != volume.name:
         print(
             f"note: the name {volume.name} identifies the patient: records, pages and pictures go "
             "without it (--keep_identity leaves it in), but folders of several results have it",
             file=sys.stderr,
         )
-    return volume
 
 
 def mask_words(volume: Volume, options: Namespace) -> str | None:

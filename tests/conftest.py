@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from util.errors import UserError  # noqa: E402
+from util.privacy import forget_hidden  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 LONGEST_MESSAGE = 300  # characters
@@ -60,6 +61,12 @@ def short_messages(monkeypatch: pytest.MonkeyPatch) -> None:
             pytest.fail(f"a message of {len(told)} characters: {message}")
 
     monkeypatch.setattr(UserError, "__init__", checked)
+
+
+@pytest.fixture(autouse=True)
+def nobody_hidden() -> None:
+    """What one test's files say of patients is cleared from its own records alone."""
+    forget_hidden()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from options.base_options import format_options
 from training.state import Position, process_state, save_training_state
 from util.errors import UserError
 from util.files import write_json, write_text
+from util.privacy import cleared
 from util.processes import process_place
 from util.run_record import write_run_record
 
@@ -72,7 +73,7 @@ class RunSaver:
             position.best = None
         if model.processes.is_first:
             text = format_options(TrainOptions().build(), options)
-            write_text(folder / "options.txt", text + "\n")
+            write_text(folder / "options.txt", cleared(text) + "\n")
             write_json(folder / "options.json", vars(options))
 
     def save(self, *names: str) -> None:
@@ -125,7 +126,6 @@ class RunSaver:
             self.folder / "run.json",
             vars(self.options),
             str(self.model.device),
-            () if self.options.keep_identity else self.data.identity,
             status=status,
             seed=self.options.seed,
             steps=self.position.step,

@@ -8,14 +8,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from util.files import write_json
-from util.privacy import without_identity
+from util.privacy import cleared
 
 STATUS = Path("/proc/self/status")
 PROJECT_FOLDER = Path(__file__).resolve().parents[1]
@@ -39,10 +39,11 @@ def run_record(options: Mapping[str, Any], device: str = "cpu", **facts: Any) ->
         project_version, versions, git_commit (None without git; "-dirty" where files differ from
         the commit), platform, cpu_count, device, device_name, command_line, started (ISO 8601,
         UTC), duration_seconds, peak_memory_bytes (this process), peak_device_memory_bytes
-        (allocated by torch on CUDA), options, and `facts`.
+        (allocated by torch on CUDA), options, and `facts`; without what identifies a patient
+        (`util.privacy`), but for the names of the files that were written.
     """
     now = datetime.now(timezone.utc)
-    return {
+    record: dict[str, Any] = {
         "project_version": project_version(),
         "versions": {"python": platform.python_version(), **_package_versions()},
         "git_commit": git_commit(PROJECT_FOLDER),
@@ -58,20 +59,20 @@ def run_record(options: Mapping[str, Any], device: str = "cpu", **facts: Any) ->
         "options": dict(options),
         **facts,
     }
+    written = [Path(str(one)) for one in facts.get("outputs", ())]
+    record = cleared(record)
+    if written:
+        record["outputs"] = [str(Path(cleared(str(one.parent)), one.name)) for one in written]
+    return record
 
 
 def write_run_record(
     path: str | Path,
     options: Mapping[str, Any],
     device: str = "cpu",
-    identity: Sequence[str] = (),
     **facts: Any,
 ) -> dict[str, Any]:
     """Write `run_record(options, device, **facts)` to `path` as JSON, whole or not at all.
-
-    Args:
-        path, options, device, facts: as for `run_record`.
-        identity: words that identify a patient, which are left out of all texts.
 
     Returns:
         The record.
@@ -79,7 +80,7 @@ def write_run_record(
     Raises:
         UserError: the file cannot be written.
     """
-    record: dict[str, Any] = without_identity(run_record(options, device, **facts), identity)
+    record = run_record(options, device, **facts)
     write_json(path, record)
     return record
 

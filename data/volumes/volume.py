@@ -17,7 +17,7 @@ from data.volumes.mapping import (
 )
 from data.volumes.names import case_name
 from util.errors import UserError
-from util.privacy import without_identity
+from util.privacy import cleared
 
 MOST_MAPPED = 1 << 26  # bytes of a mapped file at once
 LARGE_BYTES = 1 << 32  # a volume of more is sampled where it would otherwise be read whole
@@ -42,8 +42,6 @@ class Volume:
     spacing_known: bool = True  # False where the file states no voxel size and 1 mm was assumed
     # the volume that `select_slices` took these slices from; None for a whole volume
     whole: Volume | None = None
-    # words of the file's header that identify the patient, for `util.privacy.without_identity`
-    identity: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3 or np.shape(self.affine) != (4, 4):
@@ -78,7 +76,7 @@ class Volume:
     @property
     def title(self) -> str:
         """Case name for pages and pictures, without what identifies the patient."""
-        return str(without_identity(self.name, self.identity))
+        return str(cleared(self.name))
 
     def read_slice(self, index: int) -> np.ndarray:
         """One slice in physical units, float32 (rows, columns); a negative index counts back."""

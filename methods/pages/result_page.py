@@ -22,6 +22,7 @@ from util.errors import UserError
 from util.files import write_text
 from util.pages.page_parts import address, facts_table, inline_png, new_page, table, text_of
 from util.pages.viewer_page import Viewer, viewer_nodes, viewer_style
+from util.privacy import cleared
 
 PAGE = "index.html"
 METHOD_MARK = re.compile(r'<meta content="(\w+)" name="method">')
@@ -244,13 +245,14 @@ def overview(
         try:
             record = json.loads((folder / f"{prefix}run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            rows.append([folder.name, "not finished", ""])
+            rows.append([cleared(folder.name), "not finished", ""])
             continue
         place = address(folder.relative_to(root).as_posix())
         linked = (folder / PAGE).is_file()
-        name = tags.a(folder.name, href=f"{place}/{PAGE}") if linked else folder.name
+        title = cleared(folder.name)
+        name = tags.a(title, href=f"{place}/{PAGE}") if linked else title
         picture = tags.img(
-            src=f"{place}/{prefix}preview.png", alt=f"picture of {folder.name}", loading="lazy"
+            src=f"{place}/{prefix}preview.png", alt=f"picture of {title}", loading="lazy"
         )
         rows.append([name, _scores(record), picture])
     page = new_page(f"{method}: {len(folders)} cases", STYLE, method=method)

@@ -104,7 +104,6 @@ def score_case(
         folder / f"{domain}_run.json",
         vars(options),
         str(model.resolver.device),
-        volume.identity,
         method=options.method,
         input=volume.source,
         lung_mask=None if mask is None else mask_words(volume, options),

@@ -109,7 +109,6 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
         folder / RECORD,
         vars(options),
         str(model.resolver.device),
-        volume.identity,
         method=options.method,
         input=volume.source,
         lung_mask=mask_words(volume, options),

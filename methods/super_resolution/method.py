@@ -180,4 +180,4 @@ def record_case(
         "seconds_per_slice": round(seconds / made.computed, 4) if made.computed else None,
     }
     device = str(model.resolver.device)
-    return write_run_record(folder / "run.json", vars(options), device, volume.identity, **facts)
+    return write_run_record(folder / "run.json", vars(options), device, **facts)

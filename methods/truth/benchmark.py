@@ -108,7 +108,6 @@ class Benchmark:
         inputs: Iterable[str],
         facts: Mapping[str, object],
         matrix: ScannerMatrix | None = None,
-        identity: Sequence[str] = (),
     ) -> None:
         """Write the report, and print its tables.
 
@@ -116,7 +115,6 @@ class Benchmark:
             inputs: what was scored, for the record.
             facts: about the cases, for the scores' file.
             matrix: of scanners, where it was measured.
-            identity: words that identify patients, which the record goes without.
         """
         results = Path(self._options.results_dir)
         report = Report(
@@ -135,7 +133,6 @@ class Benchmark:
             results / f"{self._prefix}_run.json",
             vars(self._options),
             self._device,
-            identity,
             method=self._options.method,
             input=list(inputs),
             outputs=[str(results / name) for name in outputs],

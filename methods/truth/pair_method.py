@@ -18,7 +18,7 @@ from data.truth_case import LABELS, TruthCase
 from data.volumes.geometry import enlarged_affine, shrunk_affine
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW
-from methods.inputs import check_window, hide_identity
+from methods.inputs import check_window, mask_words, say_who_is_named
 from methods.truth.benchmark import Benchmark, refuse_outputs
 from methods.truth.models import common_scale, load_models, model_rows
 from methods.truth.opponents import INTERPOLATIONS, Method
@@ -56,9 +56,12 @@ def pair_benchmark(options: Namespace) -> int:
     benchmark = Benchmark(options, models, methods, len(pairs))
     for pair in pairs:
         benchmark.add(as_case(pair, scale))
-    names = [f"{pair.clinical.source} against {pair.truth.source}" for pair in pairs]
-    identity = [word for pair in pairs for word in pair.clinical.identity + pair.truth.identity]
-    benchmark.write(names, {}, identity=identity)
+    names = []
+    for clinical, _, truth in pairs:
+        mask = mask_words(clinical, options)
+        within = f" within {mask}" if mask else ""
+        names.append(f"{clinical.source} against {truth.source}{within}")
+    benchmark.write(names, {})
     return 0
 
 
@@ -81,10 +84,13 @@ def open_pairs(options: Namespace) -> list[Pair]:
     for path, truth in zip(inputs, truths, strict=True):
         if options.region == "lung":
             opened = open_with_lung_mask(path, cache_dir, folder, None, options.slices)
-            pairs.append(Pair(hide_identity(opened[0], options), opened[1], truth))
+            pairs.append(Pair(*opened, truth))
+            print(f"lung mask of {opened[0].name}: {mask_words(opened[0], options)}")
         else:
             (volume,) = open_volumes([str(path)], cache_dir, None, options.slices)
-            pairs.append(Pair(hide_identity(volume, options), None, truth))
+            pairs.append(Pair(volume, None, truth))
+    for pair in pairs:
+        say_who_is_named(pair.clinical)
     return pairs
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from util.privacy import REMOVED, without_identity
+from util.privacy import REMOVED, cleared, hide, keep_all
 
-WORDS = ("Doe^Jane", "Doe", "Jane", "12345", "19700131", "St. Mary's", "", "AB")
+WORDS = ("Doe^Jane", "Doe", "Jane", "DoeJane", "12345", "19700131", "St. Mary's", "", "AB")
 
 
 @pytest.mark.parametrize(
@@ -16,17 +16,28 @@ WORDS = ("Doe^Jane", "Doe", "Jane", "12345", "19700131", "St. Mary's", "", "AB")
         ("/data/doe-jane.nii", f"/data/{REMOVED}-{REMOVED}.nii"),
         ("Doe^Jane, born 19700131", f"{REMOVED}, born {REMOVED}"),
         ("at St. Mary's", f"at {REMOVED}"),
+        ("Doe1/doejane2", f"{REMOVED}1/{REMOVED}2"),
         # Parts of other words and numbers stay, and what is too short to tell anybody.
         ("/data/does/janet/612345/AB.nii", "/data/does/janet/612345/AB.nii"),
         ("", ""),
     ],
 )
-def test_words_are_removed_where_they_stand_alone(text: str, expected: str) -> None:
-    assert without_identity(text, WORDS) == expected
+def test_words_are_cleared_where_they_stand_alone(text: str, expected: str) -> None:
+    assert cleared(text) == text
+    hide(WORDS)
+    assert cleared(text) == expected
 
 
 def test_all_that_json_holds_is_gone_through() -> None:
+    hide(WORDS)
     record = {"input": ["a/Doe"], "Doe": {"n": 12345, "x": None, "y": (1.5, "Jane")}}
-    expected = {"input": [f"a/{REMOVED}"], REMOVED: {"n": 12345, "x": None, "y": [1.5, REMOVED]}}
-    assert without_identity(record, WORDS) == expected
-    assert without_identity(record, ()) is record
+    assert cleared(record) == {
+        "input": [f"a/{REMOVED}"],
+        "Doe": {"n": 12345, "x": None, "y": [1.5, REMOVED]},
+    }
+
+
+def test_all_may_be_kept() -> None:
+    hide(WORDS)
+    keep_all(True)
+    assert cleared("a/Doe") == "a/Doe"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
@@ -62,6 +64,7 @@ IDENTITY = (
     "InstitutionName",
 )
 NAMES = 2
+BETWEEN = ("", " ", "_", "-", "^", ",", ", ", ".")
 MOST_SHOWN = 60  # characters of a value in a message
 
 
@@ -140,12 +143,29 @@ class SliceHeader:
         )
 
     @property
-    def identity(self) -> tuple[str, ...]:
-        """Words that identify the patient: name and its parts, ID, birth date, institution."""
-        stated = [self.text(keyword) for keyword in IDENTITY]
-        names = [part for text in stated[:NAMES] for part in re.split(r"[\^= ]+", text)]
-        spaced = [re.sub(r"[\^= ]+", space, text) for text in stated[:NAMES] for space in " _-^,"]
-        return tuple(sorted({*filter(None, (*stated, *names, *spaced))}))
+    def identity(self) -> set[str]:
+        """Words that identify the patient: name and its parts, in either order and with what may
+        stand between them in a path; IDs; birth date in several ways; institution."""
+        stated = {keyword: self._texts(keyword) for keyword in IDENTITY}
+        words = {text for texts in stated.values() for text in texts}
+        for name in (one for keyword in IDENTITY[:NAMES] for one in stated[keyword]):
+            parts = [part for part in re.split(r"[\^= ]+", name) if part]
+            orders = (parts, parts[::-1])
+            words |= {*parts, *(between.join(order) for order in orders for between in BETWEEN)}
+        for date in stated["PatientBirthDate"]:
+            year, month, day = date[:4], date[4:6], date[6:8]
+            dates = ((year, month, day), (day, month, year))
+            words |= {between.join(one) for one in dates for between in BETWEEN if between}
+        return words
+
+    def _texts(self, keyword: str) -> list[str]:
+        """The values of an element of one or several."""
+        try:
+            value = self.dataset.get(keyword)
+            several = value if isinstance(value, MultiValue) else [value]
+            return [text for one in several if (text := str(one or "").strip(" \0"))]
+        except Exception:  # noqa: BLE001 - as in `numbers`
+            return []
 
     def text(self, keyword: str) -> str:
         """A value as text, "" where it is missing or empty."""
@@ -225,6 +245,16 @@ def read_slice_headers(folder: Path) -> list[SliceHeader]:
     return headers
 
 
+def identity_of(folder: Path) -> set[str]:
+    """Words that identify the patient of the first slice in a folder; none of another folder."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_file() and looks_like_dicom(path):
+            with suppress(UserError):
+                for header in _headers_of(path):
+                    return header.identity
+    return set()
+
+
 def transfer_syntax(dataset: Dataset, path: Path) -> UID:
     """How a file's pixels are stored; guessed from its elements where it does not say.
 
@@ -254,8 +284,11 @@ def _headers_of(path: Path) -> list[SliceHeader]:
     header = SliceHeader(path, dataset, pixel_bytes or 0)
     if min(header.size) < 1:
         raise _unreadable(path, "it has no pixels")
+    columns, rows = header.size
     frames = header.whole_number("NumberOfFrames", 1) or 1  # some scanners write 0 for one
-    if not 1 <= frames <= max(1, header.pixel_bytes):
+    packed = transfer_syntax(dataset, path).is_compressed
+    least = 1 if packed else columns * rows / 8  # bytes of a frame
+    if not 1 <= frames <= max(1, header.pixel_bytes / least):
         raise UserError(
             f"DICOM slice {path} states {frames} frames in {header.pixel_bytes} bytes of pixels: "
             "copy or export it again"

@@ -16,6 +16,7 @@ from data.volumes.cache import cached_file, decoded_name, files_key, map_slices,
 from data.volumes.checks import check_affine
 from data.volumes.volume import Volume
 from util.errors import UserError, some_of
+from util.privacy import hide
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RELATIVE_TOLERANCE = 0.01
@@ -219,6 +220,7 @@ def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
     ordered = order_slices(headers, folder)
     affine, spacing_known = series_affine(ordered)
     affine = check_affine(affine, len(ordered), source)
+    hide(ordered[0].identity)
     name = decoded_name(files_key(list(dict.fromkeys(header.path for header in ordered))))
     unpacked = cached_file(cache_dir, name, lambda target: _decode(ordered, target, source))
     return Volume(
@@ -226,7 +228,6 @@ def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
         affine,
         source,
         spacing_known=spacing_known,
-        identity=ordered[0].identity,
     )
 
 

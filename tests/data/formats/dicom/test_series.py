@@ -232,9 +232,7 @@ def test_time_points_in_one_series_are_named(tmp_path: Path) -> None:
             (0.0, 0.0, float(index // 2)),
             {"TemporalPositionIdentifier": str(index % 2 + 1)},
         )
-    with pytest.raises(
-        UserError, match=r"2 acquisitions or time .* \(1 1: 2 slices, 1 2: 2"
-    ):
+    with pytest.raises(UserError, match=r"2 acquisitions or time .* \(1 1: 2 slices, 1 2: 2"):
         read_volume(tmp_path)
 
 
