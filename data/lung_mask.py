@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from data.formats.readers import read_volume
 from data.volumes.appearance import appearance
-from data.volumes.cache import cached_file, default_cache_dir, file_key
+from data.volumes.cache import cached_file, default_cache_dir
 from data.volumes.geometry import corners
 from data.volumes.mapping import map_file, release_pages
 from data.volumes.mask_files import find_mask
@@ -223,9 +223,11 @@ def load_lung_mask(
             f"mask {path} of {volume.source} has no voxel set: "
             "give a mask with lung in it, or remove it to have one computed"
         )
-    if stored.array.dtype == np.uint8 and (stored.slope, stored.intercept) == (1.0, 0.0):
+    plain = isinstance(stored.array, np.ndarray) and stored.array.dtype == np.uint8
+    if plain and (stored.slope, stored.intercept) == (1.0, 0.0):
         return stored.array
-    return _kept(volume, cache_dir, file_key(path), sections)
+    # By its voxels, which may lie in other files than the one that was named.
+    return _kept(volume, cache_dir, f"{_content_key(stored)}_given", sections)
 
 
 def _check_grid(mask: Volume, volume: Volume) -> None:
@@ -234,8 +236,8 @@ def _check_grid(mask: Volume, volume: Volume) -> None:
             f"mask {mask.source} has size {mask.size}, its CT {volume.source} has "
             f"{volume.size}: give a mask made on the same grid"
         )
-    # A CT without a stated voxel size has no place in mm to compare.
-    if not volume.spacing_known:
+    # Without a stated voxel size, of either, there is no place in mm to compare.
+    if not (volume.spacing_known and mask.spacing_known):
         return
     distance = np.abs(corners(mask.affine, mask.size) - corners(volume.affine, volume.size)).max()
     if not distance <= CORNER_TOLERANCE_MM:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EXIT_USER_ERROR = 2
+LONGEST_REASON = 100  # characters
 EXIT_INTERRUPTED = 130
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "cuda error: out of memory")
 PROJECT = Path(__file__).resolve().parents[1]
@@ -98,6 +99,14 @@ def say_interrupted() -> int:
     """One line, and the exit code for it."""
     print("interrupted", file=sys.stderr)
     return EXIT_INTERRUPTED
+
+
+def reason_of(error: Exception) -> str:
+    """A library's error for a message: its last line, shortened."""
+    last = (str(error).strip().splitlines() or [""])[-1].strip()
+    # A lone word, such as the key that lacked, says nothing without the kind of error.
+    text = last if " " in last else f"{type(error).__name__} {last}".strip()
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}.."
 
 
 def some_of(items: Sequence[str], most: int = 3, between: str = ", ") -> str:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from data.formats.label_maps import is_label_map
-from data.formats.picture_stack import is_picture_stack, picture_files
+from data.formats.nifti import is_pair_header
+from data.formats.picture_stack import is_grey_stack, picture_files
 from data.formats.tiff.reader import count_slices, files_of_volume, tiff_files
 from data.formats.zarr_store import is_address, is_zarr
 from data.volumes.names import (
     ENDINGS,
+    IMAGE_ENDINGS,
     KNOWN_FORMATS,
-    OME_ENDINGS,
+    PAIR_ENDINGS,
     TIFF_ENDINGS,
     case_name,
     ending_of,
+    holds_dicom,
     is_mask_name,
     looks_like_dicom,
     natural_key,
@@ -62,11 +66,11 @@ def _without_labels(paths: list[Path], word: str, cache_dir: Path | None) -> lis
     """What a word stands for, without label maps unless one of them is all that it names."""
     if paths == [Path(word).expanduser()]:
         return paths
-    labels = [path for path in _once_each(paths) if is_label_map(path, cache_dir)]
+    labels = {_case(path): path for path in _once_each(paths) if is_label_map(path, cache_dir)}
     if labels:
-        shown = some_of([str(path) for path in labels])
+        shown = some_of([str(path) for path in labels.values()])
         print(f"left out, label maps and no images: {shown}")
-    return [path for path in paths if path not in labels]
+    return [path for path in paths if _case(path) not in labels]
 
 
 def _nothing_in(words: str) -> UserError:
@@ -119,7 +123,7 @@ def _expand(pattern: str) -> list[str]:
 
 def _folders_below(folder: Path, seen: set[Path]) -> list[Path]:
     """A folder and those below it, but for hidden ones and those that were seen."""
-    whole = folder.resolve()
+    whole = _real(folder)
     if whole in seen or not whole.is_dir():
         return []
     seen.add(whole)
@@ -132,6 +136,8 @@ def _named_file(path: Path) -> list[Path]:
     if is_mask_name(path):
         return []
     if ending_of(path):
+        return [path]
+    if path.name.lower().endswith(IMAGE_ENDINGS) and not looks_like_dicom(path):
         return [path]
     if looks_like_dicom(path):
         from data.formats.dicom.series import single_slice_error  # it loads SimpleITK
@@ -147,9 +153,9 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
         folder: of the disk.
         seen: folders that were looked at, links resolved: a link may lead back up.
     """
-    if folder.resolve() in seen:
+    if _real(folder) in seen:
         return []
-    seen.add(folder.resolve())
+    seen.add(_real(folder))
     if is_zarr(folder):
         return [] if is_mask_name(folder) else [folder]
     entries = sorted(
@@ -161,18 +167,15 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
     is_stack = bool(slices) and count_slices(slices[0]) == 1
     found = []
     if not any(map(ending_of, files)):
-        is_stack = is_stack or is_picture_stack(picture_files(folder))
-    is_series = any(looks_like_dicom(file) for file in files if not ending_of(file))
+        is_stack = is_stack or is_grey_stack(picture_files(folder))
+    is_series = holds_dicom(folder)
     if (is_stack or is_series) and not is_mask_name(folder):
         found.append(folder)
-    parts: set[Path] = set()  # of volumes that were found already
     for file in files:
-        if file.absolute() in parts:
-            continue
-        if ending_of(file) in OME_ENDINGS and not is_stack:
-            parts.update(path.absolute() for path in files_of_volume(file))
         part_of_stack = is_stack and ending_of(file) in TIFF_ENDINGS
-        if ending_of(file) and not is_mask_name(file) and not part_of_stack:
+        other_header = ending_of(file) in PAIR_ENDINGS and not is_pair_header(file)
+        left_out = is_mask_name(file) or part_of_stack or other_header
+        if ending_of(file) and not left_out:
             found.append(file)
     for entry in entries:
         if entry.is_dir():
@@ -184,11 +187,30 @@ def _once_each(paths: Sequence[Path]) -> list[Path]:
     """Drop repetitions of a case: the same folder and case name, the preferred format kept."""
     kept: dict[tuple[Path, str], Path] = {}
     for path in paths:
-        whole = path.resolve()
-        case = (whole.parent, case_name(whole))
+        case = _case(path)
         if case not in kept or _preference(path) < _preference(kept[case]):
             kept[case] = path
-    return list(kept.values())
+    return _whole_volumes(list(kept.values()))
+
+
+def _case(path: Path) -> tuple[Path, str]:
+    whole = _real(path)
+    return whole.parent, case_name(whole)
+
+
+def _real(path: Path) -> Path:
+    """A path without links; of a link that leads nowhere but to itself the link."""
+    return Path(os.path.realpath(path))  # Path.resolve raises an error for such links
+
+
+def _whole_volumes(paths: list[Path]) -> list[Path]:
+    """Each volume of several files (OME-TIFF) by its first one alone."""
+    tiffs = [path for path in paths if ending_of(path) in TIFF_ENDINGS and path.is_file()]
+    further: set[Path] = set()
+    for path in tiffs if len(tiffs) > 1 else []:
+        if _real(path) not in further:
+            further.update(_real(one) for one in files_of_volume(path)[1:])
+    return [path for path in paths if _real(path) not in further]
 
 
 def _preference(path: Path) -> int:

@@ -26,6 +26,7 @@ from util.errors import UserError
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 LONGEST_LINE = 1 << 16
+TRUE, FALSE = ("t", "1", "y"), ("f", "0", "n")
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -114,7 +115,7 @@ def meta_place(path: Path) -> VoxelPlace:
             f"{path} cannot be read as MetaImage (its header lacks {', '.join(lacking)}): "
             "give a whole file, or convert it to NIfTI"
         )
-    if fields.get("binarydata", "true").lower() == "false":
+    if not _is_true(fields.get("binarydata", "True"), path):
         raise UserError(f"{path} holds its voxels as text: save it as binary data")
     scaling = [
         float(fields.get(f"elementtointensityfunction{word}", default))
@@ -131,15 +132,23 @@ def meta_place(path: Path) -> VoxelPlace:
     if name.upper() != "LOCAL":
         file, offset = _detached(path, name), 0
     order = fields.get("elementbyteordermsb", fields.get("binarydatabyteordermsb", "false"))
-    packed = fields.get("compresseddata", "false").lower() == "true"
+    packed = _is_true(fields.get("compresseddata", "False"), path)
     return VoxelPlace(
         file=file,
         offset=skip if skip == -1 else offset + skip,
         packing="zlib" if packed else "raw",
-        byte_order=">" if order.lower() == "true" else "<",
+        byte_order=">" if _is_true(order, path) else "<",
         spacing_stated="elementspacing" in fields or "elementsize" in fields,
         millimetres=millimetres_per(fields.get("distanceunits", "")) or 1.0,
     )
+
+
+def _is_true(word: str, path: Path) -> bool:
+    """A yes or no of MetaIO, which looks at the first letter alone."""
+    first = word[:1].lower()
+    if first not in TRUE + FALSE:
+        raise UserError(f'{path} states "{word}", expected True or False: save it again')
+    return first in TRUE
 
 
 def _nrrd_fields(stream: BinaryIO) -> dict[str, str]:

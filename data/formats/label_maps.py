@@ -6,6 +6,8 @@ Segmentations of data sets lie beside their CT under any name (`segmentations/ao
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,25 +38,37 @@ def is_label_map(path: Path, cache_dir: Path | None = None) -> bool:
     if is_address(path):
         return False
     try:
-        slices = _some_slices(path, cache_dir)
+        slices = []
+        for section in _some_slices(path, cache_dir):
+            if section.min() < 0 or not np.array_equal(section, np.rint(section)):
+                return False  # as nearly every CT shows in its first slice
+            slices.append(section)
     except (UserError, OSError):
         return False
     return len(slices) > 0 and holds_labels(np.stack(slices))
 
 
-def _some_slices(path: Path, cache_dir: Path | None) -> list[np.ndarray]:
+def _some_slices(path: Path, cache_dir: Path | None) -> Iterator[np.ndarray]:
     """Slices in physical units; none of a volume that cannot hold labels, or costs much to see."""
     ending = ending_of(path)
     if path.is_dir() and not is_zarr(path):  # segmentations of DICOM are objects of their own
         files = tiff_files(path)  # of pictures none, which are whole only when they are decoded
-        return [first_page(files[index]) for index in looked_at(len(files))]
+        yield from (first_page(files[index]) for index in looked_at(len(files)))
+        return
     if ending in NIFTI_ENDINGS:
         layout = read_layout(path)
         packed = path.name.lower().endswith(".gz")
-        if packed and layout.file_bytes < LEAST_PACKED * path.stat().st_size:
-            return []
-        return list(nifti_slices(path, looked_at(layout.shape[0])))
-    if ending and path.stat().st_size > MOST_BYTES:
-        return []
-    volume = read_volume(path, cache_dir)
-    return [volume.read_slice(index) for index in looked_at(volume.num_slices)]
+        if not packed or layout.file_bytes > LEAST_PACKED * path.stat().st_size:
+            yield from nifti_slices(path, looked_at(layout.shape[0]))
+        return
+    if total_bytes(path) <= MOST_BYTES:
+        volume = read_volume(path, cache_dir)
+        yield from (volume.read_slice(index) for index in looked_at(volume.num_slices))
+
+
+def total_bytes(path: Path) -> int:
+    """Of a file and those of its name beside it, which may hold its voxels, or of a folder."""
+    if path.is_dir():
+        return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+    stem = path.name[: -len(ending_of(path))]
+    return sum(one.stat().st_size for one in path.parent.glob(f"{glob.escape(stem)}.*"))

@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -23,17 +24,19 @@ from data.volumes.cache import cached_file, file_key, files_key, gzip_blocks, wr
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
 from data.volumes.geometry import corners, millimetres_per
 from data.volumes.mapping import map_file
-from data.volumes.names import ending_of
+from data.volumes.names import IMAGE_ENDINGS, PAIR_ENDINGS
 from data.volumes.volume import Volume
-from util.errors import UserError
+from util.errors import UserError, reason_of, some_of
 
 HEADER_BYTES = 544  # the longer header (NIfTI-2, 540 bytes) and its extension flag
 GZIP_MAGIC = b"\x1f\x8b"
+PAIR_MAGIC = (b"ni1", b"n+1", b"ni2", b"n+2")  # bytes 344 of NIfTI-1, 4 of NIfTI-2
 NEVER = 100  # level of nibabel's reports above all that there are
 FORMS_APART = 0.1  # of the smallest voxel edge: more than float32 and a quaternion lose
 _QUIET = logging.getLogger("sr_cyclegan.nifti")
 _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
+_SAID: set[str] = set()  # files that a line was said of
 
 
 @dataclass(frozen=True)
@@ -101,20 +104,40 @@ def pair_of(path: Path) -> tuple[Path, Path]:
     """The header and the image file that belong together, by the name of either.
 
     Raises:
-        UserError: the other one is not there.
+        UserError: the other one is not there, or there are two.
     """
-    stem = path.name[: -len(ending_of(path))]
-    beside = {other.name.lower(): other for other in path.parent.iterdir()}
-    found = []
-    for kind in (".hdr", ".img"):
-        names = (f"{stem}{kind}".lower(), f"{stem}{kind}.gz".lower())
-        there = [beside[name] for name in names if name in beside]
-        if not there:
-            raise UserError(
-                f"{path} is one of two files, and {stem}{kind} is not beside it: copy both"
-            )
-        found.append(there[0])
-    return found[0], found[1]
+    lower = path.name.lower()
+    ending = max((end for end in (*PAIR_ENDINGS, *IMAGE_ENDINGS) if lower.endswith(end)), key=len)
+    stem = path.name[: -len(ending)]
+    header, image = (
+        path if ending.startswith(kind) else _other_of_pair(path, stem, kind)
+        for kind in (".hdr", ".img")
+    )
+    return header, image
+
+
+def _other_of_pair(path: Path, stem: str, kind: str) -> Path:
+    names = [f"{stem}{kind}", f"{stem}{kind}.gz"]
+    there = [path.with_name(name) for name in names if path.with_name(name).is_file()]
+    if not there:  # in other letters, where they leave no doubt
+        folded = [name.lower() for name in names]
+        there = [other for other in path.parent.iterdir() if other.name.lower() in folded]
+    if len(there) != 1:
+        found = (
+            "is not beside it" if not there else f"is there as {some_of([o.name for o in there])}"
+        )
+        raise UserError(f"{path} is one of two files, and {stem}{kind} {found}: keep one of each")
+    return there[0]
+
+
+def is_pair_header(path: Path) -> bool:
+    """Whether a .hdr file is of NIfTI; other formats, and pictures of disks, share the ending."""
+    with path.open("rb") as stream:
+        block = stream.read(HEADER_BYTES)
+    if block[:2] == GZIP_MAGIC:
+        with path.open("rb") as stream, suppress(UserError):
+            block = next(gzip_blocks(stream, str(path)), b"")
+    return block[344:347] in PAIR_MAGIC or block[4:7] in PAIR_MAGIC
 
 
 def _volume(array: np.ndarray, layout: NiftiLayout, source: str) -> Volume:
@@ -149,13 +172,14 @@ def parse_header(block: bytes, source: str, in_pair: bool = False) -> NiftiLayou
         sizes[3:] = [max(size, 1) for size in sizes[3:]]  # some write 0 where nothing follows
         affine = header.get_best_affine()
         offset = int(header["vox_offset"])
-        _say_where_forms_differ(header, sizes, source)
     except (HeaderDataError, KeyError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{source} has a broken NIfTI header ({error}): convert it again from the original"
+            f"{source} has a broken NIfTI header ({reason_of(error)}): convert it again from the "
+            "original"
         ) from error
     shape = volume_shape(sizes, source)
     check_voxel_type(dtype, source)
+    _say_where_forms_differ(header, shape[::-1], source)
     affine = np.array(affine, dtype=np.float64)
     unit, _ = header.get_xyzt_units()
     affine[:3] *= millimetres_per(unit) or 1.0
@@ -184,15 +208,20 @@ def _header_of(block: bytes, source: str, in_pair: bool) -> nib.Nifti1Header:
     raise UserError(f"{source} is not a NIfTI file: give a whole .nii or .nii.gz file")
 
 
-def _say_where_forms_differ(header: nib.Nifti1Header, sizes: Sequence[int], source: str) -> None:
-    """Tell where programs that take the qform, as ITK-SNAP may, see the volume elsewhere."""
-    if min(header["sform_code"], header["qform_code"]) < 1 or len(sizes) < 3:
+def _say_where_forms_differ(
+    header: nib.Nifti1Header, size: tuple[int, int, int], source: str
+) -> None:
+    """Tell, once a file, where programs that take the qform, as ITK-SNAP may, see it elsewhere."""
+    if source in _SAID or min(header["sform_code"], header["qform_code"]) < 1:
         return
-    sform, qform = header.get_sform(), header.get_qform()
-    size = (sizes[0], sizes[1], sizes[2])
+    try:
+        sform, qform = header.get_sform(), header.get_qform()
+    except (HeaderDataError, ValueError):
+        return  # a qform that is none; the sform is taken
     apart = np.abs(corners(sform, size) - corners(qform, size)).max()
     smallest = np.linalg.norm(sform[:3, :3], axis=0).min()
     if apart > FORMS_APART * smallest:
+        _SAID.add(source)
         print(
             f"warning: sform and qform of {source} put it up to {apart:.3g} mm apart: the sform is "
             "taken, other programs may take the qform",
@@ -248,16 +277,20 @@ def nifti_slices(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
     size = rows * columns * layout.dtype.itemsize
     source = str(path)
     with path.open("rb") as stream:
-        if path.name.lower().endswith(".gz"):
-            blocks = gzip_blocks(stream, source)
-        else:
-            blocks = iter(lambda: stream.read(1 << 20), b"")
-        reader = _Skipper(blocks, source)
+        packed = path.name.lower().endswith(".gz")
+        reader = _Skipper(gzip_blocks(stream, source), source) if packed else None
         position = 0
         for index in indices:
             start = layout.offset + index * size
-            reader.skip(start - position)
-            stored = np.frombuffer(reader.read(size), layout.dtype).reshape(rows, columns)
+            if reader is None:
+                stream.seek(start)
+                content = bytearray(stream.read(size))
+                if len(content) < size:
+                    raise UserError(f"{source} is truncated: copy or make it again")
+            else:
+                reader.skip(start - position)
+                content = reader.read(size)
+            stored = np.frombuffer(content, layout.dtype).reshape(rows, columns)
             position = start + size
             yield stored.astype(np.float32) * np.float32(layout.slope) + np.float32(
                 layout.intercept

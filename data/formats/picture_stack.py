@@ -14,13 +14,13 @@ from data.formats.scan_log import logged_spacing
 from data.formats.stack_order import NUMBER, order_by_number
 from data.formats.tiff.spacing import Spacing
 from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
-from data.volumes.names import PICTURE_ENDINGS, is_mask_name, natural_key
+from data.volumes.names import PICTURE_ENDINGS, PREVIEWS, is_mask_name, natural_key
 from data.volumes.volume import Volume
-from util.errors import UserError
+from util.errors import UserError, reason_of
 
 FEWEST = 3  # pictures of a stack: one or two are previews
-MOST_PIXELS = 1 << 28  # of a slice; a file that claims more is taken for damaged
-PREVIEWS = ("_spr", "_preview", "_thumb")  # SkyScan's projection, and others' small pictures
+MOST_PIXELS = 1 << 28  # of a slice; Pillow refuses a file that claims more
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # it warns from here on, and refuses from twice of it
 ORIENTATION = 274  # Exif
 GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
 
@@ -46,6 +46,18 @@ def is_picture_stack(files: Sequence[Path]) -> bool:
     """Whether pictures are slices of one stack by their names: alike but for a number."""
     patterns = {NUMBER.sub("#", path.name.lower()) for path in files}
     return len(files) >= FEWEST and len(patterns) == 1 and "#" in next(iter(patterns))
+
+
+def is_grey_stack(files: Sequence[Path]) -> bool:
+    """Whether pictures are a stack whose first slice is grey, as one that nobody named must be."""
+    if not is_picture_stack(files):
+        return False
+    try:
+        with Image.open(files[0]) as image:
+            _check_meaning(image, files[0])
+    except (UserError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def read_picture_folder(folder: Path, cache_dir: Path, spacing: Spacing | None) -> Volume:
@@ -97,15 +109,28 @@ def _decode(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise ValueError(f"it claims {image.width} x {image.height} pixels")
                 _check_meaning(image, path)
-                pixels = np.asarray(image.convert("L") if image.mode == "P" else image)
+                if image.format == "JPEG2000":
+                    pixels = _decode_jpeg2000(path)
+                else:
+                    pixels = np.asarray(image.convert("L") if image.mode == "P" else image)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # of a damaged file Pillow raises errors of any type
-        raise UserError(f"{path} cannot be read ({error}): copy or export it again") from error
+        raise UserError(
+            f"{path} cannot be read ({reason_of(error)}): copy or export it again"
+        ) from error
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+def _decode_jpeg2000(path: Path) -> np.ndarray:
+    """Values as they are stored: Pillow would stretch 12 bits to 16, and move signed ones."""
+    import imagecodecs
+
+    pixels: np.ndarray = imagecodecs.jpeg2k_decode(path.read_bytes())
+    if pixels.ndim != 2:
+        raise ValueError(f"it has the shape {pixels.shape}, expected rows and columns")
+    return pixels
 
 
 def _check_meaning(image: Image.Image, path: Path) -> None:

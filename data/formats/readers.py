@@ -14,12 +14,14 @@ from data.formats.tiff.reader import check_tiff_spacing, read_tiff, read_tiff_fo
 from data.formats.zarr_store import is_zarr, read_zarr
 from data.volumes.cache import default_cache_dir
 from data.volumes.names import (
+    IMAGE_ENDINGS,
     ITK_ENDINGS,
     KNOWN_FORMATS,
     NIFTI_ENDINGS,
     PAIR_ENDINGS,
     TIFF_ENDINGS,
     ending_of,
+    holds_dicom,
     looks_like_dicom,
 )
 from data.volumes.volume import Volume
@@ -61,7 +63,7 @@ def read_volume(
         ending = ending_of(path)
         if ending in NIFTI_ENDINGS:
             return read_nifti(path, cache)
-        if ending in PAIR_ENDINGS:
+        if ending in PAIR_ENDINGS or _is_image_of_pair(path):
             return read_nifti_pair(path, cache)
         if ending in ITK_ENDINGS:
             from data.formats.itk import read_itk
@@ -80,19 +82,29 @@ def read_volume(
     raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
 
 
+def _is_image_of_pair(path: Path) -> bool:
+    """Whether a file is the .img of NIfTI in two files, and no DICOM slice that is called so."""
+    return path.name.lower().endswith(IMAGE_ENDINGS) and not looks_like_dicom(path)
+
+
 def _read_folder(
     folder: Path, cache_dir: Path, spacing: tuple[float, float, float] | None
 ) -> Volume:
     slices = tiff_files(folder)
-    dicom = any(looks_like_dicom(path) for path in folder.iterdir() if path.is_file())
+    dicom = holds_dicom(folder)
     if slices and dicom:
         raise UserError(
             f"folder {folder} holds both DICOM and TIFF slices: give them a folder each"
         )
+    pictures = picture_files(folder)
+    if slices and is_picture_stack(pictures):
+        raise UserError(
+            f"folder {folder} holds TIFF files and a stack of pictures ({slices[0].name}, "
+            f"{pictures[0].name}): give them a folder each"
+        )
     if slices:
         return read_tiff_folder(folder, cache_dir, spacing)
     volumes = sorted(path.name for path in folder.iterdir() if ending_of(path))
-    pictures = picture_files(folder)
     if not dicom and is_picture_stack(pictures):
         return read_picture_folder(folder, cache_dir, spacing)
     if volumes and not dicom:

@@ -17,6 +17,7 @@ PIXEL_SIZES = (
     ("acquisition", "scaled image pixel size (um)"),
     ("acquisition", "image pixel size (um)"),
 )
+SAME_SIZE = 1e-3
 STEP = ("reconstruction", "section to section step")  # of slices that were written
 
 
@@ -24,34 +25,35 @@ def logged_spacing(folder: Path) -> Spacing | None:
     """Voxel size (x, y, z) in mm by the logs of a folder; None without one that states it.
 
     Raises:
-        UserError: two logs that state two sizes.
+        UserError: logs of one kind that state two sizes.
     """
     logs = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".log")
-    stated = {path: size for path in logs if (size := _stated_by(path)) is not None}
-    if len(set(stated.values())) > 1:
-        one, other, *_ = stated
-        raise UserError(
-            f"{one} and {other.name} state two voxel sizes, {stated[one][0]:g} and "
-            f"{stated[other][0]:g} mm: leave the log of these slices there, or give the size"
-        )
-    return next(iter(stated.values()), None)
+    sections = {path: found for path in logs if (found := _sections_of(path))}
+    for place in PIXEL_SIZES:
+        stated = {path: size for path, log in sections.items() if (size := _number(log, *place))}
+        if not stated:
+            continue
+        (one, size), *others = stated.items()
+        for other, another in others:
+            if not math.isclose(size, another, rel_tol=SAME_SIZE):
+                raise UserError(
+                    f"{one} and {other.name} state two voxel sizes, {size:g} and {another:g} um: "
+                    "leave the log of these slices there, or give the size"
+                )
+        step = _number(sections[one], *STEP) or 1.0
+        return size * MICROMETRE, size * MICROMETRE, size * step * MICROMETRE
+    return None
 
 
-def _stated_by(path: Path) -> Spacing | None:
+def _sections_of(path: Path) -> dict[str, configparser.SectionProxy]:
     log = configparser.ConfigParser(
         strict=False, interpolation=None, delimiters=("=",), allow_no_value=True
     )
     try:
         log.read_string(path.read_text(encoding="latin-1"))
-    except (configparser.Error, OSError):
-        return None
-    sections = {name.strip().lower(): log[name] for name in log.sections()}
-    sizes = [_number(sections, *place) for place in PIXEL_SIZES]
-    size = next((one for one in sizes if one is not None), None)
-    if size is None:
-        return None
-    step = _number(sections, *STEP) or 1.0
-    return size * MICROMETRE, size * MICROMETRE, size * step * MICROMETRE
+    except (configparser.Error, AttributeError, OSError):  # no log of this kind
+        return {}
+    return {name.strip().lower(): log[name] for name in log.sections()}
 
 
 def _number(sections: dict[str, configparser.SectionProxy], section: str, key: str) -> float | None:

@@ -15,12 +15,14 @@ import numpy as np
 
 from data.volumes.geometry import millimetres_per
 from data.volumes.volume import Volume
-from util.errors import UserError
+from util.errors import UserError, reason_of, some_of
 
 Index = int | slice | tuple[int | slice, ...]
 
 ZARR_FILES = (".zarray", ".zgroup", "zarr.json")
 SPATIAL = ("z", "y", "x")
+MOST_COUNTED = 2000  # chunks that are looked for one by one; beyond, that takes long
+_SAID: set[str] = set()  # stores that a line was said of
 
 
 def address_of(path: str | Path) -> str:
@@ -50,7 +52,7 @@ def open_zarr(path: str | Path) -> Any:
         raise UserError(f"{address} needs a package for its protocol: {error}") from error
     except Exception as error:  # the stores raise errors of many libraries
         raise UserError(
-            f"{address} cannot be opened as Zarr ({type(error).__name__}: {error}): give a Zarr "
+            f"{address} cannot be opened as Zarr ({reason_of(error)}): give a Zarr "
             "array (z, y, x) or an OME-Zarr image"
         ) from error
 
@@ -145,8 +147,7 @@ class ZarrVoxels:
             raise
         except Exception as error:  # the stores raise errors of many libraries
             raise UserError(
-                f"{self._path} cannot be read ({type(error).__name__}: {error}): check the store "
-                "and the network"
+                f"{self._path} cannot be read ({reason_of(error)}): check the store and the network"
             ) from error
         kept = [axis for axis in self._order if isinstance(asked[axis], slice)]
         found = found.transpose([sorted(kept).index(axis) for axis in kept])
@@ -204,20 +205,23 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     found = open_zarr(address)
     component, stated, leading = "", None, 0
     attributes = dict(found.attrs)
-    images = attributes.get("ome", attributes).get("multiscales")
+    ome = attributes.get("ome", attributes)
+    images = ome.get("multiscales") if isinstance(ome, Mapping) else None
     if images:
         try:
             component, stated, leading = _full_resolution(images[0], address)
             found = found[component]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            if not hasattr(found, "shape"):
+                raise TypeError(f"{component} is no array")
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(
-                f"{address} is a damaged OME-Zarr image ({type(error).__name__}: {error}): write "
+                f"{address} is a damaged OME-Zarr image ({reason_of(error)}): write "
                 "it again, or give one of its arrays"
             ) from error
     elif not hasattr(found, "shape"):
         raise UserError(
             f"{address} is a Zarr group without an OME-Zarr image: give the array inside it "
-            f"({', '.join(sorted(map(str, found.keys()))) or 'it holds none'})"
+            f"({some_of(sorted(map(str, found.keys()))) or 'it holds none'})"
         )
     else:
         stated = _plain_spacing(attributes)
@@ -239,8 +243,12 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
 
 def _say_what_is_missing(array: Any, address: str) -> None:
     """Tell of chunks that are not there: Zarr leaves out those of one value, a broken copy any."""
-    there, promised = int(array.nchunks_initialized), int(array.nchunks)
+    promised = int(array.nchunks)
+    if promised > MOST_COUNTED or address in _SAID:
+        return
+    there = int(array.nchunks_initialized)
     if there < promised:
+        _SAID.add(address)
         print(
             f"warning: {promised - there} of {promised} chunks of {address} are not there, their "
             f"voxels are {array.fill_value}: is the copy whole?",

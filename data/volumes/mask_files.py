@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.volumes.names import MASK_WORDS, case_name, is_mask_name, is_volume_name, split_mask_name
+from data.volumes.names import (
+    MASK_WORDS,
+    PICTURE_ENDINGS,
+    TIFF_ENDINGS,
+    case_name,
+    holds_dicom,
+    is_mask_name,
+    is_volume_name,
+    split_mask_name,
+)
 from data.volumes.volume import Volume
 from util.errors import UserError, some_of
 
 COMPUTED = "computed"
+NAMELESS = [("", f"{lung}mask{s}") for lung in ("", "lung", "lungs") for s in ("", "s")]
 
 
 def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
@@ -27,7 +37,7 @@ def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
     place = Path(volume.source).resolve()  # "." has no name of its own
     if mask_folder is None:
         near = [place.parent, place] if place.is_dir() else [place.parent]
-        return _best([path for folder in near for path in _masks_near(folder, case)], volume)
+        return _best([path for one in near for path in _masks_near(one, case, place)], volume)
     if not mask_folder.is_dir():
         raise UserError(
             f"mask folder {mask_folder} does not exist: "
@@ -53,10 +63,14 @@ def mask_in_words(volume: Volume, mask_folder: Path | None) -> str:
 
 
 def _volumes_in(folder: Path) -> list[Path]:
-    """What is named as a volume in a folder, sorted."""
+    """What is named as a volume in a folder, and folders that are named as masks; sorted."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if is_volume_name(path))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if is_volume_name(path) or (path.is_dir() and is_mask_name(path))
+    )
 
 
 def _masks_in(folder: Path, case: str) -> list[Path]:
@@ -67,12 +81,35 @@ def _masks_in(folder: Path, case: str) -> list[Path]:
     ]
 
 
-def _masks_near(folder: Path, case: str) -> list[Path]:
-    """Masks of a case, or else one without a case's name where it can be of no other."""
+def _masks_near(folder: Path, case: str, place: Path) -> list[Path]:
+    """Masks of a case, or else one without a case's name where it can be of no other.
+
+    Args:
+        folder: that is searched.
+        case: of the CT.
+        place: of the CT, a file or a folder.
+    """
     named = _masks_in(folder, case)
-    nameless = [path for path in _volumes_in(folder) if split_mask_name(path)[0] == ""]
-    others = [path for path in _volumes_in(folder) if not is_mask_name(path)]
-    return named if named or len(others) > 1 else nameless
+    if named:
+        return named
+    nameless = [path for path in _volumes_in(folder) if split_mask_name(path) in NAMELESS]
+    others = [
+        entry
+        for entry in folder.iterdir()
+        if entry.resolve() != place
+        and (is_volume_name(entry) or _holds_slices(entry))
+        and not is_mask_name(entry)
+        and not entry.name.startswith(".")
+    ]
+    return [] if others and folder != place else nameless
+
+
+def _holds_slices(entry: Path) -> bool:
+    """Whether a folder holds slices, and so is a volume."""
+    if not entry.is_dir():
+        return False
+    slices = (*TIFF_ENDINGS, *PICTURE_ENDINGS)
+    return holds_dicom(entry) or any(one.name.lower().endswith(slices) for one in entry.iterdir())
 
 
 def _best(paths: list[Path], volume: Volume) -> Path | None:

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
-PAIR_ENDINGS = (".hdr", ".hdr.gz", ".img", ".img.gz")  # NIfTI in two files
+PAIR_ENDINGS = (".hdr", ".hdr.gz")  # NIfTI in two files is called by its header
+IMAGE_ENDINGS = (".img", ".img.gz")  # the other of the two; DICOM slices may be called so, too
 ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
-OME_ENDINGS = (".ome.tif", ".ome.tiff")
-TIFF_ENDINGS = (".tif", ".tiff", *OME_ENDINGS)
+TIFF_ENDINGS = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
 ZARR_ENDINGS = (".zarr", ".ome.zarr")
+PREVIEWS = ("_spr", "_preview", "_thumb")  # SkyScan's projection, and others' small pictures
 PICTURE_ENDINGS = (".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".j2k")  # of slices in a folder
 ENDINGS = NIFTI_ENDINGS + PAIR_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 """Known file endings, in the order of preference when one case lies there in several formats."""
@@ -49,7 +50,9 @@ def case_name(path: str | Path) -> str:
     """File or folder name without its format's ending: `scans/lung 7.nii.gz` -> `lung 7`."""
     name = Path(path).name or Path(path).resolve().name
     ending = max(
-        (end for end in ENDINGS + ZARR_ENDINGS if name.lower().endswith(end)), key=len, default=""
+        (end for end in ENDINGS + IMAGE_ENDINGS + ZARR_ENDINGS if name.lower().endswith(end)),
+        key=len,
+        default="",
     )
     return name[: -len(ending)] if ending and len(name) > len(ending) else name
 
@@ -88,6 +91,16 @@ def looks_like_dicom(path: Path) -> bool:
         return True
     start = file_start(path)
     return start[128:132] == b"DICM" or start[:4] in BARE_STARTS
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a folder holds DICOM slices; files of other formats by their names are not opened."""
+    other = (*ENDINGS, *PICTURE_ENDINGS, ".log", ".txt", ".json", ".csv")
+    return any(
+        looks_like_dicom(path)
+        for path in folder.iterdir()
+        if not path.name.lower().endswith(other) and path.is_file()
+    )
 
 
 def file_start(path: Path) -> bytes:

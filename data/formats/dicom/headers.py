@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from data.volumes.names import looks_like_dicom
-from util.errors import UserError
+from util.errors import UserError, reason_of
 
 # Odd values would be warned of in the middle of a progress bar; those that matter raise UserError.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -314,7 +314,7 @@ def _read_to_pixels(path: Path) -> tuple[Dataset, int | None]:
     except OSError:
         raise
     except Exception as error:  # pydicom's errors have many types
-        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+        raise _unreadable(path, reason_of(error)) from error
     if not lengths:
         return dataset, None
     # A deflated file is unpacked in memory; what lacks in it shows when its pixels are decoded.

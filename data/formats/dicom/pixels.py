@@ -11,11 +11,11 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.pixels import apply_modality_lut, get_decoder
+from pydicom.pixels import get_decoder
 from pydicom.uid import UID, RLELossless, generate_uid
 
 from data.formats.dicom.headers import SliceHeader, transfer_syntax
-from util.errors import UserError
+from util.errors import UserError, reason_of
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
@@ -89,13 +89,13 @@ class PixelReader:
                 stored, _ = get_decoder(syntax).as_array(
                     self._dataset, index=header.frame, raw=True
                 )
+            if table := self._dataset.get("ModalityLUTSequence"):
+                return _through_table(stored, table[0], self._dataset)
         except Exception as error:  # the decoders raise errors of many types
             raise UserError(
-                f"DICOM slice {header.path} cannot be decoded ({_last_line(error)}): export it "
+                f"DICOM slice {header.path} cannot be decoded ({reason_of(error)}): export it "
                 "again, uncompressed if need be"
             ) from error
-        if "ModalityLUTSequence" in self._dataset:
-            return apply_modality_lut(stored, self._dataset)
         slope, intercept = header.rescale
         if slope.is_integer() and intercept.is_integer():
             return stored.astype(np.int64) * int(slope) + int(intercept)
@@ -109,7 +109,7 @@ def _read_whole(path: Path) -> Dataset:
         raise
     except Exception as error:  # pydicom's errors have many types
         raise UserError(
-            f"DICOM slice {path} cannot be read ({_last_line(error)}): copy or export it again"
+            f"DICOM slice {path} cannot be read ({reason_of(error)}): copy or export it again"
         ) from error
 
 
@@ -117,6 +117,7 @@ def _decode_packed(dataset: Dataset, syntax: UID, frame: int, frames: int) -> np
     """Stored values of one frame by GDCM, which gets them without any tag that it would apply."""
     import SimpleITK as sitk  # noqa: N813 - loading it takes a while, and most series do without
 
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it would land in a progress bar
     packed = get_frame(dataset.PixelData, frame, number_of_frames=frames)
     if not packed.rstrip(b"\0\xff").endswith(END_OF_IMAGE):
         raise ValueError("its compressed pixels end too early")
@@ -139,5 +140,22 @@ def _decode_packed(dataset: Dataset, syntax: UID, frame: int, frames: int) -> np
     return pixels.reshape(dataset.Rows, dataset.Columns)
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def _through_table(stored: np.ndarray, table: Dataset, dataset: Dataset) -> np.ndarray:
+    """Values by a modality LUT (PS3.3, C.11.1): entry 0 for all up to the first value, the last
+    one for all beyond.
+
+    Raises:
+        ValueError: a table with fewer entries than it promises.
+    """
+    count, first, _ = (int(number) for number in table.LUTDescriptor)
+    count = count % (1 << 16) or 1 << 16  # of tables beside signed pixels it is a signed number
+    data = table.LUTData
+    if isinstance(data, bytes):  # one or two bytes an entry, in the byte order of the file
+        order = "<" if dataset.original_encoding[1] else ">"
+        data = np.frombuffer(data, np.uint8 if len(data) == count else f"{order}u2")
+    entries = np.atleast_1d(np.asarray(data)).astype(np.int64)
+    if len(entries) < count:
+        raise ValueError(f"its table of values has {len(entries)} of {count} entries")
+    if first >= 1 << 15 and np.issubdtype(stored.dtype, np.signedinteger):
+        first -= 1 << 16
+    return entries[np.clip(stored.astype(np.int64) - first, 0, count - 1)]

@@ -20,7 +20,7 @@ import tifffile
 
 from data.formats.tiff.values import check_page_tags, grey_values, has_palette
 from data.volumes.checks import check_voxel_type, volume_shape
-from util.errors import UserError
+from util.errors import UserError, reason_of
 
 # tifffile logs what it finds odd; without a handler that would land in the middle of a progress
 # bar. What matters is raised as UserError.
@@ -118,7 +118,7 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
         raise
     except Exception as error:  # of damaged files tifffile and its decoders raise any type
         raise UserError(
-            f"{path} cannot be read as TIFF ({error}): copy or export it again"
+            f"{path} cannot be read as TIFF ({reason_of(error)}): copy or export it again"
         ) from error
 
 
@@ -170,7 +170,7 @@ def files_of(series: tifffile.TiffPageSeries, path: Path) -> list[Path]:
     if not series.is_multifile:
         return [path]
     found = {Path(page.parent.filehandle.path) for page in series.pages if page is not None}
-    return [path, *sorted(found - {path.absolute(), path})]
+    return [path, *sorted(one for one in found if not one.samefile(path))]
 
 
 def value_type(series: tifffile.TiffPageSeries, first: tifffile.TiffPage, source: str) -> np.dtype:

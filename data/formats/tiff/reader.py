@@ -36,7 +36,7 @@ from data.volumes.cache import (
 )
 from data.volumes.checks import check_all_finite
 from data.volumes.mapping import map_file
-from data.volumes.names import TIFF_ENDINGS, ending_of, is_mask_name, natural_key
+from data.volumes.names import PREVIEWS, TIFF_ENDINGS, ending_of, is_mask_name, natural_key
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -50,6 +50,7 @@ def tiff_files(folder: Path) -> list[Path]:
             if ending_of(path) in TIFF_ENDINGS
             and not path.name.startswith(".")
             and not is_mask_name(path)
+            and not path.stem.lower().endswith(PREVIEWS)
             and path.is_file()
         ),
         key=lambda path: natural_key(path.name),

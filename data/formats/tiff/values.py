@@ -39,9 +39,14 @@ def calibration_of(tiff: tifffile.TiffFile, source: str) -> Calibration:
     Signed 16 bit images are stored as unsigned ones with an intercept of -32768.
 
     Raises:
-        UserError: a calibration that is no straight line, or no number.
+        UserError: a calibration that is no straight line, or no number; an inverting table.
     """
     stated = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+    if tiff.is_imagej and int(tiff.pages.first.photometric) == WHITE_IS_ZERO:
+        raise UserError(
+            f"{source} was saved by ImageJ with an inverting look-up table: whether its values are "
+            "inverted, too, programs read in two ways: choose the table Grays, and save again"
+        )
     function = stated.get("cf", UNCALIBRATED)
     if function == UNCALIBRATED:
         return Calibration()
@@ -100,8 +105,9 @@ def grey_values(pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
         highest = 1 if pixels.dtype.kind == "b" else (1 << page.bitspersample) - 1
         return (highest - pixels.astype(np.int64)).astype(pixels.dtype)
     if photometric == PALETTE:
-        # A palette has 16 bits; of 8-bit programs both bytes are the value.
-        return (np.asarray(page.colormap)[0][pixels] >> 8).astype(np.uint8)
+        # A palette has 16 bits, of which the upper ones are the value; some programs write 8.
+        table = np.asarray(page.colormap)[0]
+        return (table[pixels] >> (8 if table.max() > 255 else 0)).astype(np.uint8)
     return pixels
 
 

@@ -121,6 +121,7 @@ def test_links_that_lead_back_up_come_to_an_end(tmp_path: Path, word: str) -> No
     touch(tmp_path / "a" / "ct.nii", tmp_path / "a" / "deeper" / "other.nii")
     (tmp_path / "a" / "up").symlink_to("..")
     (tmp_path / "a" / "latest").symlink_to(".")
+    (tmp_path / "a" / "itself").symlink_to("itself")
     (tmp_path / "a" / "deeper" / "again").symlink_to(tmp_path)
     expected = ["a/ct.nii", "a/deeper/other.nii"]
     assert sorted(names(find_volumes([str(tmp_path / word)]), tmp_path)) == expected

@@ -326,3 +326,23 @@ def test_the_header_of_the_docs_makes_raw_voxels_a_volume(tmp_path: Path) -> Non
     (tmp_path / "lung.mhd").write_text(header.replace("HeaderSize = 0", "HeaderSize = -1"))
     (tmp_path / "lung.vol").write_bytes(b"a header of some bytes" + voxels.tobytes())
     np.testing.assert_array_equal(read_volume(tmp_path / "lung.mhd").array, voxels)
+
+
+@pytest.mark.parametrize("word", ["T", "1", "true", "TRUE"])
+def test_yes_and_no_as_metaio_has_them(tmp_path: Path, word: str) -> None:
+    voxels = np.arange(24, dtype=">i2").reshape(2, 3, 4)
+    head = "NDims = 3\nDimSize = 4 3 2\nElementType = MET_SHORT\n"
+    path = tmp_path / "a.mha"
+    order = f"BinaryData = {word}\nBinaryDataByteOrderMSB = {word}\nElementDataFile = LOCAL\n"
+    path.write_bytes((head + order).encode() + voxels.tobytes())
+    np.testing.assert_array_equal(read_volume(path).array, voxels)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), voxels)
+    packed = f"CompressedData = {word}\nElementDataFile = LOCAL\n"
+    path.write_bytes((head + packed).encode() + zlib.compress(voxels.astype("<i2").tobytes()))
+    np.testing.assert_array_equal(read_volume(path).array, voxels)
+    path.write_bytes((head + "BinaryData = F\nElementDataFile = LOCAL\n").encode() + b"1 2 3")
+    with pytest.raises(UserError, match="holds its voxels as text"):
+        read_volume(path)
+    path.write_bytes((head + "BinaryData = maybe\nElementDataFile = LOCAL\n").encode())
+    with pytest.raises(UserError, match='states "maybe", expected True or False'):
+        read_volume(path)

@@ -86,3 +86,12 @@ def test_data_sets_of_others_give_their_ct(
         find_volumes([pattern])
     named = tmp_path / "s1" / "segmentations" / "rib_0.nii.gz"
     assert find_volumes([str(named)]) == [named]
+
+
+def test_a_label_map_in_two_formats_is_left_out_whole(tmp_path: Path) -> None:
+    save(tmp_path / "ct.nii.gz", HU)
+    for name in ("liver.nii", "liver.nii.gz", "aorta.mha"):
+        save(tmp_path / name, organs())
+    nib.save(nib.Nifti1Pair(organs().transpose(2, 1, 0), np.eye(4)), tmp_path / "rib.hdr")
+    assert find_volumes([str(tmp_path)]) == [tmp_path / "ct.nii.gz"]
+    assert find_volumes([str(tmp_path / "*")]) == [tmp_path / "ct.nii.gz"]

@@ -159,3 +159,9 @@ def test_two_places_of_one_volume_are_told(
     assert told.count("\n") == 1
     read_volume(write(tmp_path / "b.nii", {}))
     assert capsys.readouterr().err == ""
+
+
+def test_a_qform_that_is_none_leaves_the_sform(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", {"quatern_b": 0.0, "quatern_c": 0.0, "quatern_d": 1.0005})
+    np.testing.assert_allclose(by_us(path)[1], AFFINE, atol=1e-6)
+    np.testing.assert_allclose(by_nibabel(path)[1], AFFINE, atol=1e-6)

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
+from dicom_helpers import chest, write_ct
 
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
@@ -85,3 +86,25 @@ def test_analyze_and_other_headers_are_refused(tmp_path: Path) -> None:
     for name in ("a.hdr", "b.hdr"):
         with pytest.raises(UserError, match=rf"{name} is no NIfTI header \(ANALYZE states neither"):
             read_volume(tmp_path / name)
+
+
+def test_names_that_differ_in_letters_alone_are_two_pairs(tmp_path: Path) -> None:
+    write(tmp_path)
+    for path in (tmp_path / "ct.hdr", tmp_path / "ct.img"):
+        path.rename(path.with_name(path.name.replace("ct", "CT")))
+    other = VOXELS + np.int16(1)
+    write(tmp_path, voxels=other)
+    np.testing.assert_array_equal(read_volume(tmp_path / "ct.hdr").array.T, other)
+    np.testing.assert_array_equal(read_volume(tmp_path / "CT.img").array.T, VOXELS)
+    (tmp_path / "ct.img.gz").touch()
+    with pytest.raises(UserError, match=r"ct\.img is there as ct\.img, ct\.img\.gz: keep one"):
+        read_volume(tmp_path / "ct.hdr")
+
+
+def test_other_files_of_these_endings_are_no_volumes(tmp_path: Path) -> None:
+    (tmp_path / "envi.hdr").write_text("ENVI\nsamples = 5\n" * 30)
+    (tmp_path / "envi.img").write_bytes(bytes(240))
+    values = chest()
+    write_ct(tmp_path / "series", values, name="IM{:04d}.img")
+    assert find_volumes([str(tmp_path)]) == [tmp_path / "series"]
+    np.testing.assert_array_equal(read_volume(tmp_path / "series").array, values)

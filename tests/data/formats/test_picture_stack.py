@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from dicom_helpers import chest
 from PIL import Image
 
@@ -91,7 +92,7 @@ def test_two_logs_of_two_sizes_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "lung", GREY)
     (folder / "a.log").write_text(SKYSCAN.format(step=1))
     (folder / "b.log").write_text(SKYSCAN.format(step=1).replace("26.41304", "13.2"))
-    with pytest.raises(UserError, match=r"a\.log and b\.log state two voxel sizes, 0\.0264"):
+    with pytest.raises(UserError, match=r"a\.log and b\.log state two voxel sizes, 26\.413 and"):
         read_volume(folder)
     assert read_volume(folder, None, (1, 1, 1)).spacing == (1, 1, 1)
 
@@ -156,6 +157,37 @@ def test_a_file_that_was_cut_off(tmp_path: Path, ending: str, kept: float) -> No
     with pytest.raises(UserError, match=rf"s10\.{ending} cannot be read"):
         read_volume(folder)
     assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_acquisition_and_reconstruction_may_round_alike(tmp_path: Path) -> None:
+    folder = write(tmp_path / "lung", GREY)
+    (folder / "lung.log").write_text(SKYSCAN.partition("[Reconstruction]")[0])
+    (folder / "lung__rec.log").write_text(SKYSCAN.format(step=1))
+    (folder / "other.log").write_text("a word\n  and an indented line\n")
+    assert read_volume(folder).spacing == pytest.approx((0.02641304,) * 3)
+
+
+@pytest.mark.parametrize(("signed", "bits"), [(True, 16), (False, 12)])
+def test_jpeg_2000_as_it_is_stored(tmp_path: Path, signed: bool, bits: int) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    stored = WIDE.astype(np.int16) - 20000 if signed else WIDE // 16
+    for index, section in enumerate(stored):
+        packed = imagecodecs.jpeg2k_encode(section, level=0, bitspersample=bits, codecformat="jp2")
+        (tmp_path / f"s{index}.jp2").write_bytes(packed)
+    np.testing.assert_array_equal(read_volume(tmp_path).array, stored)
+
+
+def test_pictures_beside_a_tiff_are_no_stack_of_either(tmp_path: Path) -> None:
+    folder = write(tmp_path / "lung", GREY)
+    tifffile.imwrite(folder / "overview.tif", GREY[0], photometric="minisblack")
+    with pytest.raises(UserError, match=r"holds TIFF files and a stack of pictures \(over"):
+        read_volume(folder)
+
+
+def test_coloured_pictures_beside_a_scan_are_no_volume(tmp_path: Path) -> None:
+    write(tmp_path / "shots", np.repeat(GREY[..., None], 3, axis=-1) // 2, "fig{}.png")
+    (tmp_path / "ct.nii").touch()
+    assert find_volumes([str(tmp_path)]) == [tmp_path / "ct.nii"]
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:

@@ -226,3 +226,15 @@ def test_chunks_that_are_not_there_are_told(
 )
 def test_a_spacing_that_is_none_is_not_believed(tmp_path: Path, spacing: Any) -> None:
     assert not read_volume(store(tmp_path / "a.zarr", spacing=spacing)).spacing_known
+
+
+def test_odd_metadata_is_one_line(tmp_path: Path) -> None:
+    path = ome(tmp_path / "a.zarr", "0.4")
+    group = zarr.open_group(str(path), mode="a")
+    group.attrs["ome"] = ["no", "mapping"]
+    with pytest.raises(UserError, match=r"a\.zarr is a Zarr group without an OME-Zarr image"):
+        read_volume(path)
+    for number in range(40):
+        group.create_group(f"a group with a long name, number {number}")
+    with pytest.raises(UserError, match=r"and \d+ more"):
+        read_volume(path)

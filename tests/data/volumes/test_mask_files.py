@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
@@ -114,6 +115,51 @@ def test_a_nameless_mask_is_nobodys_where_there_are_two_cts(tmp_path: Path) -> N
     write(tmp_path / "mask.nii.gz", own_mask())
     case(tmp_path, "another.nii.gz")
     assert mask_in_words(volume, None) == COMPUTED
+
+
+def test_masks_in_two_files_and_in_a_folder(tmp_path: Path) -> None:
+    volume = case(tmp_path)
+    nib.save(nib.Nifti1Pair(own_mask().transpose(2, 1, 0), volume.affine), tmp_path / "ct_mask.hdr")
+    assert find_mask(volume, None) == tmp_path / "ct_mask.hdr"
+    np.testing.assert_array_equal(load_lung_mask(volume), own_mask())
+    for path in tmp_path.glob("ct_mask*"):
+        path.unlink()
+    for index, section in enumerate(own_mask()):
+        write(tmp_path / "ct_mask" / f"s{index}.tif", section)
+    assert find_mask(volume, None) == tmp_path / "ct_mask"
+    np.testing.assert_array_equal(load_lung_mask(volume), own_mask())
+
+
+def test_a_mask_in_a_store(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    volume = case(tmp_path)
+    for kind in (np.int16, np.uint8):
+        array = zarr.open(str(tmp_path / "ct_mask.zarr"), mode="w", shape=SHAPE, dtype=kind)
+        array[:] = own_mask()
+        mask = load_lung_mask(volume)
+        assert isinstance(mask, np.memmap)
+        np.testing.assert_array_equal(mask, own_mask())
+
+
+def test_masks_of_one_header_and_other_voxels_are_two(tmp_path: Path) -> None:
+    found = []
+    for name, shift in (("a", 0), ("b", 2)):
+        volume = case(tmp_path / name)
+        mask = np.roll(own_mask(), shift, axis=1).astype(np.int16)
+        write(tmp_path / name / "ct_mask.mhd", mask)
+        np.testing.assert_array_equal(load_lung_mask(volume), mask)
+        found.append((tmp_path / name / "ct_mask.mhd").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_a_nameless_mask_is_nobodys_beside_another_patients_folder(tmp_path: Path) -> None:
+    for name in ("p1", "p2"):
+        write_ct(tmp_path / name, np.full(SHAPE, -900, np.int16))
+    write(tmp_path / "mask.nii.gz", own_mask())
+    assert find_mask(read_volume(tmp_path / "p1"), None) is None
+    alone = case(tmp_path / "p3")
+    write(tmp_path / "p3" / "labels.nii.gz", own_mask())
+    assert find_mask(alone, None) is None  # whose labels nobody says
 
 
 def test_masks_of_a_dicom_series_lie_beside_or_in_its_folder(

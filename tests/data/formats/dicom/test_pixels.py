@@ -120,6 +120,44 @@ def test_a_table_of_values_is_applied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_alone(tmp_path / "1.dcm"), table[stored])
 
 
+def with_table(values: np.ndarray, **elements: object) -> Dataset:
+    header = ct_slice(values)
+    header.ModalityLUTSequence = Sequence([item(**elements)] if elements else [])
+    return header
+
+
+def test_an_empty_table_leaves_the_intercept(tmp_path: Path) -> None:
+    (values,) = chest(1)
+    header = with_table(values)
+    del header.RescaleSlope
+    header.save_as(tmp_path / "1.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(read_alone(tmp_path / "1.dcm"), values)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"LUTDescriptor": [16, 0, 16], "LUTData": bytes(20)},
+        {"LUTDescriptor": [16, 0, 16]},
+        {"LUTDescriptor": [16, 0], "LUTData": bytes(32)},
+    ],
+)
+def test_a_damaged_table_is_one_line(tmp_path: Path, elements: dict[str, object]) -> None:
+    header = with_table(chest(1)[0], **elements)
+    header.save_as(tmp_path / "1.dcm", enforce_file_format=True)
+    with pytest.raises(UserError, match=r"1\.dcm cannot be decoded"):
+        read_alone(tmp_path / "1.dcm")
+
+
+def test_a_table_of_12_bits_from_a_negative_value_on(tmp_path: Path) -> None:
+    stored = np.arange(-6, 6).reshape(3, 4)
+    table = (3000 + np.arange(10)).astype("<u2")
+    header = with_table(stored - 1024, LUTDescriptor=[10, -5, 12], LUTData=table.tobytes())
+    header.save_as(tmp_path / "1.dcm", enforce_file_format=True)
+    expected = table[np.clip(stored + 5, 0, 9)]
+    np.testing.assert_array_equal(read_alone(tmp_path / "1.dcm"), expected)
+
+
 def test_bits_above_the_stored_ones_are_no_value(tmp_path: Path) -> None:
     (values,) = chest(1)
     header = ct_slice(values)

@@ -124,6 +124,9 @@ def test_ome_tiff_of_several_files_is_one_volume(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.array, GREY)
     assert volume.spacing == pytest.approx((0.02, 0.02, 0.03))
     assert find_volumes([str(tmp_path / "ome")]) == [first]
+    (tmp_path / "link").symlink_to(tmp_path / "ome")
+    for words in ([str(first), str(second)], [f"{tmp_path}/ome/*.tif"], [f"{tmp_path}/link/*"]):
+        assert [path.name for path in find_volumes(words)] == [first.name]
     # The key in the cache is of both files.
     pixels = second.read_bytes()
     at = pixels.index(GREY[5].tobytes())

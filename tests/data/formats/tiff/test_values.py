@@ -141,6 +141,23 @@ def test_the_calibration_of_imagej(
     np.testing.assert_allclose(values(tmp_path / "a.tif"), stored * slope + intercept)
 
 
+def test_an_inverting_table_of_imagej_is_refused(tmp_path: Path) -> None:
+    text = "ImageJ=1.54f\nimages=4\nslices=4\ncf=0\nc0=-32768\nc1=1\n"
+    stored = (HU.astype(np.int32) + 32768).astype(np.uint16)
+    tifffile.imwrite(
+        tmp_path / "a.tif", stored, description=text, photometric="miniswhite", metadata=None
+    )
+    with pytest.raises(UserError, match=r"a\.tif was saved by ImageJ with an inverting look-up"):
+        read_volume(tmp_path / "a.tif")
+
+
+def test_a_palette_of_eight_bits(tmp_path: Path) -> None:
+    table = np.repeat(np.arange(256, dtype=np.uint16)[None], 3, axis=0)
+    path = tmp_path / "p.tif"
+    tifffile.imwrite(path, GREY, photometric="palette", colormap=table, metadata=None)
+    np.testing.assert_array_equal(values(path), GREY)
+
+
 @pytest.mark.parametrize(
     "calibration", ["cf=3\nc0=1\nc1=2\nc2=3\n", "cf=0\nc0=1\nc1=0\n", "cf=0\n"]
 )
