@@ -66,6 +66,7 @@ class VoxelPlace:
     byte_order: str  # "<" little, ">" big endian
     spacing_stated: bool  # whether the header states voxel sizes
     millimetres: float  # length of the header's unit in mm
+    packed_bytes: int = 0  # length of the packed stream; 0 where the header does not say
 
 
 def nrrd_place(path: Path) -> VoxelPlace:
@@ -140,6 +141,7 @@ def meta_place(path: Path) -> VoxelPlace:
         byte_order=">" if _is_true(order, path) else "<",
         spacing_stated="elementspacing" in fields or "elementsize" in fields,
         millimetres=millimetres_per(fields.get("distanceunits", "")) or 1.0,
+        packed_bytes=int(fields.get("compresseddatasize", "0")) if packed else 0,
     )
 
 
@@ -255,6 +257,13 @@ def _map(
         array = map_file(place.file, dtype, shape, offset, source)
         check_all_finite(array, source)
         return array
+
+    there = place.file.stat().st_size - place.offset
+    if place.packed_bytes > there or (place.file != path and 0 < place.packed_bytes != there):
+        raise UserError(
+            f"{source} holds {there} packed bytes, its header promises {place.packed_bytes}: copy "
+            "or export it again"
+        )
 
     def unpack(target: Path) -> None:
         read_blocks = gzip_blocks if place.packing == "gzip" else zlib_blocks

@@ -90,7 +90,7 @@ def _masks_near(folder: Path, case: str, place: Path) -> list[Path]:
         place: of the CT, a file or a folder.
     """
     named = _masks_in(folder, case)
-    if named:
+    if named or not folder.is_dir():
         return named
     nameless = [path for path in _volumes_in(folder) if split_mask_name(path) in NAMELESS]
     others = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -345,4 +346,17 @@ def test_yes_and_no_as_metaio_has_them(tmp_path: Path, word: str) -> None:
         read_volume(path)
     path.write_bytes((head + "BinaryData = maybe\nElementDataFile = LOCAL\n").encode())
     with pytest.raises(UserError, match='states "maybe", expected True or False'):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd"])
+def test_packed_bytes_promised_against_those_there(tmp_path: Path, ending: str) -> None:
+    path = save(tmp_path / f"a{ending}", packed=True)
+    words = re.search(rb"CompressedDataSize = ([0-9]+)", path.read_bytes())
+    assert words is not None
+    more = str(int(words[1]) + 7).encode()
+    path.write_bytes(path.read_bytes().replace(words[1], more))
+    with pytest.raises(
+        UserError, match=rf"a\{ending} holds {int(words[1])} packed bytes, its head"
+    ):
         read_volume(path)
