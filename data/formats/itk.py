@@ -261,8 +261,8 @@ def _map(
     there = place.file.stat().st_size - place.offset
     if place.packed_bytes > there or (place.file != path and 0 < place.packed_bytes != there):
         raise UserError(
-            f"{source} holds {there} packed bytes, its header promises {place.packed_bytes}: copy "
-            "or export it again"
+            f"{source} is truncated or grown: it holds {there} packed bytes, its header promises "
+            f"{place.packed_bytes}: copy or export it again"
         )
 
     def unpack(target: Path) -> None:

@@ -356,7 +356,5 @@ def test_packed_bytes_promised_against_those_there(tmp_path: Path, ending: str) 
     assert words is not None
     more = str(int(words[1]) + 7).encode()
     path.write_bytes(path.read_bytes().replace(words[1], more))
-    with pytest.raises(
-        UserError, match=rf"a\{ending} holds {int(words[1])} packed bytes, its head"
-    ):
+    with pytest.raises(UserError, match=rf"it holds {int(words[1])} packed bytes, its head"):
         read_volume(path)
