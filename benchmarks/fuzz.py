@@ -28,6 +28,7 @@ from random import Random
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
+import tifffile
 import torch
 from tqdm import tqdm
 
@@ -41,7 +42,7 @@ from util.errors import EXIT_USER_ERROR, run_command_line
 
 SECONDS = 60  # that a run may take
 BYTES = 6 << 30  # of address space
-JUDGED = (".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+JUDGED = (".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif")
 WEIGHTS = "weights"  # name of the case whose weights are damaged
 
 
@@ -129,7 +130,9 @@ def fault_of(job: Job, status: int) -> str | None:
 def unlike_others(job: Job, read: Path) -> str | None:
     """What differs between the input as we read it and as nibabel or ITK do; None for nothing, and
     where they have no reader or read it in two ways."""
-    names = [path for path in (job.folder / "case").glob("ct.*") if path.suffix in JUDGED]
+    case = job.folder / "case"
+    names = [path for path in case.glob("ct.*") if path.suffix in JUDGED]
+    names = [case] if job.name.startswith("dicom") else names
     if len(names) != 1 or job.name == WEIGHTS:
         return None
     ours = nib.Nifti1Image.from_filename(read)
@@ -147,12 +150,17 @@ def unlike_others(job: Job, read: Path) -> str | None:
 
 
 def judged(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (x, y, z) and RAS+ affine by nibabel, or else by ITK."""
+    """Voxels (x, y, z) and RAS+ affine by nibabel, tifffile or ITK."""
     if ".nii" in path.name:
         image = nib.load(path)
         voxels = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
         return voxels.reshape(voxels.shape[:3]), image.affine  # type: ignore[attr-defined]
-    found = sitk.ReadImage(str(path))
+    if path.suffix == ".tif":  # which states no place
+        return tifffile.imread(path).T, nib.load(path.parents[1] / "results/clinical.nii.gz").affine  # type: ignore[attr-defined]
+    names = str(path)
+    if path.is_dir():
+        names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
+    found = sitk.ReadImage(names)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(found.GetDirection(), (3, 3)) * found.GetSpacing()
     affine[:3, 3] = found.GetOrigin()

@@ -9,6 +9,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -54,6 +55,10 @@ FUNCTIONAL_GROUPS = {
     "TemporalPositionIndex": "FrameContentSequence",
 }
 PIXELS = tuple(Tag(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+UNDEFINED = 0xFFFFFFFF  # length of a sequence of compressed frames
+PLAIN_HEAD, LONG_HEAD = 8, 12  # bytes of an element before its value, implicit and explicit
+# Groups that may stand behind pixels: makers' own, signatures, padding.
+BEHIND_PIXELS = (0x7FE1, 0xFFFA, 0xFFFC)
 # What identifies a patient; names come first.
 IDENTITY = (
     "PatientName",
@@ -311,15 +316,30 @@ def _read_to_pixels(path: Path) -> tuple[Dataset, int | None]:
         with path.open("rb") as stream:
             dataset = read_partial(stream, at_pixels, force=True)
             there = os.fstat(stream.fileno()).st_size - stream.tell()
+            behind = _group_behind(stream, dataset, lengths[0]) if lengths else None
     except OSError:
         raise
     except Exception as error:  # pydicom's errors have many types
         raise _unreadable(path, reason_of(error)) from error
     if not lengths:
         return dataset, None
+    if behind is not None and behind not in BEHIND_PIXELS:
+        raise _unreadable(path, "what stands behind its pixels is no element, so they may be moved")
     # A deflated file is unpacked in memory; what lacks in it shows when its pixels are decoded.
     deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
     return dataset, lengths[0] if deflated else min(lengths[0], there)
+
+
+def _group_behind(stream: BinaryIO, dataset: Dataset, length: int) -> int | None:
+    """Group of the element behind the pixels that a stream stands before; None for the end of the
+    file, zeros, and pixels whose length is not stated."""
+    implicit, little = dataset.original_encoding
+    stream.seek(length + (PLAIN_HEAD if implicit else LONG_HEAD), os.SEEK_CUR)
+    group = stream.read(2)
+    padded = not any(group) and not any(stream.read())  # with zeros, to whole blocks
+    if length == UNDEFINED or len(group) < 2 or padded:
+        return None
+    return int.from_bytes(group, "little" if little else "big")
 
 
 def _unreadable(path: Path, reason: str) -> UserError:

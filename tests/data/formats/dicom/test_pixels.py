@@ -240,6 +240,20 @@ def test_a_compressed_image_that_ends_too_early_is_refused(tmp_path: Path, compr
         read_alone(path)
 
 
+def test_bytes_that_moved_the_pixels_are_seen_behind_them(tmp_path: Path) -> None:
+    *_, last = write_ct(tmp_path / "s", chest())
+    content = last.read_bytes()
+    last.write_bytes(content[:-500] + b"inserted" * 9 + content[-500:])
+    with pytest.raises(UserError, match=r"IM0003 cannot be read \(what stands behind its pixels"):
+        read_volume(tmp_path / "s")
+    last.write_bytes(content + bytes(700))
+    np.testing.assert_array_equal(read_volume(tmp_path / "s").array, chest())
+    # Padding, signatures and makers' own elements may stand there.
+    for tag in (b"\xfc\xff\xfc\xff", b"\xe1\x7f\x10\x00"):
+        last.write_bytes(content + tag + b"OB\0\0" + (4).to_bytes(4, "little") + b"more")
+        np.testing.assert_array_equal(read_volume(tmp_path / "s").array, chest())
+
+
 def test_a_file_without_its_pixels_is_cut_off(tmp_path: Path) -> None:
     *_, last = write_ct(tmp_path / "s", chest())
     content = last.read_bytes()
