@@ -160,7 +160,7 @@ def judged(path: Path) -> tuple[np.ndarray, np.ndarray]:
     names = str(path)
     if path.is_dir():
         names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
-    found = sitk.ReadImage(names)
+    found = sitk.ReadImage(names[0] if len(names) == 1 else names)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(found.GetDirection(), (3, 3)) * found.GetSpacing()
     affine[:3, 3] = found.GetOrigin()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import DataElement, Dataset, config
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -115,12 +116,9 @@ def shared_values(source: Path) -> Dataset:
     header.PatientName = header.PatientID = plain_text(case_name(source).replace("\\", " "))
     header.StudyInstanceUID, header.FrameOfReferenceUID = new_uid(), new_uid()
     slices = read_slice_headers(source) if source.is_dir() else []
-    stated = slices[0].dataset if slices else Dataset()
-    stated.decode()  # text of the character sets that the series names
-    for keyword in SHARED:
-        text = plain_text(slices[0].text(keyword)) if keyword in stated else ""
-        if text:
-            kind = stated[keyword].VR
+    for keyword in SHARED if slices else ():
+        if text := plain_text(slices[0].text(keyword)):
+            kind = dictionary_VR(keyword)
             # As the scanner wrote it, whether or not that is what the standard wants.
             header[keyword] = DataElement(keyword, kind, text, validation_mode=config.IGNORE)
     return header

@@ -9,7 +9,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -225,10 +225,10 @@ class SliceHeader:
         group = FUNCTIONAL_GROUPS.get(keyword)
         if group is None:
             return self.dataset
-        own = self.dataset.get("PerFrameFunctionalGroupsSequence") or []
-        shared = self.dataset.get("SharedFunctionalGroupsSequence") or []
+        own = value_of(self.dataset, "PerFrameFunctionalGroupsSequence", self.path) or []
+        shared = value_of(self.dataset, "SharedFunctionalGroupsSequence", self.path) or []
         for groups in (*own[self.frame : self.frame + 1], *shared[:1]):
-            for holder in groups.get(group) or []:
+            for holder in value_of(groups, group, self.path) or []:
                 if keyword in holder:
                     return holder
         return self.dataset
@@ -260,6 +260,18 @@ def identity_of(folder: Path) -> set[str]:
     return set()
 
 
+def value_of(dataset: Dataset, keyword: str, path: Path) -> Any:
+    """An element's value, None where it is missing.
+
+    Raises:
+        UserError: pydicom cannot convert it.
+    """
+    try:
+        return dataset.get(keyword)
+    except Exception as error:  # pydicom's errors of conversion have many types
+        raise _unreadable(path, f"{keyword}: {reason_of(error)}") from error
+
+
 def transfer_syntax(dataset: Dataset, path: Path) -> UID:
     """How a file's pixels are stored; guessed from its elements where it does not say.
 
@@ -269,7 +281,8 @@ def transfer_syntax(dataset: Dataset, path: Path) -> UID:
     meta = getattr(dataset, "file_meta", Dataset())
     implicit, little = dataset.original_encoding
     guessed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    syntax = UID(meta.get("TransferSyntaxUID") or (ImplicitVRLittleEndian if implicit else guessed))
+    stated = value_of(meta, "TransferSyntaxUID", path)
+    syntax = UID(str(stated or (ImplicitVRLittleEndian if implicit else guessed)))
     if not syntax.is_transfer_syntax:
         raise UserError(
             f"DICOM slice {path} has pixels of the unknown transfer syntax {syntax[:MOST_SHOWN]}: "
@@ -282,7 +295,8 @@ def _headers_of(path: Path) -> list[SliceHeader]:
     """A header for each slice of a file; none for an object that holds no slices of a scan."""
     dataset, pixel_bytes = _read_to_pixels(path)
     meta = getattr(dataset, "file_meta", Dataset())
-    storage = UID(str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""))
+    stated = value_of(dataset, "SOPClassUID", path)
+    storage = UID(str(stated or value_of(meta, "MediaStorageSOPClassUID", path) or ""))
     no_image = storage and "Rows" not in dataset and "Image Storage" not in storage.name
     if storage.startswith(NO_SLICES) or (no_image and pixel_bytes is None):
         return []
@@ -326,7 +340,8 @@ def _read_to_pixels(path: Path) -> tuple[Dataset, int | None]:
     if behind is not None and behind not in BEHIND_PIXELS:
         raise _unreadable(path, "what stands behind its pixels is no element, so they may be moved")
     # A deflated file is unpacked in memory; what lacks in it shows when its pixels are decoded.
-    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    stated = value_of(dataset.file_meta, "TransferSyntaxUID", path)
+    deflated = stated == DeflatedExplicitVRLittleEndian
     return dataset, lengths[0] if deflated else min(lengths[0], there)
 
 

@@ -144,6 +144,18 @@ def test_objects_without_slices_are_left_out(tmp_path: Path, beside: str) -> Non
     np.testing.assert_array_equal(read_volume(tmp_path / "s").array, values)
 
 
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "TransferSyntaxUID", "SharedFunctional"])
+def test_elements_of_an_unknown_kind_are_one_line(tmp_path: Path, keyword: str) -> None:
+    enhanced_ct(chest(3)).save_as(tmp_path / "1.dcm", enforce_file_format=True)
+    tag = {"SOPClassUID": b"\x08\0\x16\0UI", "TransferSyntaxUID": b"\x02\0\x10\0UI"}
+    old = tag.get(keyword, b"\x00\x52\x29\x92SQ")
+    content = (tmp_path / "1.dcm").read_bytes()
+    assert content.count(old) == 1
+    (tmp_path / "1.dcm").write_bytes(content.replace(old, old[:4] + b"UA"))
+    with pytest.raises(UserError, match=r"1\.dcm "):
+        read_volume(tmp_path)
+
+
 def test_tags_that_are_not_used_are_not_judged(tmp_path: Path) -> None:
     paths = write_ct(tmp_path / "s", chest())
     for path in paths:
