@@ -192,7 +192,7 @@ def hide_identities(paths: Sequence[Path]) -> None:
     """Learn what identifies the patients of all inputs, since the first record names them all."""
     folders = [path for path in paths if path.is_dir() and not is_zarr(path)]
     if folders:
-        from data.formats.dicom.headers import identity_of  # it loads pydicom
+        from data.formats.dicom.identity import identity_of  # it loads pydicom
 
         for folder in folders:
             hide(identity_of(folder))

@@ -4,9 +4,7 @@ each has, and what they say of their place and values."""
 from __future__ import annotations
 
 import os
-import re
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +13,6 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
-from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
@@ -59,17 +56,6 @@ UNDEFINED = 0xFFFFFFFF  # length of a sequence of compressed frames
 PLAIN_HEAD, LONG_HEAD = 8, 12  # bytes of an element before its value, implicit and explicit
 # Groups that may stand behind pixels: makers' own, signatures, padding.
 BEHIND_PIXELS = (0x7FE1, 0xFFFA, 0xFFFC)
-# What identifies a patient; names come first.
-IDENTITY = (
-    "PatientName",
-    "OtherPatientNames",
-    "PatientID",
-    "OtherPatientIDs",
-    "PatientBirthDate",
-    "InstitutionName",
-)
-NAMES = 2
-BETWEEN = ("", " ", "_", "-", "^", ",", ", ", ".")
 MOST_SHOWN = 60  # characters of a value in a message
 
 
@@ -119,9 +105,11 @@ class SliceHeader:
 
     @property
     def thickness(self) -> float | None:
-        """SpacingBetweenSlices or SliceThickness in mm, or None."""
-        stated = self.numbers("SpacingBetweenSlices", 1) or self.numbers("SliceThickness", 1)
-        return None if stated is None else stated[0]
+        """SpacingBetweenSlices or SliceThickness in mm, the first that is no 0, or None."""
+        for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+            if (stated := self.numbers(keyword, 1)) and stated[0] != 0:
+                return abs(stated[0])
+        return None
 
     @property
     def rescale(self) -> tuple[float, float]:
@@ -146,31 +134,6 @@ class SliceHeader:
             self.text("FrameAcquisitionNumber") or self.text("AcquisitionNumber"),
             self.text("TemporalPositionIndex") or self.text("TemporalPositionIdentifier"),
         )
-
-    @property
-    def identity(self) -> set[str]:
-        """Words that identify the patient: name and its parts, in either order and with what may
-        stand between them in a path; IDs; birth date in several ways; institution."""
-        stated = {keyword: self._texts(keyword) for keyword in IDENTITY}
-        words = {text for texts in stated.values() for text in texts}
-        for name in (one for keyword in IDENTITY[:NAMES] for one in stated[keyword]):
-            parts = [part for part in re.split(r"[\^= ]+", name) if part]
-            orders = (parts, parts[::-1])
-            words |= {*parts, *(between.join(order) for order in orders for between in BETWEEN)}
-        for date in stated["PatientBirthDate"]:
-            year, month, day = date[:4], date[4:6], date[6:8]
-            dates = ((year, month, day), (day, month, year))
-            words |= {between.join(one) for one in dates for between in BETWEEN if between}
-        return words
-
-    def _texts(self, keyword: str) -> list[str]:
-        """The values of an element of one or several."""
-        try:
-            value = self.dataset.get(keyword)
-            several = value if isinstance(value, MultiValue) else [value]
-            return [text for one in several if (text := str(one or "").strip(" \0"))]
-        except Exception:  # noqa: BLE001 - as in `numbers`
-            return []
 
     def text(self, keyword: str) -> str:
         """A value as text, "" where it is missing or empty."""
@@ -246,18 +209,8 @@ def read_slice_headers(folder: Path) -> list[SliceHeader]:
     headers: list[SliceHeader] = []
     for path in sorted(folder.iterdir()):
         if path.is_file() and looks_like_dicom(path):
-            headers += _headers_of(path)
+            headers += headers_of_file(path)
     return headers
-
-
-def identity_of(folder: Path) -> set[str]:
-    """Words that identify the patient of the first slice in a folder; none of another folder."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.is_file() and looks_like_dicom(path):
-            with suppress(UserError):
-                for header in _headers_of(path):
-                    return header.identity
-    return set()
 
 
 def value_of(dataset: Dataset, keyword: str, path: Path) -> Any:
@@ -291,7 +244,7 @@ def transfer_syntax(dataset: Dataset, path: Path) -> UID:
     return syntax
 
 
-def _headers_of(path: Path) -> list[SliceHeader]:
+def headers_of_file(path: Path) -> list[SliceHeader]:
     """A header for each slice of a file; none for an object that holds no slices of a scan."""
     dataset, pixel_bytes = _read_to_pixels(path)
     meta = getattr(dataset, "file_meta", Dataset())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.dicom.headers import SliceHeader, read_slice_headers
+from data.formats.dicom.identity import identity_words
 from data.formats.dicom.pixels import PixelReader, check_pixels
 from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
 from data.volumes.checks import check_affine
@@ -115,7 +116,7 @@ def series_affine(ordered: Sequence[SliceHeader]) -> tuple[np.ndarray, bool]:
     else:
         thickness = first.thickness
         known = known and bool(thickness)
-        step = _normal(first) * abs(thickness or 1.0)
+        step = _normal(first) * (thickness or 1.0)
     affine = np.eye(4)
     affine[:3, :2] = first.axes.T * np.array(first.spacing or (1.0, 1.0))
     affine[:3, 2] = step
@@ -220,7 +221,7 @@ def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
     ordered = order_slices(headers, folder)
     affine, spacing_known = series_affine(ordered)
     affine = check_affine(affine, len(ordered), source)
-    hide(ordered[0].identity)
+    hide(identity_words(ordered[0].dataset))
     name = decoded_name(files_key(list(dict.fromkeys(header.path for header in ordered))))
     unpacked = cached_file(cache_dir, name, lambda target: _decode(ordered, target, source))
     return Volume(
