@@ -34,7 +34,7 @@ def find_volumes(words: Sequence[str], cache_dir: Path | None = None) -> list[Pa
     A folder of DICOM slices and a folder of single-page TIFF slices are one volume each; any
     other folder stands for the volume files in it and for what its sub-folders hold, each of them
     once, whatever links lead there. Masks by their names, label maps (said by name), hidden files
-    and other files are left out; a label map that is named outright is taken. A case is listed
+    and other files are left out; a label map that is named alone is taken. A case is listed
     once, also where it was named twice or lies beside itself in another format; NIfTI is then
     preferred.
 
@@ -56,16 +56,17 @@ def find_volumes(words: Sequence[str], cache_dir: Path | None = None) -> list[Pa
         matches = _volumes_of(str(word))
         if not matches and not is_mask_name(word):
             raise _nothing_in(word)
-        found += _without_labels(matches, word, cache_dir)
+        found += matches
+    # A list of files may be a shell's answer to a pattern: one file alone is what was wanted.
+    if found != [Path(words[0]).expanduser()]:
+        found = _without_labels(found, cache_dir)
     if not found:
         raise _nothing_in(some_of([str(word) for word in words]))
     return _once_each(found)
 
 
-def _without_labels(paths: list[Path], word: str, cache_dir: Path | None) -> list[Path]:
-    """What a word stands for, without label maps unless one of them is all that it names."""
-    if paths == [Path(word).expanduser()]:
-        return paths
+def _without_labels(paths: list[Path], cache_dir: Path | None) -> list[Path]:
+    """Volumes without label maps, which a line names."""
     labels = {_case(path): path for path in _once_each(paths) if is_label_map(path, cache_dir)}
     if labels:
         shown = some_of([str(path) for path in labels.values()])
@@ -97,7 +98,7 @@ def _volumes_of(word: str) -> list[Path]:
                 continue  # ** also reaches the arrays inside a store
             if match.is_dir():
                 found += _volumes_in(match, set())
-            elif ending_of(match) and not is_mask_name(match):
+            elif _is_volume_file(match):
                 found.append(match)
         return found
     except OSError as error:
@@ -173,14 +174,19 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
         found.append(folder)
     for file in files:
         part_of_stack = is_stack and ending_of(file) in TIFF_ENDINGS
-        other_header = ending_of(file) in PAIR_ENDINGS and not is_pair_header(file)
-        left_out = is_mask_name(file) or part_of_stack or other_header
-        if ending_of(file) and not left_out:
+        if _is_volume_file(file) and not part_of_stack:
             found.append(file)
     for entry in entries:
         if entry.is_dir():
             found += _volumes_in(entry, seen)
     return found
+
+
+def _is_volume_file(path: Path) -> bool:
+    """Whether a file that nobody named is a volume, by its name and, of .hdr, by what it holds."""
+    if not ending_of(path) or is_mask_name(path):
+        return False
+    return ending_of(path) not in PAIR_ENDINGS or is_pair_header(path)
 
 
 def _once_each(paths: Sequence[Path]) -> list[Path]:

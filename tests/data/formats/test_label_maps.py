@@ -95,3 +95,5 @@ def test_a_label_map_in_two_formats_is_left_out_whole(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(organs().transpose(2, 1, 0), np.eye(4)), tmp_path / "rib.hdr")
     assert find_volumes([str(tmp_path)]) == [tmp_path / "ct.nii.gz"]
     assert find_volumes([str(tmp_path / "*")]) == [tmp_path / "ct.nii.gz"]
+    by_the_shell = [str(path) for path in sorted(tmp_path.glob("*.nii*"))]
+    assert find_volumes(by_the_shell) == [tmp_path / "ct.nii.gz"]
