@@ -271,7 +271,7 @@ def _full_resolution(
     names = [str(axis["name"]).lower() for axis in axes]
     if tuple(names[-3:]) != SPATIAL:
         raise UserError(
-            f"{address} has the axes {', '.join(names)}: expected them to end in z, y, x"
+            f"{address} has the axes {some_of(names, 5)}: expected them to end in z, y, x"
         )
     transforms: Sequence[Mapping[str, Any]] = [
         *dataset.get("coordinateTransformations", []),

@@ -38,7 +38,7 @@ from data.phantom.render import (
 from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.truth_case import LABELS
 from data.writing.nifti_writer import write_volume
-from util.errors import UserError
+from util.errors import UserError, some_of
 from util.files import write_json
 from util.images.resampling import area_average
 
@@ -141,7 +141,7 @@ def is_there(folder: Path, plan: dict[str, object]) -> bool:
     if not record.exists():
         foreign = [name for name in (*FILES, MICRO) if (folder / name).exists()]
         if foreign:
-            raise UserError(f"{folder} already holds {', '.join(foreign)}: give another --out")
+            raise UserError(f"{folder} already holds {some_of(foreign)}: give another --out")
         return False
     try:
         told = json.loads(record.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.checkpoints.shipped_weights import SCANS, SPREAD, SUFFIX, read_weights
 from models.networks import SRGenerator
-from util.errors import UserError
+from util.errors import UserError, some_of
 from util.files import atomic_path
 
 FORMAT = "sr-cyclegan"
@@ -80,9 +80,9 @@ def load_file(path: Path) -> Any:
         named = sorted(p.parent.name for p in path.parent.parent.glob("*/latest.pt"))
         hint = "give the path of a checkpoint, or train first: bash run.sh"
         if there:
-            hint = f"there is {', '.join(there)}"
+            hint = f"there is {some_of(there)}"
         elif named:
-            hint = f"{path.parent.parent} holds the experiments {', '.join(named)}"
+            hint = f"{path.parent.parent} holds the experiments {some_of(named)}"
         raise UserError(f"no checkpoint {path}: {hint}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
