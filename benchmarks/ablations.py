@@ -30,7 +30,9 @@ from util.run_record import PROJECT_FOLDER
 
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 106), range(201, 206)  # no patient in both domains
 WINDOWS = "micro=2500:12250"  # the micro scanner's units of the clinical window
-MEASURES = ("psnr", "ssim", "resolution", "vessels_f1", "septa_f1", "flip", "noise_gain")
+MEASURES = (
+    "consistency", "psnr", "ssim", "resolution", "vessels_f1", "septa_f1", "flip", "noise_gain",
+)  # fmt: skip
 NARROW = [
     "--ngf", "16", "--ndf", "16", "--batch_size", "1", "--clinical_patch_size", "32",
     "--lr", "2e-4", "--ema", "0.99", "--precision", "bf16",
