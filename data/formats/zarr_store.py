@@ -198,8 +198,8 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
         voxel size: 1 mm is assumed unless its attributes hold `spacing`, as (z, y, x) in mm.
 
     Raises:
-        UserError: not a store, several time points or channels, not three-dimensional, complex or
-            structured voxels.
+        UserError: not a store, several time points or channels, not three-dimensional, no voxels,
+            complex or structured ones.
     """
     address = address_of(path)
     found = open_zarr(address)
@@ -213,7 +213,9 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
             found = found[component]
             if not hasattr(found, "shape"):
                 raise TypeError(f"{component} is no array")
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # the stores raise errors of many libraries
             raise UserError(
                 f"{address} is a damaged OME-Zarr image ({reason_of(error)}): write "
                 "it again, or give one of its arrays"
@@ -221,7 +223,7 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     elif not hasattr(found, "shape"):
         raise UserError(
             f"{address} is a Zarr group without an OME-Zarr image: give the array inside it "
-            f"({some_of(sorted(map(str, found.keys()))) or 'it holds none'})"
+            f"({_names_in(found, address)})"
         )
     else:
         stated = _plain_spacing(attributes)
@@ -231,6 +233,8 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
             f"{address} has shape {shape}: expected one volume (z, y, x), without further time "
             "points or channels: write the one that is wanted to a store of its own"
         )
+    if 0 in shape:
+        raise UserError(f"{address} has shape {shape} and so holds no voxel: write it again")
     if np.dtype(found.dtype).kind not in "iufb":
         raise UserError(f"{address} holds voxels of type {found.dtype}, expected numbers")
     if not is_address(address):
@@ -239,6 +243,15 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     known = spacing or stated
     affine = np.diag([*(known or (1.0, 1.0, 1.0)), 1.0])
     return Volume(voxels, affine, address, spacing_known=known is not None)
+
+
+def _names_in(group: Any, address: str) -> str:
+    try:
+        return some_of(sorted(map(str, group.keys()))) or "it holds none"
+    except Exception as error:  # the stores raise errors of many libraries
+        raise UserError(
+            f"{address} is a damaged Zarr group ({reason_of(error)}): give the array inside it"
+        ) from error
 
 
 def _say_what_is_missing(array: Any, address: str) -> None:

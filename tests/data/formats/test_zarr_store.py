@@ -205,6 +205,27 @@ def test_what_is_no_volume_is_refused_in_one_line(
         read_zarr(tmp_path / "lung.zarr")
 
 
+def test_damaged_metadata_of_an_inner_array_is_one_line(tmp_path: Path) -> None:
+    nested = b'{"a": ' + b"[" * 100_000
+    for damage in (b"\x8a\x8a", nested):
+        group = tmp_path / f"group_{len(damage)}.zarr"
+        zarr.open_group(str(group), mode="w", zarr_format=2)
+        (group / "inner").mkdir()
+        (group / "inner" / ".zarray").write_bytes(damage)
+        with pytest.raises(UserError, match="is a damaged Zarr group"):
+            read_volume(group)
+        image = ome(tmp_path / f"image_{len(damage)}.zarr", "0.4")
+        (image / "0" / "zarr.json").write_bytes(damage)
+        with pytest.raises(UserError, match=r"is a damaged OME-Zarr image|cannot be opened"):
+            read_volume(image)
+
+
+def test_an_array_without_voxels_is_refused(tmp_path: Path) -> None:
+    empty = np.empty((0, 12, 14), np.int16)
+    with pytest.raises(UserError, match=r"has shape \(0, 12, 14\) and so holds no voxel"):
+        read_volume(store(tmp_path / "empty.zarr", empty))
+
+
 def test_chunks_that_are_not_there_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
