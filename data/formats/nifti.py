@@ -283,10 +283,10 @@ def nifti_slices(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
         for index in indices:
             start = layout.offset + index * size
             if reader is None:
+                if start + size > path.stat().st_size:
+                    raise UserError(f"{source} is truncated: copy or make it again")
                 stream.seek(start)
                 content = bytearray(stream.read(size))
-                if len(content) < size:
-                    raise UserError(f"{source} is truncated: copy or make it again")
             else:
                 reader.skip(start - position)
                 content = reader.read(size)

@@ -233,8 +233,11 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
             f"{address} has shape {shape}: expected one volume (z, y, x), without further time "
             "points or channels: write the one that is wanted to a store of its own"
         )
-    if 0 in shape:
-        raise UserError(f"{address} has shape {shape} and so holds no voxel: write it again")
+    if 0 in (*shape, *found.chunks):
+        raise UserError(
+            f"{address} has shape {shape} in chunks of {found.chunks} and so holds no voxel: "
+            "write it again"
+        )
     if np.dtype(found.dtype).kind not in "iufb":
         raise UserError(f"{address} holds voxels of type {found.dtype}, expected numbers")
     if not is_address(address):

@@ -48,3 +48,13 @@ def test_cut_off_file_is_refused(path: Path) -> None:
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         next(nifti_slices(tmp_path / "none.nii", [0]))
+
+
+def test_an_offset_beyond_any_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "ct.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.float32(1e30).tobytes()  # vox_offset
+    path.write_bytes(content)
+    with pytest.raises(UserError):
+        list(nifti_slices(path, [0]))

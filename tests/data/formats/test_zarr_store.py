@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
@@ -222,8 +223,16 @@ def test_damaged_metadata_of_an_inner_array_is_one_line(tmp_path: Path) -> None:
 
 def test_an_array_without_voxels_is_refused(tmp_path: Path) -> None:
     empty = np.empty((0, 12, 14), np.int16)
-    with pytest.raises(UserError, match=r"has shape \(0, 12, 14\) and so holds no voxel"):
+    with pytest.raises(UserError, match=r"has shape \(0, 12, 14\) in chunks of .* holds no voxel"):
         read_volume(store(tmp_path / "empty.zarr", empty))
+    path = tmp_path / "chunks.zarr"
+    made = zarr.open(str(path), mode="w", shape=VOXELS.shape, chunks=(4, 4, 4),
+                     dtype=VOXELS.dtype, zarr_format=2)  # fmt: skip
+    made[:] = VOXELS
+    layout = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps({**layout, "chunks": [4, 0, 4]}))
+    with pytest.raises(UserError, match=r"holds no voxel|cannot be opened as Zarr"):
+        read_volume(path)
 
 
 def test_chunks_that_are_not_there_are_told(
