@@ -48,6 +48,12 @@ def private_cache(
     monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture
+def own_cache(private_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder that no other test has written to."""
+    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(autouse=True)
 def short_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every message to a user is one line that can be read at a glance, but for paths in it."""

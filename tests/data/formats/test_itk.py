@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import zlib
 from pathlib import Path
@@ -12,11 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
+from cache_helpers import cache_files, in_cache
 
 from data.formats.readers import read_volume
-from data.volumes.mapping import mapped_region
-from data.volumes.volume import Volume
 from util.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 VOXELS = np.random.default_rng(0).integers(-1000, 3000, (6, 5, 4)).astype(np.int16)
 DIRECTION = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
@@ -42,22 +42,6 @@ def expected_affine() -> np.ndarray:
     affine[:3, 3] = (10.0, -20.0, 30.0)
     affine[:2] *= -1  # LPS to RAS
     return affine
-
-
-def in_cache(volume: Volume) -> bool:
-    region = mapped_region(volume.array)
-    assert region is not None
-    return region.path.startswith(os.environ["SR_CYCLEGAN_CACHE"])
-
-
-def cache_files() -> list[Path]:
-    cache = Path(os.environ["SR_CYCLEGAN_CACHE"])
-    return list(cache.iterdir()) if cache.exists() else []
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -15,12 +15,9 @@ from data.formats.discovery import find_volumes
 from data.formats.label_maps import is_label_map
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 HU = chest(6, 40, 48)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def organs() -> np.ndarray:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from cache_helpers import cache_files
 
 from data.formats.readers import read_volume
 from data.volumes.mapping import mapped_region
 from data.volumes.volume import Volume
 from util.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 AFFINE = np.array(
     [[-0.7, 0.0, 0.1, 20.0], [0.0, -0.7, 0.0, 30.0], [0.1, 0.0, 2.5, -40.0], [0.0, 0.0, 0.0, 1.0]]
@@ -52,16 +54,6 @@ def mapped_path(volume: Volume) -> Path:
     region = mapped_region(volume.array)
     assert region is not None
     return Path(region.path)
-
-
-def cache_files() -> list[Path]:
-    cache = Path(os.environ["SR_CYCLEGAN_CACHE"])
-    return list(cache.iterdir()) if cache.exists() else []
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("name", ["a b.nii", "a b.nii.gz", "A B.NII"])

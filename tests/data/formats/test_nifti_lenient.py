@@ -14,15 +14,12 @@ import SimpleITK as sitk  # noqa: N813 - the library's own short name
 from data.formats.readers import read_volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 VOXELS = np.random.default_rng(0).integers(-1000, 500, (5, 6, 4)).astype(np.int16)
 AFFINE = np.array([[-0.7, 0, 0, 20], [0, -0.7, 0, 30], [0, 0, 1.5, -100], [0, 0, 0, 1.0]])
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 Fields = Mapping[str, object]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def write(path: Path, fields: Fields, forms: tuple[int, int] = (1, 1)) -> Path:

@@ -15,13 +15,10 @@ from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 VOXELS = np.random.default_rng(0).integers(-1000, 500, (5, 6, 4)).astype(np.int16)
 AFFINE = np.array([[-0.7, 0, 0, 20], [0, -0.7, 0, 30], [0, 0, 1.5, -100], [0, 0, 0, 1.0]])
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def write(folder: Path, packed: bool = False, voxels: np.ndarray = VOXELS) -> tuple[Path, Path]:

@@ -14,13 +14,10 @@ from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 GREY = np.clip((chest(5, 24, 20) + 1024) / 8, 0, 255).astype(np.uint8)
 WIDE = (GREY.astype(np.uint16) + 1) * 200
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def write(folder: Path, voxels: np.ndarray, name: str = "lung__rec{:08d}.bmp") -> Path:

@@ -18,12 +18,9 @@ from data.volumes.mask_files import COMPUTED, find_mask, mask_in_words
 from data.volumes.volume import Volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SHAPE = (3, 24, 20)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def own_mask() -> np.ndarray:

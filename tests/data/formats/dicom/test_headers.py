@@ -18,14 +18,11 @@ from data.formats.dicom.headers import read_slice_headers
 from data.formats.readers import read_volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def affine_by_itk(paths: list[Path]) -> np.ndarray:

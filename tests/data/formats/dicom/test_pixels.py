@@ -20,6 +20,8 @@ from data.formats.dicom.pixels import PixelReader, check_pixels
 from data.formats.readers import read_volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 # Of each transfer syntax that pydicom has a grey file of; GDCM reads them all.
 GREY = (
@@ -38,11 +40,6 @@ GREY = (
     "693_J2KI.dcm",  # JPEG 2000 with slope and intercept
     "J2K_pixelrep_mismatch.dcm",
 )
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def read_alone(path: Path) -> np.ndarray:

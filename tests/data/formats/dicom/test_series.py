@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from cache_helpers import cache_files
 from dicom_helpers import ct_slice
 
 from data.formats.readers import read_volume
 from util.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 Changes = Mapping[str, object]
 
@@ -67,16 +69,6 @@ def write_series(
         path = folder / name.format(number)
         write_slice(path, pixels_of(index), position, changes, preamble=preamble)
     return folder
-
-
-def cache_files() -> list[Path]:
-    cache = Path(os.environ["SR_CYCLEGAN_CACHE"])
-    return list(cache.iterdir()) if cache.exists() else []
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("preamble", [True, False])

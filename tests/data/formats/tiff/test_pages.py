@@ -14,12 +14,9 @@ from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 GREY = np.random.default_rng(0).integers(0, 4, (6, 48, 40)).astype(np.uint16)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def shorten_last_strip(path: Path, count: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -10,29 +9,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 import tifffile
+from cache_helpers import cache_files, in_cache
 
 from data.formats.readers import read_volume
-from data.volumes.mapping import mapped_region
-from data.volumes.volume import Volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 VOXELS = np.random.default_rng(0).integers(0, 60000, (12, 30, 40)).astype(np.uint16)
-
-
-def in_cache(volume: Volume) -> bool:
-    region = mapped_region(volume.array)
-    assert region is not None
-    return region.path.startswith(os.environ["SR_CYCLEGAN_CACHE"])
-
-
-def cache_files() -> list[Path]:
-    cache = Path(os.environ["SR_CYCLEGAN_CACHE"])
-    return list(cache.iterdir()) if cache.exists() else []
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def write_stack(folder: Path, voxels: np.ndarray = VOXELS, name: str = "rec_{}.tif") -> Path:

@@ -14,13 +14,10 @@ from PIL import Image
 from data.formats.readers import read_volume
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 HU = chest(4, 24, 20)
 GREY = np.clip((HU + 1024) / 8, 0, 255).astype(np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", str(tmp_path / "cache"))
 
 
 def values(path: Path) -> np.ndarray:
