@@ -28,7 +28,7 @@ from benchmarks.ablations import (
 
 COUNTS = (1, 2, 4, 8)
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 109), range(201, 209)
-LESSON = ["--lambda_pair", "5", "--scanner", "auto", "--micro_axes", "zyx"]
+LESSON = ["--lambda_pair", "5", "--scanner", "auto"]
 
 
 def main() -> None:
