@@ -19,21 +19,17 @@ import signal
 import sys
 import tempfile
 import traceback
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-import nibabel as nib
-import numpy as np
-import SimpleITK as sitk  # noqa: N813 - the library's own short name
-import tifffile
 import torch
 from tqdm import tqdm
 
 import medicaltest
 from benchmarks.fuzz_inputs import MAKERS, damage_one
+from benchmarks.fuzz_judges import unlike_others
 from data.windows import CLINICAL_WINDOW, WindowPolicy
 from methods import registry  # noqa: F401 - loaded before the forks, each of which would
 from models.checkpoints.shipped_weights import write_weights
@@ -42,7 +38,6 @@ from util.errors import EXIT_USER_ERROR, run_command_line
 
 SECONDS = 60  # that a run may take
 BYTES = 6 << 30  # of address space
-JUDGED = (".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif")
 WEIGHTS = "weights"  # name of the case whose weights are damaged
 
 
@@ -124,47 +119,9 @@ def fault_of(job: Job, status: int) -> str | None:
         return None
     if not finished:
         return "success without a result"
-    return None if "--slices" in words else unlike_others(job, results / "clinical.nii.gz")
-
-
-def unlike_others(job: Job, read: Path) -> str | None:
-    """What differs between the input as we read it and as nibabel or ITK do; None for nothing, and
-    where they have no reader or read it in two ways."""
-    case = job.folder / "case"
-    names = [path for path in case.glob("ct.*") if path.suffix in JUDGED]
-    names = [case] if job.name.startswith("dicom") else names
-    if len(names) != 1 or job.name == WEIGHTS:
+    if "--slices" in words or job.name == WEIGHTS:
         return None
-    ours = nib.Nifti1Image.from_filename(read)
-    voxels, affine = np.asanyarray(ours.dataobj), ours.affine
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            theirs, place = judged(names[0])
-    except Exception:  # noqa: BLE001 - they refuse it with errors of many types
-        return "read what others refuse"
-    theirs = np.clip(np.rint(theirs), -32768, 32767)
-    if voxels.shape != theirs.shape or not np.array_equal(voxels, theirs):
-        return "voxels unlike those of others"
-    return None if np.allclose(affine, place, atol=0.01) else "a place unlike that of others"
-
-
-def judged(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (x, y, z) and RAS+ affine by nibabel, tifffile or ITK."""
-    if ".nii" in path.name:
-        image = nib.load(path)
-        voxels = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
-        return voxels.reshape(voxels.shape[:3]), image.affine  # type: ignore[attr-defined]
-    if path.suffix == ".tif":  # which states no place
-        return tifffile.imread(path).T, nib.load(path.parents[1] / "results/clinical.nii.gz").affine  # type: ignore[attr-defined]
-    names = str(path)
-    if path.is_dir():
-        names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
-    found = sitk.ReadImage(names[0] if len(names) == 1 else names)
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(found.GetDirection(), (3, 3)) * found.GetSpacing()
-    affine[:3, 3] = found.GetOrigin()
-    return sitk.GetArrayFromImage(found).T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return unlike_others(job.folder / "case", results / "clinical.nii.gz")
 
 
 def main() -> None:
