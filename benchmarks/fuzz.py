@@ -5,7 +5,8 @@ finished and is not.
 
 Each input is a small valid one that was damaged (benchmarks/fuzz_inputs.py), and each run a forked
 process of its own with a limit on time and memory. What is found stays in FOLDER/found with the
-input and what was printed. The weights are among the files that are damaged.
+input and what was printed. The weights are among the files that are damaged. The first input of
+each kind is whole, and must be read.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ from util.errors import EXIT_USER_ERROR, run_command_line
 SECONDS = 60  # that a run may take
 BYTES = 6 << 30  # of address space
 WEIGHTS = "weights"  # name of the case whose weights are damaged
+WHOLE = "whole"  # what is done to the first input of each kind
+OPTIONS: tuple[list[str], ...] = (
+    [], [], ["--slices", "1:3"], ["--dry_run"], ["--output_format", "dicom"],
+)  # fmt: skip
 
 
 @dataclass
@@ -61,11 +66,11 @@ def make_weights(path: Path) -> None:
     write_weights(path, generator, facts | dict.fromkeys(("training", "commit", "licence"), "none"))
 
 
-def start(job: Job, originals: Path, chance: Random) -> int:
-    """Damage an input and fork a process that reads it; returns its id."""
+def start(job: Job, originals: Path, chance: Random, damaged: bool) -> int:
+    """Damage an input if so, and fork a process that reads it; returns its id."""
     case = job.folder / "case"
     shutil.copytree(originals / job.name, case)
-    job.damage = damage_one(case, chance)
+    job.damage = damage_one(case, chance) if damaged else WHOLE
     weights = (
         case / "w.safetensors" if job.name == WEIGHTS else originals / WEIGHTS / "w.safetensors"
     )
@@ -73,9 +78,8 @@ def start(job: Job, originals: Path, chance: Random) -> int:
     words += ["--checkpoint", str(weights), "--results_dir", str(job.folder / "results")]
     words += ["--cache_dir", str(job.folder / "cache"), "--gpu_ids", "-1", "--backend", "torch"]
     words += ["--region", "lung" if job.name == "nii with mask" else "all", "--page_mb", "0"]
-    words += chance.choice(
-        ([], [], ["--slices", "1:3"], ["--dry_run"], ["--output_format", "dicom"])
-    )
+    if damaged:
+        words += chance.choice(OPTIONS)
     (job.folder / "words.json").write_text(json.dumps(words))
     child = os.fork()
     if child:
@@ -111,6 +115,8 @@ def fault_of(job: Job, status: int) -> str | None:
         errors = [line for line in printed.splitlines() if line.startswith("error: ")]
         if len(errors) != 1:
             return f"{len(errors)} lines of error"
+        if job.damage == WHOLE:
+            return "refused"
         return "a result beside an error" if finished else None
     if code != 0:
         return f"exit code {code}"
@@ -153,7 +159,7 @@ def main() -> None:
                 folder.mkdir()
                 job = Job(number, names[number % len(names)], "", folder)
                 chance = Random(f"{chosen.seed} {number}")
-                running[start(job, originals, chance)] = job
+                running[start(job, originals, chance, number >= len(names))] = job
             while running and (len(running) >= chosen.jobs or number >= chosen.inputs):
                 child, status = os.wait()
                 job = running.pop(child)
