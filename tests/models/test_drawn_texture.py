@@ -108,26 +108,15 @@ def test_the_score_does_not_see_what_changes_from_pixel_to_pixel() -> None:
 
 
 def test_the_score_is_that_of_values_and_of_differences_at_all_offsets() -> None:
-    one, other, truth = draws(3, seed=4, edge=2 * LARGEST_OFFSET)
-
-    smooth = [(image[..., 1:, :] + image[..., :-1, :]) / 2 for image in (one, other, truth)]
-    smooth = [(image[..., 1:] + image[..., :-1]) / 2 for image in smooth]
-
-    def score(first: Tensor, second: Tensor, wanted: Tensor) -> float:
-        apart = (first - wanted).abs() + (second - wanted).abs() - (first - second).abs()
-        return float(apart.mean()) / 2
-
-    def difference(image: Tensor, down: int, across: int) -> Tensor:
-        rows, columns = np.mgrid[: image.shape[2], : image.shape[3]]
-        inside = (rows >= down) & (columns >= across) & (columns < image.shape[3] + across)
-        rows, columns = rows[inside], columns[inside]
-        return image[0, 0, rows, columns] - image[0, 0, rows - down, columns - across]
-
-    of_differences = [
-        score(*(difference(image, *offset) for image in smooth)) for offset in OFFSETS
-    ]
-    expected = score(*smooth) + DIFFERENCES_SHARE * float(np.mean(of_differences))
-    assert float(energy_score(one, other, truth)) == pytest.approx(expected, rel=1e-5)
+    # Draws that are once and three times a plane, of a truth of 0: |1| + |3| - |1 - 3| is 2, so the
+    # score is the mean of the plane, and the plane's step at an offset is the same everywhere.
+    edge = LARGEST_OFFSET + 3
+    rows, columns = torch.meshgrid(torch.arange(edge), torch.arange(edge), indexing="ij")
+    plane = (2.0 * rows + 5.0 * columns).view(1, 1, edge, edge)
+    steps = [abs(2 * down + 5 * across) for down, across in OFFSETS]
+    expected = 3.5 * (edge - 1) + DIFFERENCES_SHARE * sum(steps) / len(steps)
+    score = energy_score(plane, 3 * plane, torch.zeros_like(plane))
+    assert float(score) == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_share_and_no_noise_are_the_best_estimate() -> None:
