@@ -203,13 +203,13 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     """
     address = address_of(path)
     found = open_zarr(address)
-    component, stated, leading = "", None, 0
+    component, affine, leading = "", None, 0
     attributes = dict(found.attrs)
     ome = attributes.get("ome", attributes)
     images = ome.get("multiscales") if isinstance(ome, Mapping) else None
     if images:
         try:
-            component, stated, leading = _full_resolution(images[0], address)
+            component, affine, leading = _full_resolution(images[0], address)
             found = found[component]
             if not hasattr(found, "shape"):
                 raise TypeError(f"{component} is no array")
@@ -226,7 +226,7 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
             f"({_names_in(found, address)})"
         )
     else:
-        stated = _plain_spacing(attributes)
+        affine = _plain_affine(attributes)
     shape = tuple(int(edge) for edge in found.shape)
     if len(shape) != leading + 3 or any(edge != 1 for edge in shape[:leading]):
         raise UserError(
@@ -243,9 +243,11 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     if not is_address(address):
         _say_what_is_missing(found, address)
     voxels = cast(np.ndarray, ZarrVoxels(address, component, (0,) * leading))
-    known = spacing or stated
-    affine = np.diag([*(known or (1.0, 1.0, 1.0)), 1.0])
-    return Volume(voxels, affine, address, spacing_known=known is not None)
+    known = spacing is not None or affine is not None
+    affine = np.eye(4) if affine is None else affine
+    if spacing is not None:
+        affine[range(3), range(3)] = spacing
+    return Volume(voxels, affine, address, spacing_known=known)
 
 
 def _names_in(group: Any, address: str) -> str:
@@ -272,10 +274,8 @@ def _say_what_is_missing(array: Any, address: str) -> None:
         )
 
 
-def _full_resolution(
-    image: Mapping[str, Any], address: str
-) -> tuple[str, tuple[float, float, float] | None, int]:
-    """(array's name, spacing (x, y, z) in mm, axes before z) of an OME-Zarr image.
+def _full_resolution(image: Mapping[str, Any], address: str) -> tuple[str, np.ndarray | None, int]:
+    """(array's name, affine of (x, y, z) in mm, axes before z) of an OME-Zarr image.
 
     Versions 0.4 and 0.5 name their axes; 0.3 lists letters; earlier ones are always t, c, z, y, x.
     """
@@ -293,25 +293,36 @@ def _full_resolution(
         *dataset.get("coordinateTransformations", []),
         *image.get("coordinateTransformations", []),
     ]
-    factors = np.ones(3)
+    factors, origin = np.ones(3), np.zeros(3)  # z, y, x
     scaled = False
     for transform in transforms:
-        if transform.get("type") == "scale":
-            factors *= np.array(transform["scale"][-3:], dtype=np.float64)
+        kind = transform.get("type")
+        if kind == "scale":
+            factor = np.array(transform["scale"][-3:], dtype=np.float64)
+            factors, origin = factors * factor, origin * factor
             scaled = True
+        elif kind == "translation":
+            origin = origin + np.array(transform["translation"][-3:], dtype=np.float64)
+        elif kind != "identity":
+            raise UserError(
+                f"{address} has a transformation of type {some_of([str(kind)])}: expected scale, "
+                "translation or identity: write it again with these, or give one of its arrays"
+            )
     units = [millimetres_per(str(axis.get("unit", ""))) for axis in axes[-3:]]
     if not scaled or None in units:
         return str(dataset["path"]), None, len(names) - 3
-    z, y, x = (float(f) * float(u or 1.0) for f, u in zip(factors, units, strict=True))
-    if min(x, y, z) <= 0:
-        raise ValueError(f"voxels of {x:g} x {y:g} x {z:g} mm")
-    return str(dataset["path"]), (x, y, z), len(names) - 3
+    affine = np.eye(4)
+    affine[range(3), range(3)] = (factors * units)[::-1]
+    affine[:3, 3] = (origin * units)[::-1]
+    if not (np.isfinite(affine).all() and factors.min() > 0):
+        raise ValueError(f"scale {factors}, translation {origin}")
+    return str(dataset["path"]), affine, len(names) - 3
 
 
-def _plain_spacing(attributes: Mapping[str, Any]) -> tuple[float, float, float] | None:
+def _plain_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
     stated = attributes.get("spacing")
     try:
         z, y, x = (float(edge) for edge in stated or ())
     except (TypeError, ValueError):
         return None
-    return (x, y, z) if all(0 < edge < math.inf for edge in (x, y, z)) else None
+    return np.diag([x, y, z, 1.0]) if all(0 < edge < math.inf for edge in (x, y, z)) else None

@@ -90,6 +90,36 @@ def test_ome_zarr_brings_its_full_resolution_and_voxel_size(
     assert other.spacing == pytest.approx((1.0, 2.0, 3.0))
 
 
+def test_an_ome_zarr_image_lies_where_its_transformations_put_it(tmp_path: Path) -> None:
+    # OME-NGFF 0.4: the level's transformations in turn, then the image's; micrometres, z, y, x.
+    level = [
+        {"type": "scale", "scale": [7.0, 6.0, 5.0]},
+        {"type": "translation", "translation": [70.0, 60.0, 50.0]},
+    ]
+    whole = [
+        {"type": "identity"},
+        {"type": "scale", "scale": [2.0, 3.0, 4.0]},
+        {"type": "translation", "translation": [1000.0, -2000.0, 0.5]},
+    ]
+    image = ome(
+        tmp_path / "a.zarr",
+        "0.4",
+        datasets=[{"path": "0", "coordinateTransformations": level}],
+        coordinateTransformations=whole,
+    )
+    volume = read_volume(image)
+    np.testing.assert_allclose(volume.spacing, (0.020, 0.018, 0.014))
+    np.testing.assert_allclose(volume.affine[:3, 3], (0.2005, -1.82, 1.14), rtol=1e-12)
+    named = read_volume(image, tiff_spacing=(1.0, 2.0, 3.0))
+    np.testing.assert_allclose(named.affine[:3, 3], (0.2005, -1.82, 1.14), rtol=1e-12)
+
+
+def test_a_transformation_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    turned = [{"type": "rotation", "rotation": [[0, 1, 0], [1, 0, 0], [0, 0, 1]]}]
+    with pytest.raises(UserError, match="a transformation of type rotation"):
+        read_volume(ome(tmp_path / "a.zarr", "0.4", coordinateTransformations=turned))
+
+
 def test_axes_as_letters_and_without_a_scale(tmp_path: Path) -> None:
     path = ome(tmp_path / "a.zarr", "0.3", axes=list("zyx"), datasets=[{"path": "0"}])
     assert not read_volume(path).spacing_known
