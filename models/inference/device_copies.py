@@ -23,6 +23,9 @@ class DeviceCopies:
         self.device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
+    def __reduce__(self) -> tuple[type[DeviceCopies], tuple[torch.device]]:
+        return DeviceCopies, (self.device,)  # another process has streams of its own
+
     def upload(self, values: Tensor) -> Tensor:
         """A host tensor on the device; the host does not wait for the copy."""
         if self._stream is None:

@@ -119,6 +119,9 @@ class OpenVinoTrunk:
         request.infer(inputs, share_inputs=True)
         return torch.from_numpy(request.get_output_tensor(0).data)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_requests": {}}  # another process compiles its own
+
     def _compile(self, weighted: bool) -> Any:
         ov = _openvino()
         network: nn.Module = WeightedTrunk(self._layers) if weighted else self._layers

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,6 +96,9 @@ class SliceEngine:
         self._buffers: dict[str, Tensor] = {}
         if device.type == "cpu":
             keep_freed_memory()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_buffers": {}}  # scratch
 
     @property
     def recomputed_values(self) -> int:

@@ -34,6 +34,7 @@ from models.inference.slice_jobs import (
     grouped,
     receptive_radius,
 )
+from models.inference.turn import Turn
 from models.networks import SRGenerator
 from util.devices import free_memory
 from util.errors import UserError
@@ -54,6 +55,9 @@ class SliceResolver:
     (models/inference/norm_scope.py) or, after `use_statistics`, from a whole volume; a generator
     without it has none to take. With `tile_size` each tile has its own, as in the published test,
     and intensities and seams depend on the tile.
+
+    One resolver may serve several threads, which take turns; in another process, forked or spawned,
+    it computes with scratch of its own.
 
     Args:
         generator: G_A, in evaluation mode.
@@ -123,6 +127,7 @@ class SliceResolver:
             self._noises,
         )
         self._copies = DeviceCopies(device)
+        self._turn = Turn()
 
     def refuse_texture(self, share: float) -> None:
         """Refuse a share of texture that cannot be given.
@@ -180,8 +185,7 @@ class SliceResolver:
     def upscale_draws(self, job: SliceJob, draws: int) -> Iterator[np.ndarray]:
         """Enlarge one slice with full texture, so many times with another one.
 
-        What does not depend on the noise is computed once, and lies in the engine's memory: take
-        all draws before the next slice is begun.
+        What does not depend on the noise is computed once.
 
         Args:
             job: its draw and its share of texture are not looked at.
@@ -297,9 +301,13 @@ class SliceResolver:
     @torch.inference_mode()
     def _features(self, images: Tensor) -> Tensor:
         """What the trunk of a generator without norm makes of slices."""
-        if self._trunk is not None:
-            return self._trunk(images, None)
-        return self._within_memory(images, lambda _: self.engine.features(images, NormSource()))
+
+        def work(kept: int) -> Tensor:
+            if self._trunk is not None:
+                return self._trunk(images, None).clone()
+            return self.engine.features(images, NormSource()).clone()
+
+        return self._within_memory(images, work)
 
     @torch.inference_mode()
     def _enlarge(
@@ -320,10 +328,11 @@ class SliceResolver:
         return self._within_memory(images, work)
 
     def _within_memory(self, images: Tensor, work: Callable[[int], Result]) -> Result:
+        """Do work that uses the engine's maps, one thread at a time."""
         budget, (count, _, rows, columns) = self.max_memory, images.shape
         kept = self.memory.levels_to_keep(rows, columns, budget, count)
         pixels = count * rows * columns
-        if self.memory.needed(pixels, kept) + self.engine.idle_bytes(pixels, kept) > budget:
-            self.engine.release()
-        with exact_convolutions():
+        with self._turn, exact_convolutions():
+            if self.memory.needed(pixels, kept) + self.engine.idle_bytes(pixels, kept) > budget:
+                self.engine.release()
             return with_fewer_maps(work, kept, self.engine.release)
