@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.formats.label_maps import is_label_map
 from data.formats.nifti import is_pair_header
-from data.formats.picture_stack import is_grey_stack, picture_files
+from data.formats.picture_stack import FEWEST, is_grey_stack, picture_files
 from data.formats.tiff.reader import count_slices, files_of_volume, tiff_files
 from data.formats.zarr_store import is_address, is_zarr
 from data.volumes.names import (
@@ -67,7 +67,7 @@ def find_volumes(words: Sequence[str], cache_dir: Path | None = None) -> list[Pa
 
 def _without_labels(paths: list[Path], cache_dir: Path | None) -> list[Path]:
     """Volumes without label maps, which a line names."""
-    labels = {_case(path): path for path in _once_each(paths) if is_label_map(path, cache_dir)}
+    labels = {_case(path): path for path in paths if is_label_map(path, cache_dir)}
     if labels:
         shown = some_of([str(path) for path in labels.values()])
         print(f"left out, label maps and no images: {shown}")
@@ -165,21 +165,32 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
     )
     files = [entry for entry in entries if entry.is_file()]
     slices = tiff_files(folder)
-    is_stack = bool(slices) and count_slices(slices[0]) == 1
+    others = [file for file in files if ending_of(file) and ending_of(file) not in TIFF_ENDINGS]
+    single = slices if slices and count_slices(slices[0]) == 1 else []
+    is_stack = bool(single) and (not others or len(single) >= FEWEST)
+    if single and not is_stack:
+        shown = some_of([str(path) for path in single])
+        print(f"left out, single pictures beside volumes: {shown}")
     found = []
     if not any(map(ending_of, files)):
         is_stack = is_stack or is_grey_stack(picture_files(folder))
-    is_series = holds_dicom(folder)
+    is_series = holds_dicom(folder) and _holds_scan(folder)
     if (is_stack or is_series) and not is_mask_name(folder):
         found.append(folder)
     for file in files:
-        part_of_stack = is_stack and ending_of(file) in TIFF_ENDINGS
-        if _is_volume_file(file) and not part_of_stack:
+        if _is_volume_file(file) and file not in single:
             found.append(file)
     for entry in entries:
         if entry.is_dir():
             found += _volumes_in(entry, seen)
     return found
+
+
+def _holds_scan(folder: Path) -> bool:
+    """Whether a folder of DICOM files holds slices, and not reports or contours alone."""
+    from data.formats.dicom.headers import holds_slices  # it loads pydicom
+
+    return holds_slices(folder)
 
 
 def _is_volume_file(path: Path) -> bool:
@@ -196,6 +207,14 @@ def _once_each(paths: Sequence[Path]) -> list[Path]:
         case = _case(path)
         if case not in kept or _preference(path) < _preference(kept[case]):
             kept[case] = path
+    chosen = set(map(_real, kept.values()))
+    dropped = [
+        str(path)
+        for path in paths
+        if _real(path) not in chosen and not path.name.lower().endswith(IMAGE_ENDINGS)
+    ]
+    if dropped:
+        print(f"left out, the same case is there in another format: {some_of(dropped)}")
     return _whole_volumes(list(kept.values()))
 
 

@@ -15,9 +15,16 @@ from typing import BinaryIO
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
-from data.volumes.cache import cached_file, files_key, gzip_blocks, write_blocks, zlib_blocks
+from data.volumes.cache import (
+    cached_file,
+    files_key,
+    gzip_blocks,
+    map_unpacked,
+    write_blocks,
+    zlib_blocks,
+)
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
-from data.volumes.geometry import millimetres_per
+from data.volumes.geometry import LPS_TO_RAS, millimetres_of, millimetres_per
 from data.volumes.mapping import map_file
 from data.volumes.volume import Volume
 from util.errors import UserError
@@ -26,9 +33,8 @@ from util.errors import UserError
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 LONGEST_LINE = 1 << 16
+LONGEST_SHOWN = 60  # characters of a field in a message
 TRUE, FALSE = ("t", "1", "y"), ("f", "0", "n")
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 NUMPY_TYPES = {
     sitk.sitkUInt8: "u1",
@@ -73,7 +79,8 @@ def nrrd_place(path: Path) -> VoxelPlace:
     """Place of the voxels of a .nrrd or .nhdr file (http://teem.sourceforge.net/nrrd).
 
     Raises:
-        UserError: text, hexadecimal or bzip2 encoding, data spread over several files.
+        UserError: text, hexadecimal or bzip2 encoding, data spread over several files, a unit that
+            is not known or not the same for all axes.
     """
     with path.open("rb") as stream:
         fields = _nrrd_fields(stream)
@@ -89,14 +96,20 @@ def nrrd_place(path: Path) -> VoxelPlace:
     file = path
     if detached is not None:
         file, offset = _detached(path, detached), 0
-    units = {millimetres_per(word) for word in fields.get("spaceunits", "").split('"')} - {None}
+    stated = fields.get("spaceunits") or fields.get("units", "")
+    millimetres = millimetres_of(re.findall(r'"([^"]*)"', stated))
+    if millimetres is None:
+        raise UserError(
+            f"{path} states the units {stated[:LONGEST_SHOWN]}, expected one unit of length for "
+            "all axes: save it in mm"
+        )
     return VoxelPlace(
         file=file,
         offset=skip if skip == -1 else offset + skip,
         packing=packing,
         byte_order=">" if fields.get("endian", "").lower() == "big" else "<",
         spacing_stated="spacedirections" in fields or "spacings" in fields,
-        millimetres=(units.pop() or 1.0) if len(units) == 1 else 1.0,
+        millimetres=millimetres,
     )
 
 
@@ -132,6 +145,8 @@ def meta_place(path: Path) -> VoxelPlace:
     file = path
     if name.upper() != "LOCAL":
         file, offset = _detached(path, name), 0
+    elif skip > 0:
+        offset = 0  # HeaderSize counts from the start of the file, the text header included
     order = fields.get("elementbyteordermsb", fields.get("binarydatabyteordermsb", "false"))
     packed = _is_true(fields.get("compresseddata", "False"), path)
     return VoxelPlace(
@@ -274,4 +289,4 @@ def _map(
 
     files = [path] if place.file == path else [path, place.file]
     unpacked = cached_file(cache_dir, f"{files_key(files)}.raw", unpack)
-    return map_file(unpacked, dtype, shape, 0, source)
+    return map_unpacked(unpacked, dtype, shape)

@@ -20,12 +20,19 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from data.volumes.cache import cached_file, file_key, files_key, gzip_blocks, write_blocks
+from data.volumes.cache import (
+    cached_file,
+    file_key,
+    files_key,
+    gzip_blocks,
+    map_unpacked,
+    write_blocks,
+)
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
 from data.volumes.geometry import corners, millimetres_per
 from data.volumes.mapping import map_file
 from data.volumes.names import IMAGE_ENDINGS, PAIR_ENDINGS
-from data.volumes.volume import Volume
+from data.volumes.volume import Volume, in_physical_units
 from util.errors import UserError, reason_of, some_of
 
 HEADER_BYTES = 544  # the longer header (NIfTI-2, 540 bytes) and its extension flag
@@ -68,8 +75,10 @@ def read_nifti(path: Path, cache_dir: Path) -> Volume:
         )
     with unpacked.open("rb") as stream:
         layout = parse_header(stream.read(HEADER_BYTES), source)
-    array = map_file(unpacked, layout.dtype, layout.shape, layout.offset, source)
-    if not packed:
+    if packed:
+        array = map_unpacked(unpacked, layout.dtype, layout.shape, layout.offset)
+    else:
+        array = map_file(path, layout.dtype, layout.shape, layout.offset, source)
         check_all_finite(array, source)
     return _volume(array, layout, source)
 
@@ -83,20 +92,21 @@ def read_nifti_pair(path: Path, cache_dir: Path) -> Volume:
         block = next(gzip_blocks(stream, source), b"") if packed else stream.read(HEADER_BYTES)
     layout = parse_header(block, source, in_pair=True)
     if not image.name.lower().endswith(".gz"):
-        array = map_file(image, layout.dtype, layout.shape, layout.offset, source)
+        array = map_file(image, layout.dtype, layout.shape, layout.offset, str(image))
         check_all_finite(array, source)
         return _volume(array, layout, source)
 
     def unpack(target: Path) -> None:
         with image.open("rb") as stream:
-            write_blocks(target, gzip_blocks(stream, source), layout.file_bytes, source)
+            blocks = gzip_blocks(stream, str(image))
+            write_blocks(target, blocks, layout.file_bytes, str(image))
         check_all_finite(
             map_file(target, layout.dtype, layout.shape, layout.offset, source), source
         )
 
     unpacked = cached_file(cache_dir, f"{files_key([header, image])}.raw", unpack)
     return _volume(
-        map_file(unpacked, layout.dtype, layout.shape, layout.offset, source), layout, source
+        map_unpacked(unpacked, layout.dtype, layout.shape, layout.offset), layout, source
     )
 
 
@@ -181,8 +191,7 @@ def parse_header(block: bytes, source: str, in_pair: bool = False) -> NiftiLayou
     check_voxel_type(dtype, source)
     _say_where_forms_differ(header, shape[::-1], source)
     affine = np.array(affine, dtype=np.float64)
-    unit, _ = header.get_xyzt_units()
-    affine[:3] *= millimetres_per(unit) or 1.0
+    affine[:3] *= _millimetres(header)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0.0 or not math.isfinite(slope):
         slope, intercept = 1.0, 0.0
@@ -191,6 +200,15 @@ def parse_header(block: bytes, source: str, in_pair: bool = False) -> NiftiLayou
     first_voxel = max(offset, 0 if in_pair else header.single_vox_offset)
     affine = check_affine(affine, shape[0], source)
     return NiftiLayout(shape, dtype, first_voxel, affine, slope, intercept, spacing_known)
+
+
+def _millimetres(header: nib.Nifti1Header) -> float:
+    """Length of the header's unit; 1 where it states none, or a number that stands for none."""
+    try:
+        unit, _ = header.get_xyzt_units()
+    except KeyError:
+        return 1.0
+    return millimetres_per(unit) or 1.0
 
 
 def _header_of(block: bytes, source: str, in_pair: bool) -> nib.Nifti1Header:
@@ -211,8 +229,18 @@ def _header_of(block: bytes, source: str, in_pair: bool) -> nib.Nifti1Header:
 def _say_where_forms_differ(
     header: nib.Nifti1Header, size: tuple[int, int, int], source: str
 ) -> None:
-    """Tell, once a file, where programs that take the qform, as ITK-SNAP may, see it elsewhere."""
-    if source in _SAID or min(header["sform_code"], header["qform_code"]) < 1:
+    """Tell, once a file, where other programs may see it elsewhere: those that take the qform, as
+    ITK-SNAP may, and all where neither form is stated."""
+    codes = (header["sform_code"], header["qform_code"])
+    if source in _SAID or (min(codes) < 1 and any(codes)):
+        return
+    if not any(codes):
+        _SAID.add(source)
+        print(
+            f"warning: {source} states neither sform nor qform: its place and sides are taken as "
+            "nibabel takes them, other programs may take others",
+            file=sys.stderr,
+        )
         return
     try:
         sform, qform = header.get_sform(), header.get_qform()
@@ -292,9 +320,7 @@ def nifti_slices(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
                 content = reader.read(size)
             stored = np.frombuffer(content, layout.dtype).reshape(rows, columns)
             position = start + size
-            yield stored.astype(np.float32) * np.float32(layout.slope) + np.float32(
-                layout.intercept
-            )
+            yield in_physical_units(stored, layout.slope, layout.intercept)
 
 
 class _Skipper:

@@ -41,10 +41,11 @@ def read_volume(
     where they are, also at an address such as s3://bucket/lung.zarr, and are read by patches.
 
     Args:
-        path: NIfTI, NRRD, MetaImage or TIFF file, or a folder with one DICOM series or one
-            TIFF stack.
+        path: NIfTI (.nii, .hdr with .img), NRRD, MetaImage or TIFF file, a folder with one DICOM
+            series or one stack of TIFF files or pictures, a Zarr store or its address.
         cache_dir: folder for decoded volumes; None means `data.volumes.cache.default_cache_dir()`.
-        tiff_spacing: voxel size (x, y, z) in mm for TIFF and Zarr, in place of what they state.
+        tiff_spacing: voxel size (x, y, z) in mm for TIFF, pictures and Zarr, in place of what they
+            state.
 
     Raises:
         UserError: missing, unreadable, truncated, empty, of unknown format, in colour, with

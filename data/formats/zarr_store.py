@@ -8,12 +8,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from data.volumes.geometry import millimetres_per
+from data.volumes.checks import check_finite
+from data.volumes.geometry import millimetres_per, screen_affine
 from data.volumes.volume import Volume
 from util.errors import UserError, reason_of, some_of
 
@@ -23,6 +25,14 @@ ZARR_FILES = (".zarray", ".zgroup", "zarr.json")
 SPATIAL = ("z", "y", "x")
 MOST_COUNTED = 2000  # chunks that are looked for one by one; beyond, that takes long
 _SAID: set[str] = set()  # stores that a line was said of
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a store states of its voxels, along (x, y, z) in mm."""
+
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    first: tuple[float, float, float] = (0.0, 0.0, 0.0)  # centre of the first voxel
 
 
 def address_of(path: str | Path) -> str:
@@ -151,8 +161,8 @@ class ZarrVoxels:
             ) from error
         kept = [axis for axis in self._order if isinstance(asked[axis], slice)]
         found = found.transpose([sorted(kept).index(axis) for axis in kept])
-        if found.dtype.kind == "f" and not np.isfinite(found).all():
-            raise UserError(f"{self._path} holds NaN or infinite voxels: repair it before use")
+        first = asked[0].start if isinstance(asked[0], slice) else asked[0]
+        check_finite(found, first, self._path)
         return found
 
     def _view(self, bounds: tuple[tuple[int, int], ...], order: tuple[int, int, int]) -> ZarrVoxels:
@@ -203,13 +213,13 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     """
     address = address_of(path)
     found = open_zarr(address)
-    component, affine, leading = "", None, 0
+    component, place, leading = "", None, 0
     attributes = dict(found.attrs)
     ome = attributes.get("ome", attributes)
     images = ome.get("multiscales") if isinstance(ome, Mapping) else None
     if images:
         try:
-            component, affine, leading = _full_resolution(images[0], address)
+            component, place, leading = _full_resolution(images[0], address)
             found = found[component]
             if not hasattr(found, "shape"):
                 raise TypeError(f"{component} is no array")
@@ -226,7 +236,7 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
             f"({_names_in(found, address)})"
         )
     else:
-        affine = _plain_affine(attributes)
+        place = _plain_place(attributes)
     shape = tuple(int(edge) for edge in found.shape)
     if len(shape) != leading + 3 or any(edge != 1 for edge in shape[:leading]):
         raise UserError(
@@ -243,10 +253,9 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     if not is_address(address):
         _say_what_is_missing(found, address)
     voxels = cast(np.ndarray, ZarrVoxels(address, component, (0,) * leading))
-    known = spacing is not None or affine is not None
-    affine = np.eye(4) if affine is None else affine
-    if spacing is not None:
-        affine[range(3), range(3)] = spacing
+    known = spacing is not None or place is not None
+    place = Place() if place is None else place
+    affine = screen_affine(spacing or place.spacing, place.first)
     return Volume(voxels, affine, address, spacing_known=known)
 
 
@@ -274,8 +283,8 @@ def _say_what_is_missing(array: Any, address: str) -> None:
         )
 
 
-def _full_resolution(image: Mapping[str, Any], address: str) -> tuple[str, np.ndarray | None, int]:
-    """(array's name, affine of (x, y, z) in mm, axes before z) of an OME-Zarr image.
+def _full_resolution(image: Mapping[str, Any], address: str) -> tuple[str, Place | None, int]:
+    """(array's name, voxel size and place, axes before z) of an OME-Zarr image.
 
     Versions 0.4 and 0.5 name their axes; 0.3 lists letters; earlier ones are always t, c, z, y, x.
     """
@@ -308,21 +317,25 @@ def _full_resolution(image: Mapping[str, Any], address: str) -> tuple[str, np.nd
                 f"{address} has a transformation of type {some_of([str(kind)])}: expected scale, "
                 "translation or identity: write it again with these, or give one of its arrays"
             )
-    units = [millimetres_per(str(axis.get("unit", ""))) for axis in axes[-3:]]
-    if not scaled or None in units:
+    stated = [millimetres_per(str(axis.get("unit", ""))) for axis in axes[-3:]]
+    units = [unit for unit in stated if unit is not None]
+    if not scaled or len(units) < 3:
         return str(dataset["path"]), None, len(names) - 3
-    affine = np.eye(4)
-    affine[range(3), range(3)] = (factors * units)[::-1]
-    affine[:3, 3] = (origin * units)[::-1]
-    if not (np.isfinite(affine).all() and factors.min() > 0):
+    edges, first = factors * units, origin * units
+    if not (np.isfinite([edges, first]).all() and edges.min() > 0):
         raise ValueError(f"scale {factors}, translation {origin}")
-    return str(dataset["path"]), affine, len(names) - 3
+    return str(dataset["path"]), Place(_xyz(edges), _xyz(first)), len(names) - 3
 
 
-def _plain_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
+def _xyz(of_zyx: np.ndarray) -> tuple[float, float, float]:
+    z, y, x = map(float, of_zyx)
+    return x, y, z
+
+
+def _plain_place(attributes: Mapping[str, Any]) -> Place | None:
     stated = attributes.get("spacing")
     try:
         z, y, x = (float(edge) for edge in stated or ())
     except (TypeError, ValueError):
         return None
-    return np.diag([x, y, z, 1.0]) if all(0 < edge < math.inf for edge in (x, y, z)) else None
+    return Place((x, y, z)) if all(0 < edge < math.inf for edge in (x, y, z)) else None

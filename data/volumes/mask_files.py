@@ -63,13 +63,14 @@ def mask_in_words(volume: Volume, mask_folder: Path | None) -> str:
 
 
 def _volumes_in(folder: Path) -> list[Path]:
-    """What is named as a volume in a folder, and folders that are named as masks; sorted."""
+    """What is named as a volume in a folder, folders that are named as masks and those that hold
+    slices; sorted."""
     if not folder.is_dir():
         return []
     return sorted(
         path
         for path in folder.iterdir()
-        if is_volume_name(path) or (path.is_dir() and is_mask_name(path))
+        if is_volume_name(path) or (path.is_dir() and is_mask_name(path)) or _holds_slices(path)
     )
 
 

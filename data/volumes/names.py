@@ -25,7 +25,11 @@ BARE_STARTS = tuple(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01
 # What ends the name of a mask, without what stands between the words; those that are more surely
 # the lung come first.
 MASK_WORDS = (
-    *(f"{lung}{mask}" for mask in ("mask", "masks", "seg") for lung in ("lung", "lungs")),
+    *(
+        f"{lung}{mask}"
+        for mask in ("mask", "masks", "segmentation", "seg")
+        for lung in ("lung", "lungs")
+    ),
     *("mask", "masks", "segmentation", "seg", "label", "labels", "labelmap"),
 )
 MASK_NAME = re.compile(

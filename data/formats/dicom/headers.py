@@ -54,8 +54,7 @@ FUNCTIONAL_GROUPS = {
 PIXELS = tuple(Tag(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 UNDEFINED = 0xFFFFFFFF  # length of a sequence of compressed frames
 PLAIN_HEAD, LONG_HEAD = 8, 12  # bytes of an element before its value, implicit and explicit
-# Groups that may stand behind pixels: makers' own, signatures, padding.
-BEHIND_PIXELS = (0x7FE1, 0xFFFA, 0xFFFC)
+BEHIND_PIXELS = (0xFFFA, 0xFFFC)  # groups that may stand there: signatures, padding
 MOST_SHOWN = 60  # characters of a value in a message
 
 
@@ -213,6 +212,15 @@ def read_slice_headers(folder: Path) -> list[SliceHeader]:
     return headers
 
 
+def holds_slices(folder: Path) -> bool:
+    """Whether a folder holds a DICOM slice, or a file that may be one and cannot be read."""
+    paths = (path for path in sorted(folder.iterdir()) if path.is_file() and looks_like_dicom(path))
+    try:
+        return any(headers_of_file(path) for path in paths)
+    except UserError:
+        return True
+
+
 def value_of(dataset: Dataset, keyword: str, path: Path) -> Any:
     """An element's value, None where it is missing.
 
@@ -282,7 +290,8 @@ def _read_to_pixels(path: Path) -> tuple[Dataset, int | None]:
     try:
         with path.open("rb") as stream:
             dataset = read_partial(stream, at_pixels, force=True)
-            there = os.fstat(stream.fileno()).st_size - stream.tell()
+            head = PLAIN_HEAD if dataset.original_encoding[0] else LONG_HEAD
+            there = max(os.fstat(stream.fileno()).st_size - stream.tell() - head, 0)
             behind = _group_behind(stream, dataset, lengths[0]) if lengths else None
     except OSError:
         raise
@@ -290,7 +299,8 @@ def _read_to_pixels(path: Path) -> tuple[Dataset, int | None]:
         raise _unreadable(path, reason_of(error)) from error
     if not lengths:
         return dataset, None
-    if behind is not None and behind not in BEHIND_PIXELS:
+    makers_own = behind is not None and behind % 2 and behind > PIXELS[0].group
+    if behind is not None and not makers_own and behind not in BEHIND_PIXELS:
         raise _unreadable(path, "what stands behind its pixels is no element, so they may be moved")
     # A deflated file is unpacked in memory; what lacks in it shows when its pixels are decoded.
     stated = value_of(dataset.file_meta, "TransferSyntaxUID", path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -16,7 +17,8 @@ from util.errors import UserError
 NAMES = ("PatientName", "OtherPatientNames")
 BIRTH_DATE = "PatientBirthDate"
 OTHERS = ("PatientID", "OtherPatientIDs", "InstitutionName")
-BETWEEN = ("", " ", "_", "-", "^", ",", ", ", ".")  # what joins parts of a name or date in a path
+BETWEEN = ("", " ", "_", "-", "^", ",", ", ", ".")  # what joins parts of a name in a path
+BETWEEN_DATES = (" ", "_", "-", ".", "/")
 
 
 def identity_words(dataset: Dataset) -> set[str]:
@@ -24,13 +26,28 @@ def identity_words(dataset: Dataset) -> set[str]:
     between them in a path; IDs; birth date in several ways; institution."""
     words = {text for keyword in (*NAMES, BIRTH_DATE, *OTHERS) for text in _texts(dataset, keyword)}
     for name in (text for keyword in NAMES for text in _texts(dataset, keyword)):
-        parts = [part for part in re.split(r"[\^= ]+", name) if part]
-        orders = (parts, parts[::-1])
-        words |= {*parts, *(between.join(order) for order in orders for between in BETWEEN)}
+        for written in name.split("="):  # in letters, in ideographs, by its sound
+            parts = [part for part in re.split(r"[\^ ]+", written) if part]
+            orders = (parts, parts[::-1])
+            words |= {written, *parts}
+            words |= {between.join(order) for order in orders for between in BETWEEN}
     for date in _texts(dataset, BIRTH_DATE):
-        year, month, day = date[:4], date[4:6], date[6:8]
-        dates = ((year, month, day), (day, month, year))
-        words |= {between.join(one) for one in dates for between in BETWEEN if between}
+        words |= _ways_of_writing(date)
+    return words
+
+
+def _ways_of_writing(date: str) -> set[str]:
+    """A date YYYYMMDD with year, month or day first, with zeros or without, the year in two digits
+    or four."""
+    if not re.fullmatch(r"\d{8}", date):
+        return set()
+    year, month, day = date[:4], date[4:6], date[6:8]
+    words = set()
+    for y, m, d in product((year, year[2:]), {month, month.lstrip("0")}, {day, day.lstrip("0")}):
+        for one in ((y, m, d), (d, m, y), (m, d, y)):
+            words |= {between.join(one) for between in BETWEEN_DATES}
+            if len(m + d) == 4:
+                words.add("".join(one))
     return words
 
 

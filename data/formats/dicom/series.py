@@ -3,6 +3,7 @@ order, then mapped from the cache."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -15,16 +16,19 @@ from data.formats.dicom.identity import identity_words
 from data.formats.dicom.pixels import PixelReader, check_pixels
 from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
 from data.volumes.checks import check_affine
+from data.volumes.geometry import LPS_TO_RAS
 from data.volumes.volume import Volume
 from util.errors import UserError, some_of
 from util.privacy import hide
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RELATIVE_TOLERANCE = 0.01
 """Allowed deviation of a slice distance, as a part of the series' slice distance."""
 ROUNDING_MM = 0.0101
 """Allowed too, up to a twentieth of the distance: positions are often written to 0.01 mm."""
 SAME_DIRECTION = 1e-3
+NO_DIRECTION = 0.02
+"""Deviation from length 1 and from right angles beyond which directions are none."""
+_SAID: set[str] = set()  # folders that a line was said of
 
 
 def single_series(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHeader]:
@@ -194,14 +198,13 @@ def _check_straight(
 
 
 def _normal(header: SliceHeader) -> np.ndarray:
-    normal = np.cross(header.axes[0], header.axes[1])
-    length = float(np.linalg.norm(normal))
-    if abs(length - 1.0) > 0.01:
+    if not np.allclose(header.axes @ header.axes.T, np.eye(2), atol=NO_DIRECTION):
         raise UserError(
-            f"DICOM slice {header.path} states directions {header.axes.tolist()} that are not at "
-            "right angles: export the series again"
+            f"DICOM slice {header.path} states directions {header.axes.tolist()} that are not of "
+            "length 1 at right angles: export the series again"
         )
-    return normal / length
+    normal = np.cross(header.axes[0], header.axes[1])
+    return normal / float(np.linalg.norm(normal))
 
 
 def _position(header: SliceHeader) -> np.ndarray:
@@ -222,6 +225,7 @@ def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
     affine, spacing_known = series_affine(ordered)
     affine = check_affine(affine, len(ordered), source)
     hide(identity_words(ordered[0].dataset))
+    _say_what_is_assumed(ordered, source)
     name = decoded_name(files_key(list(dict.fromkeys(header.path for header in ordered))))
     unpacked = cached_file(cache_dir, name, lambda target: _decode(ordered, target, source))
     return Volume(
@@ -230,6 +234,25 @@ def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
         source,
         spacing_known=spacing_known,
     )
+
+
+def _say_what_is_assumed(ordered: Sequence[SliceHeader], source: str) -> None:
+    """Tell, once a folder, of tags that a CT should have and that are taken as other readers do."""
+    if source in _SAID:
+        return
+    _SAID.add(source)
+    first = ordered[0]
+    is_ct = first.text("Modality") in ("CT", "") and "ModalityLUTSequence" not in first.dataset
+    assumed = {"ImageOrientationPatient": "they are taken as axial"}
+    assumed |= {"RescaleIntercept": "stored values are taken as HU"} if is_ct else {}
+    for keyword, taken in assumed.items():
+        lacking = sum(not header.text(keyword) for header in ordered)
+        if lacking:
+            print(
+                f"warning: {lacking} of {len(ordered)} DICOM slices of {source} state no "
+                f"{keyword}: {taken}",
+                file=sys.stderr,
+            )
 
 
 def single_slice_error(path: Path) -> UserError:

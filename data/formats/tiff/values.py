@@ -12,7 +12,7 @@ import tifffile
 from util.errors import UserError
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE = 0, 1, 3
-KNOWN = {
+REFUSED = {
     2: "RGB colour",
     4: "a transparency mask",
     5: "printing colours",
@@ -80,7 +80,7 @@ def check_page_tags(page: tifffile.TiffPage, path: Path) -> None:
     """
     photometric = int(page.photometric)
     if page.samplesperpixel != 1 or photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE):
-        kind = KNOWN.get(photometric, f"of {page.samplesperpixel} components")
+        kind = REFUSED.get(photometric, f"of {page.samplesperpixel} components")
         raise UserError(f"{path} is an RGB or multi-component image ({kind}): save it in grey")
     if photometric == PALETTE and not _is_grey(page.colormap):
         raise UserError(f"{path} has a palette of colours: save it in grey")
