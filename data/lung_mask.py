@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
 from data.formats.readers import read_volume
-from data.volumes.appearance import appearance
+from data.volumes.appearance import appearance, holds_labels, is_inverted, looked_at
 from data.volumes.cache import cached_file, default_cache_dir
 from data.volumes.geometry import corners
 from data.volumes.mapping import map_file, release_pages
@@ -49,6 +51,8 @@ MOST_CLOSING_PIXELS = 8
 # Part of the cached masks' names: change it whenever `compute_lung_mask` gives another result.
 RECIPE = "lung mask 1"
 
+MOST_LABELS = 255  # beyond, a mask with noise is an image
+
 # Far below any voxel, far above what float32 affines in file headers lose.
 CORNER_TOLERANCE_MM = 0.01
 
@@ -77,7 +81,7 @@ def compute_lung_mask(volume: Volume) -> np.ndarray:
     for index in range(volume.num_slices):
         candidates[index] = _inner_air(volume.read_slice(index))
     mask = _two_largest_pieces(candidates)
-    if mask is None:
+    if mask is None or is_inverted(volume):  # whose bones would pass for lung
         raise UserError(
             f"no lung found in {volume.source} (air below {AIR_BELOW_HU:g} HU inside the body; "
             f"{appearance(volume)}): give CT in HU, or a mask {volume.name}_mask.nii.gz beside it "
@@ -206,14 +210,14 @@ def load_lung_mask(
 
     Raises:
         UserError: `mask_folder` does not exist or lacks a mask of this CT; the file is on another
-            grid (size, or corners more than 0.01 mm apart) or has no voxel set; no lung was found.
+            grid (size, or corners more than 0.01 mm apart), looks like an image or has no voxel
+            set; no lung was found.
     """
     cache_dir = cache_dir or default_cache_dir()
     path = find_mask(volume, mask_folder)
     if path is None:
         return _kept(volume, cache_dir, _content_key(volume), lambda: compute_lung_mask(volume))
-    stored = read_volume(path, cache_dir)
-    _check_grid(stored, volume)
+    stored = read_mask(path, volume, cache_dir)
 
     def sections() -> Iterable[np.ndarray]:
         return (stored.read_slice(index) > 0 for index in range(stored.num_slices))
@@ -224,10 +228,49 @@ def load_lung_mask(
             "give a mask with lung in it, or remove it to have one computed"
         )
     plain = isinstance(stored.array, np.ndarray) and stored.array.dtype == np.uint8
-    if plain and (stored.slope, stored.intercept) == (1.0, 0.0):
+    if plain and stored.array.flags.c_contiguous and (stored.slope, stored.intercept) == (1.0, 0.0):
         return stored.array
     # By its voxels, which may lie in other files than the one that was named.
     return _kept(volume, cache_dir, f"{_content_key(stored)}_given", sections)
+
+
+def read_mask(path: Path, volume: Volume, cache_dir: Path | None) -> Volume:
+    """The file of a CT's lung mask, its axes in the CT's order and directions.
+
+    Raises:
+        UserError: it cannot be read, is on another grid, or looks like an image.
+    """
+    try:
+        mask = read_volume(path, cache_dir)
+    except UserError as error:
+        raise UserError(f"lung mask of {volume.name}: {error}") from error
+    mask = _turned_as(mask, volume)
+    _check_grid(mask, volume)
+    some = np.stack([mask.read_slice(index) for index in looked_at(mask.num_slices)])
+    if np.abs(some).max() > MOST_LABELS and not holds_labels(some):
+        raise UserError(
+            f"mask {path} of {volume.source} has values from {some.min():g} to {some.max():g}, "
+            "like an image: a mask has 0 outside the lungs and 1 inside"
+        )
+    return mask
+
+
+def _turned_as(mask: Volume, volume: Volume) -> Volume:
+    """A mask with its axes in the CT's order and directions.
+
+    dcm2niix and others mirror those of a DICOM series, and the mask is made of what they write.
+    """
+    if not (isinstance(mask.array, np.ndarray) and volume.spacing_known and mask.spacing_known):
+        return mask
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(mask.affine), nib.io_orientation(volume.affine)
+    )
+    if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
+        return mask
+    voxels = mask.array.transpose(2, 1, 0)  # (x, y, z), as nibabel has them
+    affine = mask.affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
+    turned = nib.orientations.apply_orientation(voxels, turn).transpose(2, 1, 0)
+    return replace(mask, array=turned, affine=affine)
 
 
 def _check_grid(mask: Volume, volume: Volume) -> None:

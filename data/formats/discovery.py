@@ -81,12 +81,15 @@ def _nothing_in(words: str) -> UserError:
 
 
 def _volumes_of(word: str) -> list[Path]:
+    if not word.strip():
+        raise UserError('a volume was named "", as by a variable that is not set: give its path')
     path = Path(word).expanduser()
     if is_address(word):
         return [path]
     try:
         if path.is_dir():
-            return _volumes_in(path, set())
+            # Pictures that are no grey stack: the reader says why.
+            return _volumes_in(path, set()) or ([path] if picture_files(path) else [])
         if path.exists():
             return _named_file(path)
         matches = sorted(_expand(str(path)), key=natural_key)
@@ -136,14 +139,16 @@ def _named_file(path: Path) -> list[Path]:
     """A file named outright: it must be a volume, or a mask, which a shell's * may have added."""
     if is_mask_name(path):
         return []
+    if not path.is_file():
+        raise UserError(f"{path} is neither a file nor a folder: give {KNOWN_FORMATS}")
     if ending_of(path):
         return [path]
     if path.name.lower().endswith(IMAGE_ENDINGS) and not looks_like_dicom(path):
         return [path]
-    if looks_like_dicom(path):
-        from data.formats.dicom.series import single_slice_error  # it loads SimpleITK
+    if path.is_file() and looks_like_dicom(path):
+        from data.formats.dicom.files import frames_of  # it loads pydicom
 
-        raise single_slice_error(path)
+        return [path] if frames_of(path) else []
     raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
 
 
@@ -188,7 +193,7 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
 
 def _holds_scan(folder: Path) -> bool:
     """Whether a folder of DICOM files holds slices, and not reports or contours alone."""
-    from data.formats.dicom.headers import holds_slices  # it loads pydicom
+    from data.formats.dicom.files import holds_slices  # it loads pydicom
 
     return holds_slices(folder)
 

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data.formats.nifti import NiftiLayout, nifti_slices, read_layout
+from data.formats.nifti import NiftiLayout, read_layout
+from data.formats.nifti_slices import nifti_slices
 from data.volumes.geometry import LPS_TO_RAS
 from util.errors import UserError
 from util.files import PARTIAL_ENDING, atomic_path

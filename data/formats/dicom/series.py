@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.dicom.headers import SliceHeader, read_slice_headers
+from data.formats.dicom.files import frames_of, read_slice_headers, storage_classes
+from data.formats.dicom.headers import SliceHeader
 from data.formats.dicom.identity import identity_words
 from data.formats.dicom.pixels import PixelReader, check_pixels
 from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
@@ -39,7 +40,11 @@ def single_series(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHea
             that differ in size, pixel spacing or orientation, or state no position.
     """
     if not headers:
-        raise UserError(f"folder {folder} holds no DICOM slice: give a folder of one CT series")
+        there = some_of(storage_classes(folder)) or "no DICOM"
+        raise UserError(
+            f"{folder} holds no DICOM slice, got {there}: give a folder of one CT series; "
+            "segmentations and contours are read as NIfTI, to which other programs turn them"
+        )
     ordered = sorted(headers, key=lambda header: header.series_uid)
     series = [list(group) for _, group in groupby(ordered, key=lambda header: header.series_uid)]
     if len(series) > 1:
@@ -49,7 +54,7 @@ def single_series(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHea
             for group in series
         ]
         raise UserError(
-            f"folder {folder} holds {len(series)} DICOM series: {some_of(shown)}: "
+            f"{folder} holds {len(series)} DICOM series: {some_of(shown)}: "
             "choose one by giving a folder that holds only its files"
         )
     first = headers[0]
@@ -86,14 +91,14 @@ def order_slices(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHead
         if gap <= 0.1 * distance:
             _check_one_acquisition(ordered, folder, "lie in one place")
             one = ordered[index]
-            if one.path == ordered[index + 1].path:
+            if one.path == ordered[index + 1].path and np.ptp(heights) <= SAME_DIRECTION:
                 raise UserError(
                     f"DICOM file {one.path} holds {one.frames} frames without a place for each: "
                     "export it again, or convert it with its slice distance"
                 )
             raise UserError(
                 f"DICOM folder {folder} holds two slices at {at:.2f} mm ({names}): "
-                "give one time point of one series, each slice once"
+                "give one time point or energy of one series, each slice once"
             )
         if abs(gap - distance) > tolerance:
             fault = "slices are missing" if gap > 1.5 * distance else "slice distances vary"
@@ -159,11 +164,22 @@ def _check_one_acquisition(ordered: Sequence[SliceHeader], folder: Path, how: st
 
 
 def _check_alike(first: SliceHeader, other: SliceHeader, folder: Path) -> None:
-    """Refuse slices of another size, spacing or orientation (for example a scout view)."""
+    """Refuse slices of another size, spacing or orientation (for example a scout view), of another
+    patient, or with values in other units."""
     differing = [
         name
         for name, alike in (
             ("size", first.size == other.size),
+            ("patient", first.text("PatientID") == other.text("PatientID")),
+            (
+                "frame of reference",
+                first.text("FrameOfReferenceUID") == other.text("FrameOfReferenceUID"),
+            ),
+            (
+                "whether they state a rescale",
+                first.states_rescale == other.states_rescale
+                or first.rescale == other.rescale == (1.0, 0.0),
+            ),
             ("orientation", np.allclose(first.axes, other.axes, atol=SAME_DIRECTION)),
             (
                 "pixel spacing",
@@ -213,15 +229,19 @@ def _position(header: SliceHeader) -> np.ndarray:
     return header.position
 
 
-def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
-    """Read the one DICOM series of a folder; see `data.formats.readers.read_volume`.
+def read_dicom(path: Path, cache_dir: Path) -> Volume:
+    """Read the one DICOM series of a folder, or of a file with many frames; see
+    `data.formats.readers.read_volume`.
 
     Slices come in the order of their positions, whatever their names; rescale slope and
     intercept are applied. Values are kept as int16 where they fit, else int32 or float32.
+
+    Raises:
+        UserError: a single slice was named; what `single_series` and `order_slices` refuse.
     """
-    source = str(folder)
-    headers = single_series(read_slice_headers(folder), folder)
-    ordered = order_slices(headers, folder)
+    source = str(path)
+    headers = read_slice_headers(path) if path.is_dir() else frames_of(path)
+    ordered = order_slices(single_series(headers, path), path)
     affine, spacing_known = series_affine(ordered)
     affine = check_affine(affine, len(ordered), source)
     hide(identity_words(ordered[0].dataset))
@@ -253,13 +273,6 @@ def _say_what_is_assumed(ordered: Sequence[SliceHeader], source: str) -> None:
                 f"{keyword}: {taken}",
                 file=sys.stderr,
             )
-
-
-def single_slice_error(path: Path) -> UserError:
-    """What to tell someone who gave one DICOM file where a series is wanted."""
-    return UserError(
-        f"{path} is one slice of a DICOM series: give its folder, {path.parent}, instead"
-    )
 
 
 def _decode(ordered: Sequence[SliceHeader], target: Path, source: str) -> None:

@@ -163,7 +163,7 @@ def test_nothing_found_says_where_and_what_is_known(root: Path, word: str) -> No
     if word == "notes.*":
         word = "notes."
     assert word in message
-    assert "NIfTI (.nii, .nii.gz, .hdr), NRRD" in message
+    assert "NIfTI, NRRD, MetaImage" in message
     assert "a folder of DICOM slices" in message
     assert "\n" not in message
 

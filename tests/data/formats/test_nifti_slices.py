@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.formats.nifti import nifti_slices
+from data.formats.nifti_slices import nifti_slices
 from util.errors import UserError
 
 

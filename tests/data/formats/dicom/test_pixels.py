@@ -15,7 +15,7 @@ from pydicom.pixels import apply_modality_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
-from data.formats.dicom.headers import read_slice_headers
+from data.formats.dicom.files import read_slice_headers
 from data.formats.dicom.pixels import PixelReader, check_pixels
 from data.formats.readers import read_volume
 from util.errors import UserError
