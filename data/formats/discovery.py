@@ -11,7 +11,8 @@ from data.formats.label_maps import is_label_map
 from data.formats.nifti import is_pair_header
 from data.formats.picture_stack import FEWEST, is_grey_stack, picture_files
 from data.formats.tiff.reader import count_slices, files_of_volume, tiff_files
-from data.formats.zarr_store import is_address, is_zarr
+from data.formats.zarr_store import is_zarr
+from data.formats.zarr_voxels import is_address
 from data.volumes.names import (
     ENDINGS,
     IMAGE_ENDINGS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +34,8 @@ from util.errors import UserError
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 LONGEST_LINE = 1 << 16
+MOST_PADDING = 1 << 12  # bytes behind voxels: whole blocks
+_SAID: set[str] = set()  # files that a line was said of
 LONGEST_SHOWN = 60  # characters of a field in a message
 TRUE, FALSE = ("t", "1", "y"), ("f", "0", "n")
 
@@ -108,9 +111,17 @@ def nrrd_place(path: Path) -> VoxelPlace:
         offset=skip if skip == -1 else offset + skip,
         packing=packing,
         byte_order=">" if fields.get("endian", "").lower() == "big" else "<",
-        spacing_stated="spacedirections" in fields or "spacings" in fields,
+        spacing_stated=_states_spacing(fields),
         millimetres=millimetres,
     )
+
+
+def _states_spacing(fields: dict[str, str]) -> bool:
+    """Whether a NRRD header states the size of a voxel along each of its axes."""
+    axes = min(3, int(fields.get("dimension", "3")))
+    if "spacedirections" in fields:
+        return fields["spacedirections"].count("(") >= axes
+    return sum(word.lower() != "nan" for word in fields.get("spacings", "").split()) >= axes
 
 
 def meta_place(path: Path) -> VoxelPlace:
@@ -259,6 +270,19 @@ def _ras_affine(reader: sitk.ImageFileReader) -> np.ndarray:
     return LPS_TO_RAS @ affine
 
 
+def _say_what_is_left(file: Path, end: int, source: str) -> None:
+    """Tell, once a file, of bytes behind the voxels: by a hand-written header with a wrong type or
+    size the first of them would be read as if they were all."""
+    beyond = file.stat().st_size - end
+    if beyond >= MOST_PADDING and source not in _SAID:
+        _SAID.add(source)
+        print(
+            f"warning: {file} holds {beyond} bytes more than the header of {source} promises: are "
+            "its size and type right?",
+            file=sys.stderr,
+        )
+
+
 def _map(
     path: Path, place: VoxelPlace, dtype: np.dtype, shape: tuple[int, int, int], cache_dir: Path
 ) -> np.ndarray:
@@ -270,6 +294,7 @@ def _map(
         if offset == -1:
             offset = max(place.file.stat().st_size - voxel_bytes, 0)
         array = map_file(place.file, dtype, shape, offset, source)
+        _say_what_is_left(place.file, offset + voxel_bytes, source)
         check_all_finite(array, source)
         return array
 

@@ -164,7 +164,7 @@ def test_nothing_found_says_where_and_what_is_known(root: Path, word: str) -> No
         word = "notes."
     assert word in message
     assert "NIfTI, NRRD, MetaImage" in message
-    assert "a folder of DICOM slices" in message
+    assert "a folder of DICOM, TIFF or picture slices" in message
     assert "\n" not in message
 
 
@@ -185,7 +185,7 @@ def test_no_words() -> None:
     [
         ("missing.nii", r"missing\.nii does not exist"),
         ("notes.txt", r"notes\.txt has an unknown format"),
-        ("dicom/IM1", r"IM1 is one slice of a DICOM series: give its folder, .*dicom"),
+        ("dicom/IM1", r"IM1 states no Columns, it is cut off or no image"),
     ],
 )
 def test_words_that_cannot_be_volumes(root: Path, word: str, message: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import data.formats.zarr_store
+import data.formats.zarr_voxels
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
-from data.formats.zarr_store import ZarrVoxels, address_of, is_address, is_zarr, read_zarr
+from data.formats.zarr_store import is_zarr, read_zarr
+from data.formats.zarr_voxels import ZarrVoxels, address_of, is_address
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -158,13 +159,13 @@ def test_a_forked_process_opens_the_store_anew(
     volume = read_volume(store(tmp_path / "lung.zarr"))
     volume.read_slice(0)
     opened: list[object] = []
-    original = data.formats.zarr_store.open_zarr
+    original = data.formats.zarr_voxels.open_zarr
 
     def watched(path: str) -> Any:
         opened.append(path)
         return original(path)
 
-    monkeypatch.setattr(data.formats.zarr_store, "open_zarr", watched)
+    monkeypatch.setattr(data.formats.zarr_voxels, "open_zarr", watched)
     volume.read_slice(1)
     assert opened == []
     monkeypatch.setattr(os, "getpid", lambda: -1)
