@@ -7,6 +7,7 @@ two largest pieces, small vessels closed, airways included.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,9 @@ from data.volumes.appearance import appearance, holds_labels, is_inverted, looke
 from data.volumes.cache import cached_file, default_cache_dir
 from data.volumes.geometry import corners
 from data.volumes.mapping import map_file, release_pages
-from data.volumes.mask_files import find_mask
+from data.volumes.mask_files import find_mask, likely_masks
 from data.volumes.volume import Volume
-from util.errors import UserError
+from util.errors import UserError, some_of
 
 # Half way between lung (about -850 HU) and soft tissue (about 50 HU).
 AIR_BELOW_HU = -400.0
@@ -216,6 +217,12 @@ def load_lung_mask(
     cache_dir = cache_dir or default_cache_dir()
     path = find_mask(volume, mask_folder)
     if path is None:
+        if likely := likely_masks(volume):
+            print(
+                f"note: the lung mask of {volume.name} is computed; {some_of(likely)} would be "
+                f"taken if it was called {volume.name}_mask",
+                file=sys.stderr,
+            )
         return _kept(volume, cache_dir, _content_key(volume), lambda: compute_lung_mask(volume))
     stored = read_mask(path, volume, cache_dir)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from data.volumes.names import (
@@ -20,6 +21,7 @@ from data.volumes.volume import Volume
 from util.errors import UserError, some_of
 
 COMPUTED = "computed"
+LIKELY = re.compile(r"mask|seg|label|lungs?(?![a-z])", re.IGNORECASE)
 NAMELESS = [("", f"{lung}mask{s}") for lung in ("", "lung", "lungs") for s in ("", "s")]
 
 
@@ -56,6 +58,21 @@ def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
             f"--maskdatafolder {mask_folder} holds no mask of {volume.name}: expected "
             f"{volume.name}_mask.nii.gz or {volume.name}.nii.gz, got {there}"
         )
+    return found
+
+
+def likely_masks(volume: Volume) -> list[str]:
+    """Files near a CT that are named nearly as its mask: `mask_CASE`, `CASE_lungs`, `CASE_mask_v2`,
+    a segmentation among its DICOM slices. They are not taken, and a line should say so."""
+    place = _place_by_name(volume)
+    found = []
+    for folder in [place.parent, place] if place.is_dir() else [place.parent]:
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+            name = case_name(entry)
+            is_own = folder == place or volume.name.lower() in name.lower()
+            is_readable = _is_volume(entry) or is_dicom_name(entry)
+            if is_own and is_readable and name != volume.name and LIKELY.search(name):
+                found.append(entry.name)
     return found
 
 

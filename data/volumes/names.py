@@ -20,8 +20,11 @@ ENDINGS = NIFTI_ENDINGS + PAIR_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 KNOWN_ENDINGS = ENDINGS + IMAGE_ENDINGS + ZARR_ENDINGS + DICOM_SUFFIXES
 START_BYTES = 1024
-# First element (group 8, little endian) of files that lack the 128-byte preamble.
-BARE_STARTS = tuple(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16))
+# First element (group 2 or 8, little endian) of files that lack the 128-byte preamble.
+BARE_STARTS = (
+    b"\x02\x00\x00\x00",
+    *(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16)),
+)
 
 # What ends the name of a mask, without what stands between the words; those that are more surely
 # the lung come first.

@@ -241,11 +241,18 @@ def check_page_bytes(page: tifffile.TiffPage, path: Path) -> None:
     there = sum(page.databytecounts)
     promised = -(-math.prod(page.shape) * page.bitspersample // 8)
     too_few = page.compression == UNCOMPRESSED and there < promised
-    if not places or 0 in page.databytecounts or too_few:
+    if not places or 0 in page.databytecounts or 0 in page.dataoffsets or too_few:
         raise UserError(
             f"{path} lacks pixels: a page has {there} bytes in {len(places)} strips, its header "
             f"promises {promised} unpacked: export it again"
         )
+
+
+def check_pages_in_place(path: Path) -> None:
+    """`check_page_bytes` for every page of a file whose pixels are read where they lie."""
+    with open_tiff(path) as tiff:
+        for page in tiff.pages:
+            check_page_bytes(page.aspage() if isinstance(page, tifffile.TiffFrame) else page, path)
 
 
 def _distinct(axes: str) -> bool:

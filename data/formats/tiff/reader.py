@@ -16,6 +16,7 @@ import numpy as np
 from data.formats.scan_log import logged_spacing
 from data.formats.stack_order import order_by_number
 from data.formats.tiff.pages import (
+    check_pages_in_place,
     decode_page,
     files_of,
     open_tiff,
@@ -80,6 +81,7 @@ def read_tiff(path: Path, cache_dir: Path, tiff_spacing: Spacing | None) -> Volu
             cache_dir, decoded_name(key), lambda target: _decode_file(path, target)
         )
         return _volume(map_slices(unpacked), source, spacing, calibration)
+    check_pages_in_place(path)
     array = map_file(path, dtype.newbyteorder(byte_order), shape, offset, source)
     check_all_finite(array, source)
     return _volume(array, source, spacing, calibration)
