@@ -28,6 +28,8 @@ from util.errors import UserError, some_of
 # Half way between lung (about -850 HU) and soft tissue (about 50 HU).
 AIR_BELOW_HU = -400.0
 
+AIR_HU = -1000.0
+
 # Tells lung from open air, airways and gas: in the reference CTs, of each region in a slice, so
 # much lies below -970 HU (median): lungs 0.5 % and 0.1 %, open air with clothes and table 54 % and
 # 45 %.
@@ -82,7 +84,8 @@ def compute_lung_mask(volume: Volume) -> np.ndarray:
     for index in range(volume.num_slices):
         candidates[index] = _inner_air(volume.read_slice(index))
     mask = _two_largest_pieces(candidates)
-    if mask is None or is_inverted(volume):  # whose bones would pass for lung
+    # Of an inverted image bones would pass for lung, or tissue, which is darker than air then.
+    if mask is None or is_inverted(volume) or _median_in(mask, volume) < AIR_HU:
         raise UserError(
             f"no lung found in {volume.source} (air below {AIR_BELOW_HU:g} HU inside the body; "
             f"{appearance(volume)}): give CT in HU, or a mask {volume.name}_mask.nii.gz beside it "
@@ -93,6 +96,13 @@ def compute_lung_mask(volume: Volume) -> np.ndarray:
         if mask[index].any():
             mask[index] = _closed(mask[index], footprint)
     return mask
+
+
+def _median_in(mask: np.ndarray, volume: Volume) -> float:
+    """Median HU in some slices of a mask that has voxels set."""
+    counts = [np.count_nonzero(section) for section in mask]
+    chosen = np.argsort(counts)[-3:]
+    return float(np.median(np.concatenate([volume.read_slice(i)[mask[i]] for i in chosen])))
 
 
 def _inner_air(section: np.ndarray) -> np.ndarray:

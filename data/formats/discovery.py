@@ -147,7 +147,7 @@ def _named_file(path: Path) -> list[Path]:
     if path.name.lower().endswith(IMAGE_ENDINGS) and not looks_like_dicom(path):
         return [path]
     if path.is_file() and looks_like_dicom(path):
-        from data.formats.dicom.files import frames_of  # it loads pydicom
+        from data.formats.dicom.slice_files import frames_of  # it loads pydicom
 
         return [path] if frames_of(path) else []
     raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
@@ -194,7 +194,7 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
 
 def _holds_scan(folder: Path) -> bool:
     """Whether a folder of DICOM files holds slices, and not reports or contours alone."""
-    from data.formats.dicom.files import holds_slices  # it loads pydicom
+    from data.formats.dicom.slice_files import holds_slices  # it loads pydicom
 
     return holds_slices(folder)
 

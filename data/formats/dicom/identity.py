@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from data.formats.dicom.files import headers_of_file
+from data.formats.dicom.slice_files import headers_of_file
 from data.volumes.names import looks_like_dicom
 from util.errors import UserError
 

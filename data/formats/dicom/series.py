@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.dicom.files import frames_of, read_slice_headers, storage_classes
 from data.formats.dicom.headers import SliceHeader
 from data.formats.dicom.identity import identity_words
 from data.formats.dicom.pixels import PixelReader, check_pixels
+from data.formats.dicom.slice_files import frames_of, read_slice_headers, storage_classes
 from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
 from data.volumes.checks import check_affine
 from data.volumes.geometry import LPS_TO_RAS
@@ -244,7 +244,9 @@ def read_dicom(path: Path, cache_dir: Path) -> Volume:
     ordered = order_slices(single_series(headers, path), path)
     affine, spacing_known = series_affine(ordered)
     affine = check_affine(affine, len(ordered), source)
-    hide(identity_words(ordered[0].dataset))
+    patients = {header.text("PatientName"): header.dataset for header in ordered}
+    for dataset in patients.values():
+        hide(identity_words(dataset))
     _say_what_is_assumed(ordered, source)
     name = decoded_name(files_key(list(dict.fromkeys(header.path for header in ordered))))
     unpacked = cached_file(cache_dir, name, lambda target: _decode(ordered, target, source))

@@ -61,6 +61,11 @@ def test_what_is_no_ct_is_told_by_its_likeness(values: np.ndarray, words: str) -
     assert len(str(caught.value)) <= 300
 
 
+def test_an_inverted_image_whose_tissue_is_darker_than_air_has_no_lung() -> None:
+    with pytest.raises(UserError, match="no lung found"):
+        compute_lung_mask(volume_of(-1000 - with_spine()))
+
+
 def test_ct_is_like_nothing_else() -> None:
     volume = volume_of(body())
     assert appearance(volume) == f"values from {body().min()} to {body().max()}"

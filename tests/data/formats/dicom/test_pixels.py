@@ -18,8 +18,8 @@ from pydicom.pixels import apply_modality_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from data.formats.dicom.files import read_slice_headers
 from data.formats.dicom.pixels import PixelReader, check_pixels
+from data.formats.dicom.slice_files import read_slice_headers
 from data.formats.readers import read_volume
 from util.errors import UserError
 

@@ -11,7 +11,7 @@ from dicom_helpers import chest, ct_slice, enhanced_ct, write_ct
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from data.formats.dicom.files import holds_slices, read_slice_headers, storage_classes
+from data.formats.dicom.slice_files import holds_slices, read_slice_headers, storage_classes
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
 from util.errors import UserError
