@@ -34,6 +34,7 @@ from util.errors import UserError
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 LONGEST_LINE = 1 << 16
+MOST_AXES = 10  # of MetaIO
 MOST_PADDING = 1 << 12  # bytes behind voxels: whole blocks
 _SAID: set[str] = set()  # files that a line was said of
 LONGEST_SHOWN = 60  # characters of a field in a message
@@ -139,6 +140,12 @@ def meta_place(path: Path) -> VoxelPlace:
         raise UserError(
             f"{path} cannot be read as MetaImage (its header lacks {', '.join(lacking)}): "
             "give a whole file, or convert it to NIfTI"
+        )
+    axes, sizes = int(fields["ndims"]), fields["dimsize"].split()
+    if not 1 <= axes <= MOST_AXES or len(sizes) != axes:  # MetaIO itself would crash
+        raise UserError(
+            f"{path} states {axes} axes and {len(sizes)} sizes: give a whole file, or convert it "
+            "to NIfTI"
         )
     if not _is_true(fields.get("binarydata", "True"), path):
         raise UserError(f"{path} holds its voxels as text: save it as binary data")

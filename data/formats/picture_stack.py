@@ -107,6 +107,7 @@ def _decode(path: Path) -> np.ndarray:
             with Image.open(path) as image:
                 _check_meaning(image, path)
                 if image.format == "JPEG2000":
+                    image.load()  # it sees damage that the other decoder does not
                     pixels = _decode_jpeg2000(path)
                 else:
                     pixels = np.asarray(image.convert("L") if image.mode == "P" else image)

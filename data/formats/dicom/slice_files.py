@@ -26,6 +26,7 @@ NO_SLICES = (
         for branch in ("9.", "11.", "30", "66", "67", "88.", "104.", "481.")
     ),
 )
+STANDARD_ROOT = "1.2.840.10008."
 PIXELS = tuple(Tag(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 UNDEFINED = 0xFFFFFFFF  # length of a sequence of compressed frames
 PLAIN_HEAD, LONG_HEAD = 8, 12  # bytes of an element before its value, implicit and explicit
@@ -73,8 +74,7 @@ def headers_of_file(path: Path) -> list[SliceHeader]:
     meta = getattr(dataset, "file_meta", Dataset())
     stated = value_of(dataset, "SOPClassUID", path)
     storage = UID(str(stated or value_of(meta, "MediaStorageSOPClassUID", path) or ""))
-    no_image = storage and "Rows" not in dataset and "Image Storage" not in storage.name
-    if storage.startswith(NO_SLICES) or (no_image and pixel_bytes is None):
+    if storage.startswith(NO_SLICES) or (pixel_bytes is None and _is_no_image(storage, dataset)):
         return []
     header = SliceHeader(path, dataset, pixel_bytes or 0)
     if min(header.size) < 1:
@@ -97,6 +97,16 @@ def headers_of_file(path: Path) -> list[SliceHeader]:
     return [
         SliceHeader(path, dataset, header.pixel_bytes, frame, frames) for frame in range(frames)
     ]
+
+
+def _is_no_image(storage: UID, dataset: Dataset) -> bool:
+    """Whether an object without pixels is one that should have none: of a class of the standard
+    that is no image, or of a maker's own. A slice whose header is damaged is neither."""
+    if "Rows" in dataset or "SOPInstanceUID" not in dataset or not storage.is_valid:
+        return False
+    if storage.startswith(STANDARD_ROOT):
+        return storage.name != storage and "Image Storage" not in storage.name
+    return True
 
 
 def frames_of(path: Path) -> list[SliceHeader]:
