@@ -392,3 +392,20 @@ def test_far_more_bytes_than_promised_are_told(
     raw.write_bytes(raw.read_bytes() + bytes(10_000))
     read_volume(path)
     assert "a.raw holds 10100 bytes more than the header of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("NDims", "1e308", "has a broken header"),
+        ("NDims", "99999", "states 99999 axes and 3 sizes"),
+        ("DimSize", "5 6", "states 3 axes and 2 sizes"),
+    ],
+)
+def test_a_number_of_axes_that_cannot_be(
+    tmp_path: Path, field: str, value: str, told: str
+) -> None:
+    path = save(tmp_path / "a.mhd")
+    path.write_text(re.sub(f"{field} = .*", f"{field} = {value}", path.read_text()))
+    with pytest.raises(UserError, match=told):
+        read_volume(path)

@@ -160,3 +160,17 @@ def test_a_file_may_begin_with_its_meta_elements(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[132:])
     assert len(read_slice_headers(tmp_path / "s")) == 4
     np.testing.assert_array_equal(read_volume(tmp_path / "s").array, chest())
+
+
+@pytest.mark.parametrize("storage", ["1.2.840.10p08.5.1.4.1.1.2", "1.2.840.10008.5.1.1e308.1."])
+def test_a_slice_whose_header_is_damaged_is_not_another_object(
+    tmp_path: Path, storage: str
+) -> None:
+    last = write_ct(tmp_path / "s", chest())[-1]
+    header = Dataset()
+    header.file_meta = ct_slice(chest()[0]).file_meta
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = UID(storage)
+    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    header.save_as(last, enforce_file_format=True)
+    with pytest.raises(UserError, match="IM0003 states no Columns, it is cut off or no image"):
+        read_volume(tmp_path / "s")
