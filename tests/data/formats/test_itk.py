@@ -402,9 +402,7 @@ def test_far_more_bytes_than_promised_are_told(
         ("DimSize", "5 6", "states 3 axes and 2 sizes"),
     ],
 )
-def test_a_number_of_axes_that_cannot_be(
-    tmp_path: Path, field: str, value: str, told: str
-) -> None:
+def test_a_number_of_axes_that_cannot_be(tmp_path: Path, field: str, value: str, told: str) -> None:
     path = save(tmp_path / "a.mhd")
     path.write_text(re.sub(f"{field} = .*", f"{field} = {value}", path.read_text()))
     with pytest.raises(UserError, match=told):
