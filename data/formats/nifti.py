@@ -173,6 +173,12 @@ def parse_header(block: bytes, source: str, in_pair: bool = False) -> NiftiLayou
         raise UserError(f"{source} is packed with gzip: rename it so that it ends in .nii.gz")
     header = _header_of(block, source, in_pair)
     spacing_known = bool((header["pixdim"][1:4] != 0).all() or header["sform_code"] > 0)
+    begins = float(header["vox_offset"])
+    if not in_pair and 0 < begins < header.single_vox_offset:
+        raise UserError(
+            f"{source} states that voxels begin at byte {begins:g}, inside the header: convert it "
+            "again from the original"
+        )
     # As nibabel's own reader: a negative or missing voxel size and qfac become what they must be.
     header.check_fix(logger=_QUIET, error_level=NEVER)
     try:

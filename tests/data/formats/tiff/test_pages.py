@@ -137,3 +137,16 @@ def test_ome_tiff_of_several_files_is_one_volume(tmp_path: Path) -> None:
     second.unlink()
     with pytest.raises(UserError, match=r"a\.ome\.tif"):
         read_volume(first)
+
+
+@pytest.mark.parametrize("tag", [256, 258, 259, 262, 273, 279])
+def test_a_tag_of_a_type_that_there_is_not(tmp_path: Path, tag: int) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY, photometric="minisblack", compression="deflate")
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages.first.tags[tag].offset
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<H", content, place + 2, 4099)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"tag {tag} has the type 4099"):
+        read_volume(path)

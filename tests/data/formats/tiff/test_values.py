@@ -186,6 +186,6 @@ def test_a_page_that_does_not_state_what_0_means_has_black_there(tmp_path: Path)
     with tifffile.TiffFile(path) as tiff:
         place = tiff.pages.first.tags["PhotometricInterpretation"].offset
     content = bytearray(path.read_bytes())
-    struct.pack_into("<H", content, place + 2, 4099)  # a type that there is not
+    struct.pack_into("<H", content, place, 60_000)  # another tag
     path.write_bytes(content)
     np.testing.assert_array_equal(read_volume(path).array, stored[None])
