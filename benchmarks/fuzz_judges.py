@@ -46,15 +46,17 @@ def judges(case: Path) -> Iterator[Callable[[], Read]]:
     names = sorted(path for path in case.iterdir() if path.name.startswith("ct."))
     if store.exists():
         yield lambda: by_zarr(store)
-    elif not names and any(case.glob("s*.log")):
+        yield lambda: by_zarr_array(store / "0")
+    elif not names and not any(case.glob("*.dcm")):
         yield lambda: by_pillow(case)
     elif not names:
         yield lambda: by_itk_series(case)
         yield lambda: by_pydicom(case)
     elif names[0].suffix == ".tif":
-        yield lambda: (tifffile.imread(names[0]).T, None)
+        yield lambda: (np.atleast_3d(tifffile.imread(names[0]).T), None)
     elif {".nii", ".hdr"} & set(names[0].suffixes):
         yield lambda: by_nibabel(names[0])
+        yield lambda: by_itk([str(names[0])])
     else:
         headers = [path for path in names if path.suffix in (".nrrd", ".nhdr", ".mha", ".mhd")]
         yield lambda: by_itk([str(path) for path in headers])
@@ -112,7 +114,9 @@ def by_pillow(case: Path) -> Read:
     names = sorted(path for path in case.iterdir() if path.suffix != ".log")
     if names[0].suffix == ".tif":
         return np.stack([tifffile.imread(path) for path in names]).T, None
-    return np.stack([np.asarray(Image.open(path)) for path in names]).T, None
+    images = [Image.open(path) for path in names]
+    grey = [image.convert("L") if image.mode == "P" else image for image in images]
+    return np.stack([np.asarray(image) for image in grey]).T, None
 
 
 def by_zarr(store: Path) -> Read:
@@ -120,3 +124,9 @@ def by_zarr(store: Path) -> Read:
 
     array = zarr.open_group(str(store), mode="r")["0"]
     return np.asarray(array[:]).T, None  # type: ignore[index]
+
+
+def by_zarr_array(path: Path) -> Read:
+    import zarr
+
+    return np.asarray(zarr.open_array(str(path), mode="r")[:]).T, None

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.nifti import nifti_slices, read_layout
+from data.formats.nifti import read_layout
+from data.formats.nifti_slices import nifti_slices
 from util.images.intensity_window import IntensityWindow
 from util.images.metrics import sharpness
 from util.images.resampling import enlarge

@@ -7,23 +7,28 @@ two largest pieces, small vessels closed, airways included.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
 from data.formats.readers import read_volume
-from data.volumes.appearance import appearance
+from data.volumes.appearance import appearance, holds_labels, is_inverted, looked_at
 from data.volumes.cache import cached_file, default_cache_dir
 from data.volumes.geometry import corners
 from data.volumes.mapping import map_file, release_pages
-from data.volumes.mask_files import find_mask
+from data.volumes.mask_files import find_mask, likely_masks
 from data.volumes.volume import Volume
-from util.errors import UserError
+from util.errors import UserError, some_of
 
 # Half way between lung (about -850 HU) and soft tissue (about 50 HU).
 AIR_BELOW_HU = -400.0
+
+AIR_HU = -1000.0
 
 # Tells lung from open air, airways and gas: in the reference CTs, of each region in a slice, so
 # much lies below -970 HU (median): lungs 0.5 % and 0.1 %, open air with clothes and table 54 % and
@@ -48,6 +53,8 @@ MOST_CLOSING_PIXELS = 8
 
 # Part of the cached masks' names: change it whenever `compute_lung_mask` gives another result.
 RECIPE = "lung mask 1"
+
+MOST_LABELS = 255  # beyond, a mask with noise is an image
 
 # Far below any voxel, far above what float32 affines in file headers lose.
 CORNER_TOLERANCE_MM = 0.01
@@ -77,7 +84,8 @@ def compute_lung_mask(volume: Volume) -> np.ndarray:
     for index in range(volume.num_slices):
         candidates[index] = _inner_air(volume.read_slice(index))
     mask = _two_largest_pieces(candidates)
-    if mask is None:
+    # Of an inverted image bones would pass for lung, or tissue, which is darker than air then.
+    if mask is None or is_inverted(volume) or _median_in(mask, volume) < AIR_HU:
         raise UserError(
             f"no lung found in {volume.source} (air below {AIR_BELOW_HU:g} HU inside the body; "
             f"{appearance(volume)}): give CT in HU, or a mask {volume.name}_mask.nii.gz beside it "
@@ -88,6 +96,13 @@ def compute_lung_mask(volume: Volume) -> np.ndarray:
         if mask[index].any():
             mask[index] = _closed(mask[index], footprint)
     return mask
+
+
+def _median_in(mask: np.ndarray, volume: Volume) -> float:
+    """Median HU in some slices of a mask that has voxels set."""
+    counts = [np.count_nonzero(section) for section in mask]
+    chosen = np.argsort(counts)[-3:]
+    return float(np.median(np.concatenate([volume.read_slice(i)[mask[i]] for i in chosen])))
 
 
 def _inner_air(section: np.ndarray) -> np.ndarray:
@@ -206,14 +221,20 @@ def load_lung_mask(
 
     Raises:
         UserError: `mask_folder` does not exist or lacks a mask of this CT; the file is on another
-            grid (size, or corners more than 0.01 mm apart) or has no voxel set; no lung was found.
+            grid (size, or corners more than 0.01 mm apart), looks like an image or has no voxel
+            set; no lung was found.
     """
     cache_dir = cache_dir or default_cache_dir()
     path = find_mask(volume, mask_folder)
     if path is None:
+        if likely := likely_masks(volume):
+            print(
+                f"note: the lung mask of {volume.name} is computed; {some_of(likely)} would be "
+                f"taken if it was called {volume.name}_mask",
+                file=sys.stderr,
+            )
         return _kept(volume, cache_dir, _content_key(volume), lambda: compute_lung_mask(volume))
-    stored = read_volume(path, cache_dir)
-    _check_grid(stored, volume)
+    stored = read_mask(path, volume, cache_dir)
 
     def sections() -> Iterable[np.ndarray]:
         return (stored.read_slice(index) > 0 for index in range(stored.num_slices))
@@ -224,10 +245,49 @@ def load_lung_mask(
             "give a mask with lung in it, or remove it to have one computed"
         )
     plain = isinstance(stored.array, np.ndarray) and stored.array.dtype == np.uint8
-    if plain and (stored.slope, stored.intercept) == (1.0, 0.0):
+    if plain and stored.array.flags.c_contiguous and (stored.slope, stored.intercept) == (1.0, 0.0):
         return stored.array
     # By its voxels, which may lie in other files than the one that was named.
     return _kept(volume, cache_dir, f"{_content_key(stored)}_given", sections)
+
+
+def read_mask(path: Path, volume: Volume, cache_dir: Path | None) -> Volume:
+    """The file of a CT's lung mask, its axes in the CT's order and directions.
+
+    Raises:
+        UserError: it cannot be read, is on another grid, or looks like an image.
+    """
+    try:
+        mask = read_volume(path, cache_dir)
+    except UserError as error:
+        raise UserError(f"lung mask of {volume.name}: {error}") from error
+    mask = _turned_as(mask, volume)
+    _check_grid(mask, volume)
+    some = np.stack([mask.read_slice(index) for index in looked_at(mask.num_slices)])
+    if np.abs(some).max() > MOST_LABELS and not holds_labels(some):
+        raise UserError(
+            f"mask {path} of {volume.source} has values from {some.min():g} to {some.max():g}, "
+            "like an image: a mask has 0 outside the lungs and 1 inside"
+        )
+    return mask
+
+
+def _turned_as(mask: Volume, volume: Volume) -> Volume:
+    """A mask with its axes in the CT's order and directions.
+
+    dcm2niix and others mirror those of a DICOM series, and the mask is made of what they write.
+    """
+    if not (isinstance(mask.array, np.ndarray) and volume.spacing_known and mask.spacing_known):
+        return mask
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(mask.affine), nib.io_orientation(volume.affine)
+    )
+    if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
+        return mask
+    voxels = mask.array.transpose(2, 1, 0)  # (x, y, z), as nibabel has them
+    affine = mask.affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
+    turned = nib.orientations.apply_orientation(voxels, turn).transpose(2, 1, 0)
+    return replace(mask, array=turned, affine=affine)
 
 
 def _check_grid(mask: Volume, volume: Volume) -> None:

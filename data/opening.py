@@ -59,7 +59,7 @@ def open_with_lung_mask(
     The mask is found or computed for the whole CT before slices are selected, so that it does
     not depend on the selection.
     """
-    volume = read_volume(path, cache_dir, spacing_for(path, "clinical", spacing))
+    volume = read_volume(path, cache_dir, spacing)
     mask = load_lung_mask(volume, mask_folder, cache_dir)
     if slices is not None:
         start, stop = parse_slices(slices, volume.num_slices)

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from data.formats.discovery import find_volumes
-from data.opening import Spacing, open_volumes, open_with_lung_mask, slice_digests
+from data.opening import (
+    Spacing,
+    open_volumes,
+    open_with_lung_mask,
+    slice_digests,
+    spacing_for,
+)
 from data.phantom.scanners import MicroScanner
 from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.mask_files import mask_in_words
@@ -254,7 +260,9 @@ def open_training_data(
             f"--all_{flag}_paths (with clinical CT alone: --dataset_mode public_2D)"
         )
     clinical = [
-        open_with_lung_mask(path, cache_dir, mask_folder, spacing, slices)
+        open_with_lung_mask(
+            path, cache_dir, mask_folder, spacing_for(path, "clinical", spacing), slices
+        )
         for path in find_volumes(clinical_words, cache_dir)
     ]
     micro = open_volumes(micro_words, cache_dir, spacing, slices) if micro_words else []

@@ -8,18 +8,20 @@ import time
 from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data.formats.nifti import read_layout
 from data.formats.readers import read_volume
-from data.opening import spacing_for
+from data.lung_mask import read_mask
+from data.volumes.mask_files import find_mask
 from data.volumes.names import NIFTI_ENDINGS, ending_of
-from data.volumes.volume import parse_slices
+from data.volumes.volume import Volume, parse_slices
 from data.windows import Domain
 from methods.cohort import own_share
-from methods.inputs import input_paths, result_folders
+from methods.inputs import input_paths, input_spacing, result_folders
 from methods.loading import LoadedModel, load_model
 from methods.pages.result_page import PAGE
 from methods.restoration.method import output_names as restored_names
@@ -112,18 +114,25 @@ def domain_of(options: Namespace) -> Domain:
 def volume_size(path: Path, options: Namespace) -> tuple[tuple[int, int, int], int]:
     """Voxels (x, y, z) that would be worked on, and bytes of a written one.
 
-    Of NIfTI files the header alone is read.
+    Of NIfTI files the header alone is read. Of the lung mask, where there is one, the place.
+
+    Raises:
+        UserError: what the work itself would refuse of them.
     """
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
     if ending_of(path) in NIFTI_ENDINGS:
         layout = read_layout(path)
-        slices, rows, columns = layout.shape
-        stored = stored_type(layout.dtype, layout.slope, layout.intercept)
+        voxels = np.broadcast_to(np.zeros((), layout.dtype), layout.shape)  # of no memory
+        volume = Volume(voxels, layout.affine, str(path), layout.slope, layout.intercept)
+        volume = replace(volume, spacing_known=layout.spacing_known)
     else:
-        cache_dir = Path(options.cache_dir) if options.cache_dir else None
-        spacing = spacing_for(path, domain_of(options), options.micro_spacing)
-        volume = read_volume(path, cache_dir, spacing)
-        columns, rows, slices = volume.size
-        stored = stored_type(volume.array.dtype, volume.slope, volume.intercept)
+        volume = read_volume(path, cache_dir, input_spacing(path, domain_of(options), options))
+    if options.region == "lung":
+        folder = Path(options.maskdatafolder) if options.maskdatafolder else None
+        if (mask := find_mask(volume, folder)) is not None:
+            read_mask(mask, volume, cache_dir)
+    columns, rows, slices = volume.size
+    stored = stored_type(volume.array.dtype, volume.slope, volume.intercept)
     if options.slices is not None:
         start, stop = parse_slices(options.slices, slices)
         slices = stop - start

@@ -11,11 +11,11 @@ import numpy as np
 
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
-from data.formats.zarr_store import is_zarr
-from data.opening import open_with_lung_mask, spacing_for
+from data.formats.zarr_store import is_zarr, read_zarr
+from data.opening import Spacing, open_with_lung_mask
 from data.phantom.training_set import generate_phantom, report_phantom
 from data.volumes.mask_files import mask_in_words
-from data.volumes.names import case_name
+from data.volumes.names import TIFF_ENDINGS, case_name, ending_of, holds_dicom
 from data.volumes.volume import Volume, parse_slices
 from data.windows import Domain, IntensityWindow
 from methods.cohort import own_share, run_cases
@@ -173,19 +173,46 @@ def refuse_existing(paths: list[Path], overwrite: bool) -> None:
 def open_case(path: Path, options: Namespace, domain: Domain) -> tuple[Volume, np.ndarray | None]:
     """Open one input with its lung mask (None where --region all asks for none)."""
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    spacing = input_spacing(path, domain, options)
     if options.region == "lung":
         folder = Path(options.maskdatafolder) if options.maskdatafolder else None
-        volume, mask = open_with_lung_mask(
-            path, cache_dir, folder, options.micro_spacing, options.slices
-        )
+        volume, mask = open_with_lung_mask(path, cache_dir, folder, spacing, options.slices)
+        say_what_is_assumed(volume)
         print(f"lung mask of {volume.name}: {mask_words(volume, options)}")
         say_who_is_named(volume)
         return volume, mask
-    volume = read_volume(path, cache_dir, spacing_for(path, domain, options.micro_spacing))
+    volume = read_volume(path, cache_dir, spacing)
+    say_what_is_assumed(volume)
     if options.slices is not None:
         volume = volume.select_slices(*parse_slices(options.slices, volume.num_slices))
     say_who_is_named(volume)
     return volume, None
+
+
+def input_spacing(path: Path, domain: Domain, options: Namespace) -> Spacing | None:
+    """What --micro_spacing says of an input: of CT in Zarr only where the store states no size."""
+    given: Spacing | None = options.micro_spacing
+    if given is None:
+        return None
+    if is_zarr(path):
+        is_stated = domain == "clinical" and read_zarr(path).spacing_known
+    elif path.is_dir():
+        is_stated = holds_dicom(path)
+    else:
+        is_stated = ending_of(path) not in TIFF_ENDINGS
+    if is_stated:
+        print(f"note: --micro_spacing is not used: {path} states its own", file=sys.stderr)
+    return None if is_stated else given
+
+
+def say_what_is_assumed(volume: Volume) -> None:
+    """Tell of a volume whose file states no voxel size."""
+    if not volume.spacing_known:
+        print(
+            f"note: {volume.source} states no voxel size (x, y and z): "
+            f"{' x '.join(f'{edge:g}' for edge in volume.spacing)} mm is assumed",
+            file=sys.stderr,
+        )
 
 
 def hide_identities(paths: Sequence[Path]) -> None:

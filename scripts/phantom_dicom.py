@@ -20,8 +20,9 @@ sys.path.insert(0, str(ROOT))
 from data.formats.discovery import find_volumes  # noqa: E402
 from data.formats.readers import read_volume  # noqa: E402
 from data.phantom.training_set import generate_phantom, report_phantom  # noqa: E402
+from data.volumes.geometry import LPS_TO_RAS  # noqa: E402
 from data.writing.dicom_writer import write_series  # noqa: E402
-from data.writing.exports import RAS_TO_LPS, replace_series  # noqa: E402
+from data.writing.exports import replace_series  # noqa: E402
 from options.base_options import PHANTOM_FOLDER  # noqa: E402
 from util.errors import UserError, run_command_line  # noqa: E402
 
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
     (path,) = find_volumes([str(phantom.clinical_test)])
     volume = read_volume(path)
     slices = (np.rint(volume.read_slice(index)) for index in range(volume.num_slices))
-    lps = RAS_TO_LPS @ volume.affine
+    lps = LPS_TO_RAS @ volume.affine
 
     def write(folder: Path) -> None:
         write_series(folder, slices, lps, volume.num_slices, path, IMAGE_TYPE, DESCRIPTION)

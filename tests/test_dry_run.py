@@ -17,7 +17,7 @@ from data.writing.nifti_writer import write_volume
 from options.presets import CHOICES, DATASETS, METHODS, MODELS, PRESET_NOTES, PRESETS
 from options.test_options import METHODS as METHOD_NAMES
 from training.dry_run import PHANTOM_PATIENTS
-from util.errors import run_command_line
+from util.errors import EXIT_USER_ERROR, run_command_line
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +119,17 @@ def test_every_method_can_be_asked(
     text = told(capsys, medicaltest, "--checkpoint", model, "--method", method, *given)
     assert "dry run: nothing is written but the cache of unpacked volumes" in text
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_mask_that_would_be_refused_is_refused(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_ct(tmp_path / "a.nii", soft_volume((20, 30, 2)), affines()["lps"])
+    write_ct(tmp_path / "a_mask.nii", np.ones((2, 30, 19)), affines()["lps"])
+    words = ["--dry_run", "--checkpoint", model, "--input", str(path), "--region", "lung"]
+    assert run_command_line(medicaltest.main, words) == EXIT_USER_ERROR
+    assert "a_mask.nii has size (19, 30, 2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("program", [train, medicaltest])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data.formats.dicom.headers import read_slice_headers
+from data.formats.dicom.slice_files import read_slice_headers
 from data.formats.readers import read_volume
 from data.writing.nifti_writer import write_volume
 from scripts import phantom_dicom

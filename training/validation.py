@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from data.formats.discovery import find_volumes
-from data.opening import open_volumes, open_with_lung_mask, slice_digests
+from data.opening import open_volumes, open_with_lung_mask, slice_digests, spacing_for
 from data.patches import low_resolution, pixels_of
 from data.training_data import TrainingData, refuse_missed
 from data.volumes.volume import Volume
@@ -71,7 +71,7 @@ def open_held_back(options: Namespace, data: TrainingData, trained_on: Sequence[
     masks = Path(options.maskdatafolder) if options.maskdatafolder else None
     spacing, slices = options.micro_spacing, options.val_slices
     clinical = [
-        open_with_lung_mask(path, cache_dir, masks, spacing, slices)
+        open_with_lung_mask(path, cache_dir, masks, spacing_for(path, "clinical", spacing), slices)
         for path in (find_volumes(words["clinical"], cache_dir) if words["clinical"] else [])
     ]
     micro = open_volumes(words["micro"], cache_dir, spacing, slices) if words["micro"] else []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 EXIT_USER_ERROR = 2
 LONGEST_REASON = 100  # characters
+LONGEST_MESSAGE = 300
 EXIT_INTERRUPTED = 130
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "cuda error: out of memory")
 PROJECT = Path(__file__).resolve().parents[1]
@@ -58,7 +59,7 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"error: {of_worker(str(error))}", file=sys.stderr)
+        print(f"error: {shortened(of_worker(str(error)))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -86,6 +87,19 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return say_interrupted()
+
+
+def shortened(message: str) -> str:
+    """A message of at most `LONGEST_MESSAGE` characters, if its long paths make it longer: of each
+    the start and the end stay."""
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    paths = [Path(word.rstrip(":,;()")) for word in message.split() if "/" in word]
+    for path in sorted(set(paths), key=lambda path: -len(str(path))):
+        if len(message) > LONGEST_MESSAGE and len(path.parts) > 4:
+            short = Path(*path.parts[:2], "..", *path.parts[-2:])
+            message = message.replace(str(path), str(short))
+    return message
 
 
 def of_worker(message: str) -> str:

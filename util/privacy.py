@@ -7,11 +7,13 @@ One list for the whole process, since a record of one case may name the inputs o
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 REMOVED = "[patient]"
 SHORTEST = 3  # characters: initials and short numbers would be found everywhere
+IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # Chinese, Japanese, Korean
 _hidden: set[str] = set()
 _kept = False
 
@@ -24,7 +26,18 @@ def keep_all(keep: bool) -> None:
 
 def hide(words: Iterable[str]) -> None:
     """Clear these words, as they stand in a file's header, from all that is written from now on."""
-    _hidden.update(word for word in words if len(word) >= SHORTEST)
+    _hidden.update(word for word in map(_composed, words) if _is_telling(word))
+
+
+def _composed(text: str) -> str:
+    """Text as most write it: paths of macOS have the dots of a letter behind it."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _is_telling(word: str) -> bool:
+    """Whether a word is long enough; two ideographs are a whole name."""
+    shortest = SHORTEST if word.isascii() or not IDEOGRAPHS.search(word) else 2
+    return len(word) >= shortest
 
 
 def forget_hidden() -> None:
@@ -56,7 +69,9 @@ def _alone(word: str) -> str:
 
 def _cleared(value: Any, pattern: re.Pattern[str]) -> Any:
     if isinstance(value, str):
-        return pattern.sub(REMOVED, value)
+        composed = _composed(value)
+        found = pattern.sub(REMOVED, composed)
+        return value if found == composed else found
     if isinstance(value, Mapping):
         return {key: _cleared(one, pattern) for key, one in value.items()}
     if isinstance(value, list | tuple):

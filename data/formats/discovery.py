@@ -9,9 +9,10 @@ from pathlib import Path
 
 from data.formats.label_maps import is_label_map
 from data.formats.nifti import is_pair_header
-from data.formats.picture_stack import is_grey_stack, picture_files
+from data.formats.picture_stack import FEWEST, is_grey_stack, picture_files
 from data.formats.tiff.reader import count_slices, files_of_volume, tiff_files
-from data.formats.zarr_store import is_address, is_zarr
+from data.formats.zarr_store import is_zarr
+from data.formats.zarr_voxels import is_address
 from data.volumes.names import (
     ENDINGS,
     IMAGE_ENDINGS,
@@ -67,7 +68,7 @@ def find_volumes(words: Sequence[str], cache_dir: Path | None = None) -> list[Pa
 
 def _without_labels(paths: list[Path], cache_dir: Path | None) -> list[Path]:
     """Volumes without label maps, which a line names."""
-    labels = {_case(path): path for path in _once_each(paths) if is_label_map(path, cache_dir)}
+    labels = {_case(path): path for path in paths if is_label_map(path, cache_dir)}
     if labels:
         shown = some_of([str(path) for path in labels.values()])
         print(f"left out, label maps and no images: {shown}")
@@ -81,12 +82,15 @@ def _nothing_in(words: str) -> UserError:
 
 
 def _volumes_of(word: str) -> list[Path]:
+    if not word.strip():
+        raise UserError('a volume was named "", as by a variable that is not set: give its path')
     path = Path(word).expanduser()
     if is_address(word):
         return [path]
     try:
         if path.is_dir():
-            return _volumes_in(path, set())
+            # Pictures that are no grey stack: the reader says why.
+            return _volumes_in(path, set()) or ([path] if picture_files(path) else [])
         if path.exists():
             return _named_file(path)
         matches = sorted(_expand(str(path)), key=natural_key)
@@ -136,14 +140,16 @@ def _named_file(path: Path) -> list[Path]:
     """A file named outright: it must be a volume, or a mask, which a shell's * may have added."""
     if is_mask_name(path):
         return []
+    if not path.is_file():
+        raise UserError(f"{path} is neither a file nor a folder: give {KNOWN_FORMATS}")
     if ending_of(path):
         return [path]
     if path.name.lower().endswith(IMAGE_ENDINGS) and not looks_like_dicom(path):
         return [path]
-    if looks_like_dicom(path):
-        from data.formats.dicom.series import single_slice_error  # it loads SimpleITK
+    if path.is_file() and looks_like_dicom(path):
+        from data.formats.dicom.slice_files import frames_of  # it loads pydicom
 
-        raise single_slice_error(path)
+        return [path] if frames_of(path) else []
     raise UserError(f"{path} has an unknown format: give {KNOWN_FORMATS}")
 
 
@@ -165,21 +171,32 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
     )
     files = [entry for entry in entries if entry.is_file()]
     slices = tiff_files(folder)
-    is_stack = bool(slices) and count_slices(slices[0]) == 1
+    others = [file for file in files if ending_of(file) and ending_of(file) not in TIFF_ENDINGS]
+    single = slices if slices and count_slices(slices[0]) == 1 else []
+    is_stack = bool(single) and (not others or len(single) >= FEWEST)
+    if single and not is_stack:
+        shown = some_of([str(path) for path in single])
+        print(f"left out, single pictures beside volumes: {shown}")
     found = []
     if not any(map(ending_of, files)):
         is_stack = is_stack or is_grey_stack(picture_files(folder))
-    is_series = holds_dicom(folder)
+    is_series = holds_dicom(folder) and _holds_scan(folder)
     if (is_stack or is_series) and not is_mask_name(folder):
         found.append(folder)
     for file in files:
-        part_of_stack = is_stack and ending_of(file) in TIFF_ENDINGS
-        if _is_volume_file(file) and not part_of_stack:
+        if _is_volume_file(file) and file not in single:
             found.append(file)
     for entry in entries:
         if entry.is_dir():
             found += _volumes_in(entry, seen)
     return found
+
+
+def _holds_scan(folder: Path) -> bool:
+    """Whether a folder of DICOM files holds slices, and not reports or contours alone."""
+    from data.formats.dicom.slice_files import holds_slices  # it loads pydicom
+
+    return holds_slices(folder)
 
 
 def _is_volume_file(path: Path) -> bool:
@@ -196,6 +213,14 @@ def _once_each(paths: Sequence[Path]) -> list[Path]:
         case = _case(path)
         if case not in kept or _preference(path) < _preference(kept[case]):
             kept[case] = path
+    chosen = set(map(_real, kept.values()))
+    dropped = [
+        str(path)
+        for path in paths
+        if _real(path) not in chosen and not path.name.lower().endswith(IMAGE_ENDINGS)
+    ]
+    if dropped:
+        print(f"left out, the same case is there in another format: {some_of(dropped)}")
     return _whole_volumes(list(kept.values()))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,9 +16,16 @@ from typing import BinaryIO
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 
-from data.volumes.cache import cached_file, files_key, gzip_blocks, write_blocks, zlib_blocks
+from data.volumes.cache import (
+    cached_file,
+    files_key,
+    gzip_blocks,
+    map_unpacked,
+    write_blocks,
+    zlib_blocks,
+)
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
-from data.volumes.geometry import millimetres_per
+from data.volumes.geometry import LPS_TO_RAS, millimetres_of, millimetres_per
 from data.volumes.mapping import map_file
 from data.volumes.volume import Volume
 from util.errors import UserError
@@ -26,9 +34,11 @@ from util.errors import UserError
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 LONGEST_LINE = 1 << 16
+MOST_AXES = 10  # of MetaIO
+MOST_PADDING = 1 << 12  # bytes behind voxels: whole blocks
+_SAID: set[str] = set()  # files that a line was said of
+LONGEST_SHOWN = 60  # characters of a field in a message
 TRUE, FALSE = ("t", "1", "y"), ("f", "0", "n")
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 NUMPY_TYPES = {
     sitk.sitkUInt8: "u1",
@@ -73,7 +83,8 @@ def nrrd_place(path: Path) -> VoxelPlace:
     """Place of the voxels of a .nrrd or .nhdr file (http://teem.sourceforge.net/nrrd).
 
     Raises:
-        UserError: text, hexadecimal or bzip2 encoding, data spread over several files.
+        UserError: text, hexadecimal or bzip2 encoding, data spread over several files, a unit that
+            is not known or not the same for all axes.
     """
     with path.open("rb") as stream:
         fields = _nrrd_fields(stream)
@@ -89,15 +100,29 @@ def nrrd_place(path: Path) -> VoxelPlace:
     file = path
     if detached is not None:
         file, offset = _detached(path, detached), 0
-    units = {millimetres_per(word) for word in fields.get("spaceunits", "").split('"')} - {None}
+    stated = fields.get("spaceunits") or fields.get("units", "")
+    millimetres = millimetres_of(re.findall(r'"([^"]*)"', stated))
+    if millimetres is None:
+        raise UserError(
+            f"{path} states the units {stated[:LONGEST_SHOWN]}, expected one unit of length for "
+            "all axes: save it in mm"
+        )
     return VoxelPlace(
         file=file,
         offset=skip if skip == -1 else offset + skip,
         packing=packing,
         byte_order=">" if fields.get("endian", "").lower() == "big" else "<",
-        spacing_stated="spacedirections" in fields or "spacings" in fields,
-        millimetres=(units.pop() or 1.0) if len(units) == 1 else 1.0,
+        spacing_stated=_states_spacing(fields),
+        millimetres=millimetres,
     )
+
+
+def _states_spacing(fields: dict[str, str]) -> bool:
+    """Whether a NRRD header states the size of a voxel along each of its axes."""
+    axes = min(3, int(fields.get("dimension", "3")))
+    if "spacedirections" in fields:
+        return fields["spacedirections"].count("(") >= axes
+    return sum(word.lower() != "nan" for word in fields.get("spacings", "").split()) >= axes
 
 
 def meta_place(path: Path) -> VoxelPlace:
@@ -116,6 +141,12 @@ def meta_place(path: Path) -> VoxelPlace:
             f"{path} cannot be read as MetaImage (its header lacks {', '.join(lacking)}): "
             "give a whole file, or convert it to NIfTI"
         )
+    axes, sizes = int(fields["ndims"]), fields["dimsize"].split()
+    if not 1 <= axes <= MOST_AXES or len(sizes) != axes:  # MetaIO itself would crash
+        raise UserError(
+            f"{path} states {axes} axes and {len(sizes)} sizes: give a whole file, or convert it "
+            "to NIfTI"
+        )
     if not _is_true(fields.get("binarydata", "True"), path):
         raise UserError(f"{path} holds its voxels as text: save it as binary data")
     scaling = [
@@ -132,6 +163,8 @@ def meta_place(path: Path) -> VoxelPlace:
     file = path
     if name.upper() != "LOCAL":
         file, offset = _detached(path, name), 0
+    elif skip > 0:
+        offset = 0  # HeaderSize counts from the start of the file, the text header included
     order = fields.get("elementbyteordermsb", fields.get("binarydatabyteordermsb", "false"))
     packed = _is_true(fields.get("compresseddata", "False"), path)
     return VoxelPlace(
@@ -244,6 +277,19 @@ def _ras_affine(reader: sitk.ImageFileReader) -> np.ndarray:
     return LPS_TO_RAS @ affine
 
 
+def _say_what_is_left(file: Path, end: int, source: str) -> None:
+    """Tell, once a file, of bytes behind the voxels: by a hand-written header with a wrong type or
+    size the first of them would be read as if they were all."""
+    beyond = file.stat().st_size - end
+    if beyond >= MOST_PADDING and source not in _SAID:
+        _SAID.add(source)
+        print(
+            f"warning: {file} holds {beyond} bytes more than the header of {source} promises: are "
+            "its size and type right?",
+            file=sys.stderr,
+        )
+
+
 def _map(
     path: Path, place: VoxelPlace, dtype: np.dtype, shape: tuple[int, int, int], cache_dir: Path
 ) -> np.ndarray:
@@ -255,6 +301,7 @@ def _map(
         if offset == -1:
             offset = max(place.file.stat().st_size - voxel_bytes, 0)
         array = map_file(place.file, dtype, shape, offset, source)
+        _say_what_is_left(place.file, offset + voxel_bytes, source)
         check_all_finite(array, source)
         return array
 
@@ -274,4 +321,4 @@ def _map(
 
     files = [path] if place.file == path else [path, place.file]
     unpacked = cached_file(cache_dir, f"{files_key(files)}.raw", unpack)
-    return map_file(unpacked, dtype, shape, 0, source)
+    return map_unpacked(unpacked, dtype, shape)

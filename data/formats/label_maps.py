@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.nifti import nifti_slices, read_layout
+from data.formats.nifti import read_layout
+from data.formats.nifti_slices import nifti_slices
 from data.formats.readers import read_volume
 from data.formats.tiff.reader import first_page, tiff_files
-from data.formats.zarr_store import is_address, is_zarr
+from data.formats.zarr_store import is_zarr
+from data.formats.zarr_voxels import is_address
 from data.volumes.appearance import holds_labels, looked_at
 from data.volumes.names import NIFTI_ENDINGS, ending_of
 from util.errors import UserError

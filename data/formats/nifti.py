@@ -10,17 +10,23 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from data.volumes.cache import cached_file, file_key, files_key, gzip_blocks, write_blocks
+from data.volumes.cache import (
+    cached_file,
+    file_key,
+    files_key,
+    gzip_blocks,
+    map_unpacked,
+    write_blocks,
+)
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
 from data.volumes.geometry import corners, millimetres_per
 from data.volumes.mapping import map_file
@@ -68,8 +74,10 @@ def read_nifti(path: Path, cache_dir: Path) -> Volume:
         )
     with unpacked.open("rb") as stream:
         layout = parse_header(stream.read(HEADER_BYTES), source)
-    array = map_file(unpacked, layout.dtype, layout.shape, layout.offset, source)
-    if not packed:
+    if packed:
+        array = map_unpacked(unpacked, layout.dtype, layout.shape, layout.offset)
+    else:
+        array = map_file(path, layout.dtype, layout.shape, layout.offset, source)
         check_all_finite(array, source)
     return _volume(array, layout, source)
 
@@ -83,20 +91,21 @@ def read_nifti_pair(path: Path, cache_dir: Path) -> Volume:
         block = next(gzip_blocks(stream, source), b"") if packed else stream.read(HEADER_BYTES)
     layout = parse_header(block, source, in_pair=True)
     if not image.name.lower().endswith(".gz"):
-        array = map_file(image, layout.dtype, layout.shape, layout.offset, source)
+        array = map_file(image, layout.dtype, layout.shape, layout.offset, str(image))
         check_all_finite(array, source)
         return _volume(array, layout, source)
 
     def unpack(target: Path) -> None:
         with image.open("rb") as stream:
-            write_blocks(target, gzip_blocks(stream, source), layout.file_bytes, source)
+            blocks = gzip_blocks(stream, str(image))
+            write_blocks(target, blocks, layout.file_bytes, str(image))
         check_all_finite(
             map_file(target, layout.dtype, layout.shape, layout.offset, source), source
         )
 
     unpacked = cached_file(cache_dir, f"{files_key([header, image])}.raw", unpack)
     return _volume(
-        map_file(unpacked, layout.dtype, layout.shape, layout.offset, source), layout, source
+        map_unpacked(unpacked, layout.dtype, layout.shape, layout.offset), layout, source
     )
 
 
@@ -164,6 +173,12 @@ def parse_header(block: bytes, source: str, in_pair: bool = False) -> NiftiLayou
         raise UserError(f"{source} is packed with gzip: rename it so that it ends in .nii.gz")
     header = _header_of(block, source, in_pair)
     spacing_known = bool((header["pixdim"][1:4] != 0).all() or header["sform_code"] > 0)
+    begins = float(header["vox_offset"])
+    if not in_pair and 0 < begins < header.single_vox_offset:
+        raise UserError(
+            f"{source} states that voxels begin at byte {begins:g}, inside the header: convert it "
+            "again from the original"
+        )
     # As nibabel's own reader: a negative or missing voxel size and qfac become what they must be.
     header.check_fix(logger=_QUIET, error_level=NEVER)
     try:
@@ -181,8 +196,7 @@ def parse_header(block: bytes, source: str, in_pair: bool = False) -> NiftiLayou
     check_voxel_type(dtype, source)
     _say_where_forms_differ(header, shape[::-1], source)
     affine = np.array(affine, dtype=np.float64)
-    unit, _ = header.get_xyzt_units()
-    affine[:3] *= millimetres_per(unit) or 1.0
+    affine[:3] *= _millimetres(header)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0.0 or not math.isfinite(slope):
         slope, intercept = 1.0, 0.0
@@ -191,6 +205,15 @@ def parse_header(block: bytes, source: str, in_pair: bool = False) -> NiftiLayou
     first_voxel = max(offset, 0 if in_pair else header.single_vox_offset)
     affine = check_affine(affine, shape[0], source)
     return NiftiLayout(shape, dtype, first_voxel, affine, slope, intercept, spacing_known)
+
+
+def _millimetres(header: nib.Nifti1Header) -> float:
+    """Length of the header's unit; 1 where it states none, or a number that stands for none."""
+    try:
+        unit, _ = header.get_xyzt_units()
+    except KeyError:
+        return 1.0
+    return millimetres_per(unit) or 1.0
 
 
 def _header_of(block: bytes, source: str, in_pair: bool) -> nib.Nifti1Header:
@@ -211,8 +234,18 @@ def _header_of(block: bytes, source: str, in_pair: bool) -> nib.Nifti1Header:
 def _say_where_forms_differ(
     header: nib.Nifti1Header, size: tuple[int, int, int], source: str
 ) -> None:
-    """Tell, once a file, where programs that take the qform, as ITK-SNAP may, see it elsewhere."""
-    if source in _SAID or min(header["sform_code"], header["qform_code"]) < 1:
+    """Tell, once a file, where other programs may see it elsewhere: those that take the qform, as
+    ITK-SNAP may, and all where neither form is stated."""
+    codes = (header["sform_code"], header["qform_code"])
+    if source in _SAID or (min(codes) < 1 and any(codes)):
+        return
+    if not any(codes):
+        _SAID.add(source)
+        print(
+            f"warning: {source} states neither sform nor qform: its place and sides are taken as "
+            "nibabel takes them, other programs may take others",
+            file=sys.stderr,
+        )
         return
     try:
         sform, qform = header.get_sform(), header.get_qform()
@@ -254,72 +287,3 @@ def read_layout(path: Path) -> NiftiLayout:
             return parse_header(stream.read(HEADER_BYTES), source)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
-
-
-def nifti_slices(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    """Slices in physical units, float32 (rows, columns), one after the other.
-
-    A packed file is read up to the last slice that is asked for, holding one slice at a time: a
-    result of several gigabytes needs neither the memory nor a copy on disk.
-
-    Args:
-        path: .nii or .nii.gz.
-        indices: increasing.
-
-    Raises:
-        UserError: missing, broken or cut off.
-    """
-    layout = read_layout(path)
-    slices, rows, columns = layout.shape
-    increasing = all(before < after for before, after in pairwise(indices))
-    if not increasing or not all(0 <= index < slices for index in indices):
-        raise ValueError(f"slices {list(indices)} of {slices}: expected increasing indices")
-    size = rows * columns * layout.dtype.itemsize
-    source = str(path)
-    with path.open("rb") as stream:
-        packed = path.name.lower().endswith(".gz")
-        reader = _Skipper(gzip_blocks(stream, source), source) if packed else None
-        position = 0
-        for index in indices:
-            start = layout.offset + index * size
-            if reader is None:
-                if start + size > path.stat().st_size:
-                    raise UserError(f"{source} is truncated: copy or make it again")
-                stream.seek(start)
-                content = bytearray(stream.read(size))
-            else:
-                reader.skip(start - position)
-                content = reader.read(size)
-            stored = np.frombuffer(content, layout.dtype).reshape(rows, columns)
-            position = start + size
-            yield stored.astype(np.float32) * np.float32(layout.slope) + np.float32(
-                layout.intercept
-            )
-
-
-class _Skipper:
-    """Reads and skips bytes of a stream that comes in blocks."""
-
-    def __init__(self, blocks: Iterator[bytes], source: str) -> None:
-        self._blocks = blocks
-        self._source = source
-        self._block = memoryview(b"")
-
-    def skip(self, count: int) -> None:
-        while count:
-            count -= len(self._take(count))
-
-    def read(self, count: int) -> bytearray:
-        content = bytearray()
-        while len(content) < count:
-            content += self._take(count - len(content))
-        return content
-
-    def _take(self, most: int) -> memoryview:
-        if not self._block:
-            block = next(self._blocks, b"")
-            if not block:
-                raise UserError(f"{self._source} is truncated: copy or make it again")
-            self._block = memoryview(block)
-        taken, self._block = self._block[:most], self._block[most:]
-        return taken

@@ -14,6 +14,7 @@ from data.formats.scan_log import logged_spacing
 from data.formats.stack_order import NUMBER, order_by_number
 from data.formats.tiff.spacing import Spacing
 from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
+from data.volumes.geometry import screen_affine
 from data.volumes.names import PICTURE_ENDINGS, PREVIEWS, is_mask_name, natural_key
 from data.volumes.volume import Volume
 from util.errors import UserError, reason_of
@@ -63,7 +64,7 @@ def is_grey_stack(files: Sequence[Path]) -> bool:
 def read_picture_folder(folder: Path, cache_dir: Path, spacing: Spacing | None) -> Volume:
     """Read a folder of pictures, sorted by the number in their names.
 
-    Rows and columns lie as those of TIFF (data/formats/tiff/reader.py). The voxel size is the one
+    Rows and columns lie as on the screen (`screen_affine`). The voxel size is the one
     given, or that of the scanner's log; pictures state none that could be believed.
 
     Raises:
@@ -90,13 +91,8 @@ def read_picture_folder(folder: Path, cache_dir: Path, spacing: Spacing | None) 
         write_slices(target, slices(), (shape[0], shape[1], shape[2]), first.dtype, str(folder))
 
     unpacked = cached_file(cache_dir, decoded_name(files_key(files)), decode)
-    x, y, z = known or (1.0, 1.0, 1.0)
-    return Volume(
-        map_slices(unpacked),
-        np.diag([-x, -y, z, 1.0]),
-        str(folder),
-        spacing_known=known is not None,
-    )
+    affine = screen_affine(known or (1.0, 1.0, 1.0))
+    return Volume(map_slices(unpacked), affine, str(folder), spacing_known=known is not None)
 
 
 def _decode(path: Path) -> np.ndarray:
@@ -111,6 +107,7 @@ def _decode(path: Path) -> np.ndarray:
             with Image.open(path) as image:
                 _check_meaning(image, path)
                 if image.format == "JPEG2000":
+                    image.load()  # it sees damage that the other decoder does not
                     pixels = _decode_jpeg2000(path)
                 else:
                     pixels = np.asarray(image.convert("L") if image.mode == "P" else image)

@@ -9,7 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.formats.nifti import read_nifti, read_nifti_pair
-from data.formats.picture_stack import is_picture_stack, picture_files, read_picture_folder
+from data.formats.picture_stack import (
+    FEWEST,
+    is_picture_stack,
+    picture_files,
+    read_picture_folder,
+)
 from data.formats.tiff.reader import check_tiff_spacing, read_tiff, read_tiff_folder, tiff_files
 from data.formats.zarr_store import is_zarr, read_zarr
 from data.volumes.cache import default_cache_dir
@@ -25,7 +30,7 @@ from data.volumes.names import (
     looks_like_dicom,
 )
 from data.volumes.volume import Volume
-from util.errors import UserError
+from util.errors import UserError, some_of
 
 
 def read_volume(
@@ -41,10 +46,11 @@ def read_volume(
     where they are, also at an address such as s3://bucket/lung.zarr, and are read by patches.
 
     Args:
-        path: NIfTI, NRRD, MetaImage or TIFF file, or a folder with one DICOM series or one
-            TIFF stack.
+        path: NIfTI (.nii, .hdr with .img), NRRD, MetaImage or TIFF file, a folder with one DICOM
+            series or one stack of TIFF files or pictures, a Zarr store or its address.
         cache_dir: folder for decoded volumes; None means `data.volumes.cache.default_cache_dir()`.
-        tiff_spacing: voxel size (x, y, z) in mm for TIFF and Zarr, in place of what they state.
+        tiff_spacing: voxel size (x, y, z) in mm for TIFF, pictures and Zarr, in place of what they
+            state.
 
     Raises:
         UserError: missing, unreadable, truncated, empty, of unknown format, in colour, with
@@ -60,6 +66,8 @@ def read_volume(
             return _read_folder(path, cache, spacing)
         if not path.exists():
             raise UserError(f"{path} does not exist: check the path")
+        if not path.is_file():
+            raise UserError(f"{path} is neither a file nor a folder: give {KNOWN_FORMATS}")
         ending = ending_of(path)
         if ending in NIFTI_ENDINGS:
             return read_nifti(path, cache)
@@ -72,9 +80,9 @@ def read_volume(
         if ending in TIFF_ENDINGS:
             return read_tiff(path, cache, spacing)
         if looks_like_dicom(path):
-            from data.formats.dicom.series import single_slice_error
+            from data.formats.dicom.series import read_dicom
 
-            raise single_slice_error(path)
+            return read_dicom(path, cache)
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror or error}): check the file and its permissions"
@@ -112,6 +120,11 @@ def _read_folder(
             f"folder {folder} holds {len(volumes)} volume files, not one series of slices: "
             f"give one of them, for example {volumes[0]}"
         )
-    from data.formats.dicom.series import read_dicom_folder
+    if pictures and not dicom:
+        raise UserError(
+            f"the pictures in {folder} are no stack ({some_of([one.name for one in pictures])}): "
+            f"{FEWEST} slices are expected at least, of one format and named alike but for a number"
+        )
+    from data.formats.dicom.series import read_dicom
 
-    return read_dicom_folder(folder, cache_dir)
+    return read_dicom(folder, cache_dir)

@@ -13,6 +13,7 @@ from util.errors import UserError
 # A minus stands where a number begins: at the start, or behind what is neither letter nor digit.
 # Behind a letter or a digit it only separates, as in lung-0001.
 NUMBER = re.compile(r"(?:(?<![a-z0-9])-)?[0-9]+")
+DECIMAL = re.compile(r"(?<![0-9.])(?:(?<![a-z0-9])-)?[0-9]+\.[0-9]+(?![0-9]*\.?[0-9])")
 
 
 def order_by_number(files: Sequence[Path], folder: Path) -> list[Path]:
@@ -34,6 +35,8 @@ def order_by_number(files: Sequence[Path], folder: Path) -> list[Path]:
             f"folder {folder} holds names of different kinds ({one}, {other}): "
             "give a folder with the slices of one stack, named alike but for a number"
         )
+    if decimals := _decimals(files):
+        return _by_decimals(decimals, files, folder)
     rows = [[int(number) for number in NUMBER.findall(path.name.lower())] for path in files]
     columns = [list(column) for column in zip(*rows, strict=True) if len(set(column)) == len(files)]
     if not columns:
@@ -61,10 +64,36 @@ def order_by_number(files: Sequence[Path], folder: Path) -> list[Path]:
     return orders[0]
 
 
+def _decimals(files: Sequence[Path]) -> list[int] | None:
+    """Decimal numbers that tell files apart (z_-0.25, z_0.5), as whole numbers of their last digit;
+    None where names hold none, or a counter behind a point (scan1.9, scan1.10)."""
+    found = [DECIMAL.findall(path.stem.lower()) for path in files]
+    if not all(len(one) == 1 for one in found):
+        return None
+    words = [one[0] for one in found]
+    wholes, parts = zip(*(word.split(".") for word in words), strict=True)
+    if len(set(wholes)) == 1 and not wholes[0].startswith("-"):
+        return None  # a counter behind one number
+    digits = max(map(len, parts))
+    numbers = [int(f"{whole}{part:0<{digits}}") for whole, part in zip(wholes, parts, strict=True)]
+    return numbers if len(set(numbers)) == len(files) else None
+
+
+def _by_decimals(numbers: Sequence[int], files: Sequence[Path], folder: Path) -> list[Path]:
+    if missing := _missing(numbers):
+        names = dict(zip(numbers, files, strict=True))
+        raise UserError(
+            f"folder {folder}: a slice is missing between {names[missing[0]].name} and "
+            f"{names[missing[2]].name}: add it, or renumber the slices"
+        )
+    return _sorted(numbers, files)
+
+
 def refuse_doubtful_minus(ordered: Sequence[Path], folder: Path) -> None:
     """Refuse names such as z-30, z-20, z-10, where a minus may be a sign or a hyphen.
 
-    It is a hyphen where numbers have leading zeros or count from 0 or 1 on.
+    It is a hyphen where numbers have leading zeros or count from 0 or 1 on. Behind a blank or a low
+    line it is a sign, but for numbers with leading zeros that are all below 0.
 
     Args:
         ordered: files in the order of their numbers, hyphens taken for hyphens.
@@ -73,6 +102,9 @@ def refuse_doubtful_minus(ordered: Sequence[Path], folder: Path) -> None:
     Raises:
         UserError: with both orders.
     """
+    apart = [re.findall(r"[ _]-([0-9]+)", path.stem.lower()) for path in ordered]
+    if all(apart) and any(numbers[-1].startswith("0") for numbers in apart):
+        raise _doubtful(ordered, folder)
     found = [re.findall(r"(?<=[a-z])-([0-9]+)", path.stem.lower()) for path in ordered]
     if not all(found):
         return
@@ -80,7 +112,11 @@ def refuse_doubtful_minus(ordered: Sequence[Path], folder: Path) -> None:
     padded = any(len(word) > 1 and word[0] == "0" for word in words)
     if padded or len(set(words)) < len(words) or min(map(int, words)) <= 1:
         return
-    raise UserError(
+    raise _doubtful(ordered, folder)
+
+
+def _doubtful(ordered: Sequence[Path], folder: Path) -> UserError:
+    return UserError(
         f"folder {folder} has a minus before the numbers in its names, which may be a sign: "
         f"{_shown(ordered)} or {_shown(list(reversed(ordered)))}: number the slices from 0 on"
     )

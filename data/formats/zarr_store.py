@@ -4,20 +4,18 @@ that fsspec knows; voxels are read where they are asked for."""
 from __future__ import annotations
 
 import math
-import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from data.volumes.geometry import millimetres_per
+from data.formats.zarr_voxels import ZarrVoxels, address_of, is_address, open_zarr
+from data.volumes.geometry import millimetres_per, screen_affine
 from data.volumes.volume import Volume
 from util.errors import UserError, reason_of, some_of
-
-Index = int | slice | tuple[int | slice, ...]
 
 ZARR_FILES = (".zarray", ".zgroup", "zarr.json")
 SPATIAL = ("z", "y", "x")
@@ -25,158 +23,12 @@ MOST_COUNTED = 2000  # chunks that are looked for one by one; beyond, that takes
 _SAID: set[str] = set()  # stores that a line was said of
 
 
-def address_of(path: str | Path) -> str:
-    """A path as Zarr wants it: `Path` folds the slashes of s3://bucket into one."""
-    return re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(path))
+@dataclass(frozen=True)
+class Place:
+    """What a store states of its voxels, along (x, y, z) in mm."""
 
-
-def is_address(path: str | Path) -> bool:
-    """Whether a path names something beyond the local file system, such as s3://bucket/x.zarr."""
-    return "://" in address_of(path)
-
-
-def open_zarr(path: str | Path) -> Any:
-    """Open a Zarr array or group for reading.
-
-    Raises:
-        UserError: the package or the protocol's package is missing, or nothing is there.
-    """
-    try:
-        import zarr
-    except ImportError as error:
-        raise UserError(f"{path} needs the package zarr: pip install zarr") from error
-    address = address_of(path)
-    try:
-        return zarr.open(address, mode="r")
-    except ImportError as error:
-        raise UserError(f"{address} needs a package for its protocol: {error}") from error
-    except Exception as error:  # the stores raise errors of many libraries
-        raise UserError(
-            f"{address} cannot be opened as Zarr ({reason_of(error)}): give a Zarr "
-            "array (z, y, x) or an OME-Zarr image"
-        ) from error
-
-
-class ZarrVoxels:
-    """Stands in for `Volume.array`: (z, y, x), or another order of axes, of one Zarr array.
-
-    Opened anew in each process that it is handed to, so a loader worker holds no more than the
-    chunks of the patch that it reads.
-
-    Args:
-        path: of the store.
-        component: array inside a group, "" for the array itself.
-        leading: index on each axis before (z, y, x), such as time and channel.
-        bounds: (start, stop) along z, y, x.
-        order: axes of the view, as numbers of z, y, x: (0, 1, 2) leaves them.
-    """
-
-    ndim = 3
-
-    def __init__(
-        self,
-        path: str,
-        component: str = "",
-        leading: tuple[int, ...] = (),
-        bounds: tuple[tuple[int, int], ...] | None = None,
-        order: tuple[int, int, int] = (0, 1, 2),
-    ) -> None:
-        self._path = path
-        self._component = component
-        self._leading = leading
-        self._order = order
-        self._opened: Any = None
-        self._opened_by = 0
-        shape = self._array.shape[len(leading) :]
-        self._bounds = bounds or tuple((0, int(edge)) for edge in shape)
-        self.dtype = np.dtype(self._array.dtype)
-
-    @property
-    def _array(self) -> Any:
-        # A forked loader worker has the array, but not the thread that its network store runs on.
-        if self._opened is None or self._opened_by != os.getpid():
-            found = open_zarr(self._path)
-            self._opened = found[self._component] if self._component else found
-            self._opened_by = os.getpid()
-        return self._opened
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Edges in the order of this view."""
-        first, second, third = (
-            self._bounds[axis][1] - self._bounds[axis][0] for axis in self._order
-        )
-        return first, second, third
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all voxels, unpacked."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    def transpose(self, order: tuple[int, int, int]) -> ZarrVoxels:
-        """A view with its axes in another order."""
-        first, second, third = (self._order[axis] for axis in order)
-        return self._view(self._bounds, (first, second, third))
-
-    def __getitem__(self, index: Index) -> Any:
-        """A range of the first axis is another view; anything with a number in it is read.
-
-        Raises:
-            UserError: a voxel that was read is NaN or infinite, or the store failed.
-        """
-        if isinstance(index, slice):
-            start, stop, step = index.indices(self.shape[0])
-            if step != 1:
-                raise IndexError(f"step {step} of a view of Zarr voxels: only 1 is offered")
-            axis, bounds = self._order[0], list(self._bounds)
-            low = bounds[axis][0]
-            bounds[axis] = (low + start, low + stop)
-            return self._view(tuple(bounds), self._order)
-        words = index if isinstance(index, tuple) else (index,)
-        words = (*words, *(slice(None),) * (3 - len(words)))
-        asked: list[int | slice] = [0, 0, 0]
-        for axis, word in zip(self._order, words, strict=True):
-            low, high = self._bounds[axis]
-            asked[axis] = _moved(word, low, high - low)
-        return self._read(asked)
-
-    def _read(self, asked: list[int | slice]) -> np.ndarray:
-        try:
-            found = np.asarray(self._array[(*self._leading, *asked)])
-        except UserError:
-            raise
-        except Exception as error:  # the stores raise errors of many libraries
-            raise UserError(
-                f"{self._path} cannot be read ({reason_of(error)}): check the store and the network"
-            ) from error
-        kept = [axis for axis in self._order if isinstance(asked[axis], slice)]
-        found = found.transpose([sorted(kept).index(axis) for axis in kept])
-        if found.dtype.kind == "f" and not np.isfinite(found).all():
-            raise UserError(f"{self._path} holds NaN or infinite voxels: repair it before use")
-        return found
-
-    def _view(self, bounds: tuple[tuple[int, int], ...], order: tuple[int, int, int]) -> ZarrVoxels:
-        view = ZarrVoxels.__new__(ZarrVoxels)
-        view.__setstate__({**self.__getstate__(), "_bounds": bounds, "_order": order})
-        view._opened, view._opened_by = self._opened, self._opened_by
-        return view
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-
-def _moved(word: int | slice, low: int, length: int) -> int | slice:
-    """An index of a view as one of the whole array."""
-    if isinstance(word, slice):
-        start, stop, step = word.indices(length)
-        return slice(low + start, low + stop, step)
-    position = int(word)
-    if not -length <= position < length:
-        raise IndexError(f"index {position} of an axis of {length}")
-    return low + (position + length if position < 0 else position)
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    first: tuple[float, float, float] = (0.0, 0.0, 0.0)  # centre of the first voxel
 
 
 def is_zarr(path: Path) -> bool:
@@ -203,13 +55,17 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     """
     address = address_of(path)
     found = open_zarr(address)
-    component, affine, leading = "", None, 0
+    component, place, leading = "", None, 0
     attributes = dict(found.attrs)
     ome = attributes.get("ome", attributes)
     images = ome.get("multiscales") if isinstance(ome, Mapping) else None
+    if images and len(images) > 1:
+        raise UserError(
+            f"{address} holds {len(images)} OME-Zarr images: give the array of one of them"
+        )
     if images:
         try:
-            component, affine, leading = _full_resolution(images[0], address)
+            component, place, leading = _full_resolution(images[0], address)
             found = found[component]
             if not hasattr(found, "shape"):
                 raise TypeError(f"{component} is no array")
@@ -220,13 +76,16 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
                 f"{address} is a damaged OME-Zarr image ({reason_of(error)}): write "
                 "it again, or give one of its arrays"
             ) from error
+    elif "bioformats2raw.layout" in ome:
+        return read_zarr(f"{address.rstrip('/')}/0", spacing)
     elif not hasattr(found, "shape"):
         raise UserError(
             f"{address} is a Zarr group without an OME-Zarr image: give the array inside it "
             f"({_names_in(found, address)})"
         )
     else:
-        affine = _plain_affine(attributes)
+        place = _plain_place(attributes)
+        _check_plain(found, attributes, address)
     shape = tuple(int(edge) for edge in found.shape)
     if len(shape) != leading + 3 or any(edge != 1 for edge in shape[:leading]):
         raise UserError(
@@ -243,11 +102,26 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     if not is_address(address):
         _say_what_is_missing(found, address)
     voxels = cast(np.ndarray, ZarrVoxels(address, component, (0,) * leading))
-    known = spacing is not None or affine is not None
-    affine = np.eye(4) if affine is None else affine
-    if spacing is not None:
-        affine[range(3), range(3)] = spacing
+    known = spacing is not None or place is not None
+    place = Place() if place is None else place
+    affine = screen_affine(spacing or place.spacing, place.first)
     return Volume(voxels, affine, address, spacing_known=known)
+
+
+def _check_plain(array: Any, attributes: Mapping[str, Any], address: str) -> None:
+    """Refuse what a plain array states of its axes and values that would have to be applied."""
+    named = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
+    names = [str(name).lower() for name in named or ()]
+    if set(names[-3:]) == set(SPATIAL) and tuple(names[-3:]) != SPATIAL:
+        raise UserError(
+            f"{address} has the axes {some_of(names, 5)}: expected them to end in z, y, x"
+        )
+    scaling = (attributes.get("scale_factor", 1), attributes.get("add_offset", 0))
+    if scaling != (1, 0):
+        raise UserError(
+            f"{address} states scale_factor {scaling[0]} and add_offset {scaling[1]}: apply them, "
+            "and save without"
+        )
 
 
 def _names_in(group: Any, address: str) -> str:
@@ -274,8 +148,8 @@ def _say_what_is_missing(array: Any, address: str) -> None:
         )
 
 
-def _full_resolution(image: Mapping[str, Any], address: str) -> tuple[str, np.ndarray | None, int]:
-    """(array's name, affine of (x, y, z) in mm, axes before z) of an OME-Zarr image.
+def _full_resolution(image: Mapping[str, Any], address: str) -> tuple[str, Place | None, int]:
+    """(array's name, voxel size and place, axes before z) of an OME-Zarr image.
 
     Versions 0.4 and 0.5 name their axes; 0.3 lists letters; earlier ones are always t, c, z, y, x.
     """
@@ -308,21 +182,25 @@ def _full_resolution(image: Mapping[str, Any], address: str) -> tuple[str, np.nd
                 f"{address} has a transformation of type {some_of([str(kind)])}: expected scale, "
                 "translation or identity: write it again with these, or give one of its arrays"
             )
-    units = [millimetres_per(str(axis.get("unit", ""))) for axis in axes[-3:]]
-    if not scaled or None in units:
+    stated = [millimetres_per(str(axis.get("unit", ""))) for axis in axes[-3:]]
+    units = [unit for unit in stated if unit is not None]
+    if not scaled or len(units) < 3:
         return str(dataset["path"]), None, len(names) - 3
-    affine = np.eye(4)
-    affine[range(3), range(3)] = (factors * units)[::-1]
-    affine[:3, 3] = (origin * units)[::-1]
-    if not (np.isfinite(affine).all() and factors.min() > 0):
+    edges, first = factors * units, origin * units
+    if not (np.isfinite([edges, first]).all() and edges.min() > 0):
         raise ValueError(f"scale {factors}, translation {origin}")
-    return str(dataset["path"]), affine, len(names) - 3
+    return str(dataset["path"]), Place(_xyz(edges), _xyz(first)), len(names) - 3
 
 
-def _plain_affine(attributes: Mapping[str, Any]) -> np.ndarray | None:
+def _xyz(of_zyx: np.ndarray) -> tuple[float, float, float]:
+    z, y, x = map(float, of_zyx)
+    return x, y, z
+
+
+def _plain_place(attributes: Mapping[str, Any]) -> Place | None:
     stated = attributes.get("spacing")
     try:
         z, y, x = (float(edge) for edge in stated or ())
     except (TypeError, ValueError):
         return None
-    return np.diag([x, y, z, 1.0]) if all(0 < edge < math.inf for edge in (x, y, z)) else None
+    return Place((x, y, z)) if all(0 < edge < math.inf for edge in (x, y, z)) else None

@@ -13,6 +13,9 @@ SAME_AS_NEIGHBOUR = 0.8
 AIR, TISSUE = -1000.0, 40.0  # HU
 # What programs add to HU so that no value is below 0.
 SHIFTS = (1024.0, 2048.0, 32768.0)
+BRIGHTER_THAN_BONE = 600.0  # HU: most bone; lung and air of an inverted image have 800 and more
+MOST_BONE = 0.15  # share of voxels
+INVERTED = "an inverted image (air brighter than tissue)"
 NEAR = 120.0  # HU that air may be off, for it to count as seen
 RIM = 0.05  # share of a slice's edge that lies outside the patient
 
@@ -48,6 +51,17 @@ def appearance(volume: Volume) -> str:
     return f"values from {lowest:g} to {highest:g}" + (f", like {likeness}" if likeness else "")
 
 
+def is_inverted(volume: Volume) -> bool:
+    """Whether so much is brighter than bone that it must be air, which tissue should outshine."""
+    slices = np.stack([volume.read_slice(index) for index in looked_at(volume.num_slices)])
+    return _is_inverted(slices)
+
+
+def _is_inverted(slices: np.ndarray) -> bool:
+    # Of a chest a tenth at most is bone; lung and air around it are a third at least.
+    return bool((slices > BRIGHTER_THAN_BONE).mean() > MOST_BONE)
+
+
 def _likeness(slices: np.ndarray, lowest: float, highest: float) -> str:
     if lowest == highest:
         return "an empty image"
@@ -60,8 +74,8 @@ def _likeness(slices: np.ndarray, lowest: float, highest: float) -> str:
     rim = np.concatenate([slices[:, :rows].ravel(), slices[:, :, :columns].ravel()])
     middle = slices[:, slices.shape[1] // 3 : -(slices.shape[1] // 3) or None]
     if np.median(rim) > np.quantile(middle, 0.75) and highest > TISSUE:
-        return "an inverted image (air brighter than tissue)"
+        return INVERTED
     for shift in SHIFTS:
         if abs(np.quantile(slices, 0.02) - (AIR + shift)) < NEAR and highest > AIR + shift + 500:
             return f"HU with about {shift:g} added"
-    return ""
+    return INVERTED if _is_inverted(slices) else ""

@@ -3,6 +3,7 @@ streamed there in constant memory."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -17,6 +18,7 @@ import numpy as np
 from isal import igzip, igzip_lib
 
 from data.volumes.checks import check_finite
+from data.volumes.mapping import map_file
 from util.errors import UserError
 
 BLOCK_BYTES = 1 << 20
@@ -24,6 +26,7 @@ STALE_SECONDS = 24 * 3600.0
 # Part of the names of decoded volumes: another one whenever a reader makes other voxels of the same
 # bytes, so that those of before are not found.
 DECODING = 2
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 ANY_HEADER = 47  # window bits that accept both a zlib and a gzip header
 
 
@@ -76,16 +79,22 @@ def cached_file(cache_dir: Path, name: str, make: Callable[[Path], None]) -> Pat
     partial = cache_dir / f"{name}.{secrets.token_hex(6)}.partial"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        _remove_stale(cache_dir, name)
+        _remove_stale(cache_dir)
         partial.touch(exist_ok=False)
         make(partial)
         with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
         partial.replace(target)
     except OSError as error:
+        reason = error.strerror or error
+        if error.errno in NO_ROOM or _is_within(error.filename, cache_dir):
+            raise UserError(
+                f"unpacking into the cache folder {cache_dir} failed ({reason}): "
+                "free space there, or set SR_CYCLEGAN_CACHE to a folder with room"
+            ) from error
         raise UserError(
-            f"unpacking into the cache folder {cache_dir} failed ({error.strerror or error}): "
-            "free space there, or set SR_CYCLEGAN_CACHE to a folder with room"
+            f"{error.filename or 'what was to be unpacked'} cannot be read ({reason}): check it, "
+            f"its disk and that of the cache folder {cache_dir}"
         ) from error
     finally:
         # NotADirectoryError: a file stands where the cache folder should be.
@@ -94,9 +103,17 @@ def cached_file(cache_dir: Path, name: str, make: Callable[[Path], None]) -> Pat
     return target
 
 
-def _remove_stale(cache_dir: Path, name: str) -> None:
+def _is_within(filename: object, folder: Path) -> bool:
+    """Whether an error's file, if it names one, is a folder, lies in it, or is one above it."""
+    if not isinstance(filename, str | os.PathLike):
+        return False
+    path = Path(filename)
+    return folder == path or folder in path.parents or path in folder.parents
+
+
+def _remove_stale(cache_dir: Path) -> None:
     """Remove what killed processes left; younger files may still be growing."""
-    for leftover in cache_dir.glob(f"{name}.*.partial"):
+    for leftover in cache_dir.glob("*.partial"):
         with suppress(FileNotFoundError):  # its owner may rename it meanwhile
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                 leftover.unlink()
@@ -181,6 +198,20 @@ def map_slices(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise UserError(f"cached file {path} is damaged ({error}): delete it") from error
+
+
+def map_unpacked(
+    path: Path, dtype: np.dtype, shape: tuple[int, int, int], offset: int = 0
+) -> np.memmap:
+    """Map the voxels of an unpacked file of the cache, see `map_file`.
+
+    Raises:
+        UserError: the cached file was damaged.
+    """
+    try:
+        return map_file(path, dtype, shape, offset, str(path))
+    except UserError as error:
+        raise UserError(f"cached file {path} is damaged (it is too short): delete it") from error
 
 
 def _truncated(source: str) -> UserError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # of DICOM and ITK; its own inverse
 RIGHT_ANGLE = 1e-4  # cosine: float32 headers and DICOM's decimal strings lose less
 
 MILLIMETRES_PER_UNIT = {
@@ -24,6 +26,14 @@ MILLIMETRES_PER_UNIT = {
     "micron": 1e-3,
     "micrometer": 1e-3,
     "micrometre": 1e-3,
+    "km": 1e6,
+    "kilometer": 1e6,
+    "dm": 100.0,
+    "decimeter": 100.0,
+    "pm": 1e-9,
+    "picometer": 1e-9,
+    "\u00e5": 1e-7,
+    "angstrom": 1e-7,
     "nm": 1e-6,
     "nanometer": 1e-6,
     "nanometre": 1e-6,
@@ -36,6 +46,31 @@ def millimetres_per(unit: str) -> float | None:
     """Length of one unit in mm: "micron" -> 0.001; None for an unknown word (pixel, "", ...)."""
     word = unit.strip().lower().replace("\\u00b5", "\u00b5")
     return MILLIMETRES_PER_UNIT.get(word) or MILLIMETRES_PER_UNIT.get(word.removesuffix("s"))
+
+
+def millimetres_of(units: Sequence[str]) -> float | None:
+    """Length in mm of the unit that all axes share; 1 where none states any.
+
+    Returns:
+        None for a unit that is not known, or several of them.
+    """
+    stated = {millimetres_per(unit) for unit in units if unit.strip()} or {1.0}
+    return stated.pop() if len(stated) == 1 else None
+
+
+def screen_affine(spacing: Sequence[float], first: Sequence[float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+    """RAS+ affine of formats that state no directions (TIFF, pictures, Zarr), as ITK reads them.
+
+    Columns run from the patient's right to left and rows from anterior to posterior, as those of an
+    axial CT slice on the screen: x and y of LPS, which are -x and -y of RAS.
+
+    Args:
+        spacing: voxel size (x, y, z) in mm.
+        first: place (x, y, z) of the first voxel's centre in mm, along these axes.
+    """
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = first
+    return LPS_TO_RAS @ affine
 
 
 def enlarged_affine(affine: np.ndarray, scale: int) -> np.ndarray:

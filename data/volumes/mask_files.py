@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from data.volumes.names import (
@@ -10,6 +12,7 @@ from data.volumes.names import (
     TIFF_ENDINGS,
     case_name,
     holds_dicom,
+    is_dicom_name,
     is_mask_name,
     is_volume_name,
     split_mask_name,
@@ -18,6 +21,7 @@ from data.volumes.volume import Volume
 from util.errors import UserError, some_of
 
 COMPUTED = "computed"
+LIKELY = re.compile(r"mask|seg|label|lungs?(?![a-z])", re.IGNORECASE)
 NAMELESS = [("", f"{lung}mask{s}") for lung in ("", "lung", "lungs") for s in ("", "s")]
 
 
@@ -34,20 +38,20 @@ def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
             there and none comes first.
     """
     case = volume.name.lower()
-    place = Path(volume.source).resolve()  # "." has no name of its own
     if mask_folder is None:
-        near = [place.parent, place] if place.is_dir() else [place.parent]
-        return _best([path for one in near for path in _masks_near(one, case, place)], volume)
+        for place in (_place_by_name(volume), Path(volume.source).resolve()):
+            near = [place.parent, place] if place.is_dir() else [place.parent]
+            masks = [one for folder in near for one in _masks_near(folder, case, place)]
+            if (found := _best(masks, volume)) is not None:
+                return found
+        return None
     if not mask_folder.is_dir():
+        what = "is a file" if mask_folder.exists() else "does not exist"
         raise UserError(
-            f"mask folder {mask_folder} does not exist: "
-            "give the folder that holds the NAME_mask.nii.gz files"
+            f"mask folder {mask_folder} {what}: give the folder that holds the NAME_mask.nii.gz "
+            "files"
         )
-    like_the_ct = {case, case.removesuffix("_0000")}
-    named_alike = [
-        path for path in _volumes_in(mask_folder) if case_name(path).lower() in like_the_ct
-    ]
-    found = _best([*_masks_in(mask_folder, case), *named_alike], volume)
+    found = _best(_masks_of(mask_folder, case, Path(volume.source).resolve()), volume)
     if found is None:
         there = some_of([path.name for path in _volumes_in(mask_folder)]) or "no volume"
         raise UserError(
@@ -57,19 +61,40 @@ def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
     return found
 
 
+def likely_masks(volume: Volume) -> list[str]:
+    """Files near a CT that are named nearly as its mask: `mask_CASE`, `CASE_lungs`, `CASE_mask_v2`,
+    a segmentation among its DICOM slices. They are not taken, and a line should say so."""
+    place = _place_by_name(volume)
+    found = []
+    for folder in [place.parent, place] if place.is_dir() else [place.parent]:
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+            name = case_name(entry)
+            is_own = folder == place or volume.name.lower() in name.lower()
+            is_readable = _is_volume(entry) or is_dicom_name(entry)
+            if is_own and is_readable and name != volume.name and LIKELY.search(name):
+                found.append(entry.name)
+    return found
+
+
 def mask_in_words(volume: Volume, mask_folder: Path | None) -> str:
     """The file of a CT's lung mask, or that it is computed."""
     return str(find_mask(volume, mask_folder) or COMPUTED)
 
 
+def _place_by_name(volume: Volume) -> Path:
+    """Where a CT lies by its name: links to it are not followed, and "." has a name."""
+    return Path(os.path.abspath(volume.source))  # noqa: PTH100 - Path.resolve follows them
+
+
 def _volumes_in(folder: Path) -> list[Path]:
-    """What is named as a volume in a folder, and folders that are named as masks; sorted."""
+    """What is named as a volume in a folder, folders that are named as masks and those that hold
+    slices; sorted."""
     if not folder.is_dir():
         return []
     return sorted(
         path
         for path in folder.iterdir()
-        if is_volume_name(path) or (path.is_dir() and is_mask_name(path))
+        if _is_volume(path) or (is_mask_name(path) and (path.is_dir() or is_dicom_name(path)))
     )
 
 
@@ -79,6 +104,18 @@ def _masks_in(folder: Path, case: str) -> list[Path]:
         for path in _volumes_in(folder)
         if is_mask_name(path) and split_mask_name(path)[0] in (case, case.removesuffix("_0000"))
     ]
+
+
+def _masks_of(folder: Path, case: str, place: Path) -> list[Path]:
+    """Masks of a case in a folder of masks, which may be called as the case; no mask is the CT
+    itself, which lies at `place`."""
+    like_the_ct = {case, case.removesuffix("_0000")}
+    named_alike = [
+        path
+        for path in _volumes_in(folder)
+        if case_name(path).lower() in like_the_ct and path.resolve() != place
+    ]
+    return [*_masks_in(folder, case), *named_alike]
 
 
 def _masks_near(folder: Path, case: str, place: Path) -> list[Path]:
@@ -93,21 +130,25 @@ def _masks_near(folder: Path, case: str, place: Path) -> list[Path]:
     if named or not folder.is_dir():
         return named
     nameless = [path for path in _volumes_in(folder) if split_mask_name(path) in NAMELESS]
+    for path in [path for path in nameless if path.is_dir() and not _is_volume(path)]:
+        nameless.remove(path)  # a folder of masks beside the CT
+        if found := _masks_of(path, case, place):
+            return found
     others = [
         entry
         for entry in folder.iterdir()
         if entry.resolve() != place
-        and (is_volume_name(entry) or _holds_slices(entry))
+        and _is_volume(entry)
         and not is_mask_name(entry)
         and not entry.name.startswith(".")
     ]
     return [] if others and folder != place else nameless
 
 
-def _holds_slices(entry: Path) -> bool:
-    """Whether a folder holds slices, and so is a volume."""
-    if not entry.is_dir():
-        return False
+def _is_volume(entry: Path) -> bool:
+    """Whether an entry of a folder is a volume by its name, or by the slices that it holds."""
+    if is_volume_name(entry) or not entry.is_dir():
+        return is_volume_name(entry)
     slices = (*TIFF_ENDINGS, *PICTURE_ENDINGS)
     return holds_dicom(entry) or any(one.name.lower().endswith(slices) for one in entry.iterdir())
 

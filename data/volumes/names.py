@@ -18,14 +18,22 @@ ENDINGS = NIFTI_ENDINGS + PAIR_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 """Known file endings, in the order of preference when one case lies there in several formats."""
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+KNOWN_ENDINGS = ENDINGS + IMAGE_ENDINGS + ZARR_ENDINGS + DICOM_SUFFIXES
 START_BYTES = 1024
-# First element (group 8, little endian) of files that lack the 128-byte preamble.
-BARE_STARTS = tuple(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16))
+# First element (group 2 or 8, little endian) of files that lack the 128-byte preamble.
+BARE_STARTS = (
+    b"\x02\x00\x00\x00",
+    *(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16)),
+)
 
 # What ends the name of a mask, without what stands between the words; those that are more surely
 # the lung come first.
 MASK_WORDS = (
-    *(f"{lung}{mask}" for mask in ("mask", "masks", "seg") for lung in ("lung", "lungs")),
+    *(
+        f"{lung}{mask}"
+        for mask in ("mask", "masks", "segmentation", "seg")
+        for lung in ("lung", "lungs")
+    ),
     *("mask", "masks", "segmentation", "seg", "label", "labels", "labelmap"),
 )
 MASK_NAME = re.compile(
@@ -33,11 +41,7 @@ MASK_NAME = re.compile(
     r"(?P<words>(?:lungs?[ ._-]?)?(?:masks?|seg|segmentation)|labels?|label[ ._-]?map)"
 )
 
-KNOWN_FORMATS = (
-    "NIfTI (.nii, .nii.gz, .hdr), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), TIFF (.tif, .tiff), "
-    "a folder of DICOM slices, of TIFF slices or of pictures (.bmp, .png, .jpg, .jp2), Zarr or "
-    "OME-Zarr (.zarr)"
-)
+KNOWN_FORMATS = "NIfTI, NRRD, MetaImage, TIFF, Zarr, or a folder of DICOM, TIFF or picture slices"
 
 
 def ending_of(path: str | Path) -> str:
@@ -50,7 +54,7 @@ def case_name(path: str | Path) -> str:
     """File or folder name without its format's ending: `scans/lung 7.nii.gz` -> `lung 7`."""
     name = Path(path).name or Path(path).resolve().name
     ending = max(
-        (end for end in ENDINGS + IMAGE_ENDINGS + ZARR_ENDINGS if name.lower().endswith(end)),
+        (end for end in KNOWN_ENDINGS if name.lower().endswith(end)),
         key=len,
         default="",
     )
@@ -83,11 +87,16 @@ def natural_key(path: str | Path) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
+def is_dicom_name(path: Path) -> bool:
+    """Whether a file is DICOM by its ending."""
+    return path.suffix.lower() in DICOM_SUFFIXES
+
+
 def looks_like_dicom(path: Path) -> bool:
     """Whether a file is a DICOM slice by its ending or first bytes; a DICOMDIR is not."""
     if path.name.upper() == "DICOMDIR" or path.name.startswith("."):
         return False
-    if path.suffix.lower() in DICOM_SUFFIXES:
+    if is_dicom_name(path):
         return True
     start = file_start(path)
     return start[128:132] == b"DICM" or start[:4] in BARE_STARTS

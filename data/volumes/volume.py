@@ -134,25 +134,32 @@ class Volume:
         return [slice_digest(self.read_slice(index)) for index in range(self.num_slices)]
 
     def _physical(self, stored: np.ndarray) -> np.ndarray:
-        """Float32 copy in physical units; scaling runs in float64 and rounds once."""
+        """Float32 copy in physical units."""
         values = np.empty(stored.shape, dtype=np.float32)
         rows = rows_at_once(stored)
         for first in range(0, len(stored), rows):
             band = stored[first : first + rows]
-            if self.slope == 1.0 and self.intercept == 0.0:
-                values[first : first + rows] = band
-            else:
-                scaled = np.array(band, dtype=np.float64)
-                scaled *= self.slope
-                scaled += self.intercept
-                values[first : first + rows] = scaled
+            values[first : first + rows] = in_physical_units(band, self.slope, self.intercept)
             release_pages(band)
         return values
 
     def __reduce__(self) -> tuple[object, ...]:
         voxels = mapped_region(self.array)
-        rest = (self.affine, self.source, self.slope, self.intercept, self.spacing_known)
+        rest = (
+            self.affine, self.source, self.slope, self.intercept, self.spacing_known, self.whole
+        )  # fmt: skip
         return _restore, (self.array if voxels is None else voxels, *rest)
+
+
+def in_physical_units(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Stored values (rows, columns) times slope plus intercept, float32; scaling runs in float64
+    and rounds once."""
+    if slope == 1.0 and intercept == 0.0:
+        return stored.astype(np.float32)
+    scaled = np.array(stored, dtype=np.float64)
+    scaled *= slope
+    scaled += intercept
+    return scaled.astype(np.float32)
 
 
 def rows_at_once(stored: np.ndarray) -> int:

@@ -13,7 +13,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from data.formats.dicom.headers import read_slice_headers
+from data.formats.dicom.slice_files import read_slice_headers
 from data.volumes.names import case_name
 from util.errors import UserError
 

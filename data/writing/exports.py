@@ -10,12 +10,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data.formats.nifti import NiftiLayout, nifti_slices, read_layout
+from data.formats.nifti import NiftiLayout, read_layout
+from data.formats.nifti_slices import nifti_slices
+from data.volumes.geometry import LPS_TO_RAS
 from util.errors import UserError
 from util.files import PARTIAL_ENDING, atomic_path
 from util.progress import progress
 
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GZIP_LEVEL = 1  # packing noisy CT harder takes long and gives little
 DERIVED = "DERIVED\\SECONDARY\\AXIAL"  # image type of a DICOM series
 # Also in the heads of NRRD and MetaImage, so that an export is told from what others wrote.
@@ -37,7 +38,7 @@ def export_volume(result: Path, kind: str, source: Path, drawn: str = "") -> Pat
         kind: "nrrd", "mha" or "dicom".
         source: volume that it was made from; of a DICOM series the patient and the study are kept.
         drawn: words for the description on what of the result is drawn by chance, in ASCII, up to
-            16 characters; "" for nothing.
+            14 characters; "" for nothing.
 
     Returns:
         The file, or the folder of the series.
@@ -121,7 +122,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def nrrd_header(layout: NiftiLayout, description: str = DESCRIPTION) -> str:
     """Text before the voxels (https://teem.sourceforge.net/nrrd/format.html)."""
-    lps = RAS_TO_LPS @ layout.affine
+    lps = LPS_TO_RAS @ layout.affine
     slices, rows, columns = layout.shape
     directions = " ".join(_vector(lps[:3, axis]) for axis in range(3))
     lines = (
@@ -142,7 +143,7 @@ def nrrd_header(layout: NiftiLayout, description: str = DESCRIPTION) -> str:
 
 def meta_header(layout: NiftiLayout, description: str = DESCRIPTION) -> str:
     """Text before the voxels (https://itk.org/Wiki/MetaIO/Documentation)."""
-    lps = RAS_TO_LPS @ layout.affine
+    lps = LPS_TO_RAS @ layout.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = (lps[:3, :3] / spacing).T.ravel()
     slices, rows, columns = layout.shape
@@ -189,7 +190,7 @@ def _write_dicom(
 ) -> None:
     from data.writing.dicom_writer import write_series  # it loads pydicom
 
-    lps = RAS_TO_LPS @ layout.affine
+    lps = LPS_TO_RAS @ layout.affine
     slices = _slices(result, layout)
     write_series(folder, slices, lps, layout.shape[0], source, DERIVED, description)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from dominate import tags
 
-from data.formats.nifti import nifti_slices, read_layout
+from data.formats.nifti import read_layout
+from data.formats.nifti_slices import nifti_slices
 from methods.inputs import refuse_existing
 from methods.pages.case_view import CaseImages, Overlay, case_viewer, focus_of
 from methods.pages.compared_results import (

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data.formats.nifti import NiftiLayout, nifti_slices, read_layout
+from data.formats.nifti import NiftiLayout, read_layout
+from data.formats.nifti_slices import nifti_slices
 from data.windows import IntensityWindow
 from methods.pages.result_images import CONSISTENT, CUBIC, INPUT, TRUTH
 from util.errors import UserError

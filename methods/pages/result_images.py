@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.nifti import nifti_slices, read_layout
+from data.formats.nifti import read_layout
+from data.formats.nifti_slices import nifti_slices
 from data.volumes.geometry import enlarged_affine
 from data.volumes.volume import Volume
 from data.windows import Domain, IntensityWindow

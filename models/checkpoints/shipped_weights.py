@@ -18,6 +18,7 @@ from torch import Tensor
 from models.networks import SRGenerator
 from util.errors import UserError
 from util.files import atomic_path
+from util.images.intensity_window import IntensityWindow
 
 FORMAT = "sr-cyclegan-weights"
 SUFFIX = ".safetensors"
@@ -79,9 +80,19 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise KeyError("format")
         facts = {name: json.loads(metadata[name]) for name in FACTS}
         facts |= {name: json.loads(metadata.get(name, "null")) for name in (SCANS, SPREAD)}
-    except (KeyError, ValueError) as error:
+        _check_windows(facts["windows"])
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} does not say what its weights are ({error}): give a file of this project, or "
             "a checkpoint"
         ) from error
     return tensors, facts
+
+
+def _check_windows(windows: dict[str, Any] | None) -> None:
+    """Raises KeyError, TypeError or ValueError for windows that `write_weights` did not write."""
+    if windows is not None:
+        for name in ("clinical", "micro"):
+            IntensityWindow.from_dict(windows[name])
+        if not isinstance(windows["normalization"], str):
+            raise TypeError("normalization")

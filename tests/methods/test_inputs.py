@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import zarr
 from option_helpers import evaluation_options
 from training_helpers import write_case
 
@@ -17,6 +19,7 @@ from data.windows import CLINICAL_WINDOW, Domain, IntensityWindow
 from methods.inputs import (
     check_window,
     input_paths,
+    open_case,
     refuse_existing,
     refuse_own_inputs,
     result_folders,
@@ -116,3 +119,28 @@ def test_a_window_that_leaves_nothing_of_the_volume_is_refused() -> None:
     fly = Volume(np.full((3, 5, 5), 200, dtype=np.uint8), np.eye(4), "fly.tif")
     with pytest.raises(UserError, match=r"100 % of fly.tif.*-1000 to 100: give --windows"):
         check_window(fly, IntensityWindow(-1000.0, 100.0))
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_size_is_given_to_clinical_zarr_that_states_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stated: bool
+) -> None:
+    path = tmp_path / "ct.zarr"
+    array: Any = zarr.open(str(path), mode="w", shape=(2, 8, 8), chunks=(2, 8, 8), dtype="i2")
+    array[:] = 5
+    if stated:
+        array.attrs["spacing"] = [2.0, 0.5, 0.5]
+    options = evaluation_options("--micro_spacing", "0.7", "--region", "all")
+    volume, _ = open_case(path, options, "clinical")
+    assert volume.spacing == pytest.approx((0.5, 0.5, 2.0) if stated else (0.7, 0.7, 0.7))
+    assert ("--micro_spacing is not used: " in capsys.readouterr().err) == stated
+
+
+def test_a_size_that_is_assumed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ct.tif"
+    tifffile.imwrite(path, np.full((2, 8, 8), 5, np.int16), photometric="minisblack")
+    volume, _ = open_case(path, evaluation_options("--region", "all"), "clinical")
+    assert not volume.spacing_known
+    assert "ct.tif states no voxel size (x, y and z): 1 x 1 x 1 mm is assumed" in (
+        capsys.readouterr().err
+    )

@@ -122,3 +122,14 @@ def test_an_error_of_a_loader_worker_is_one_line(capsys: pytest.CaptureFixture[s
 
     assert run_command_line(main, []) == EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: scan.zarr holds NaN: repair it\n"
+
+
+def test_long_paths_are_shortened_in_the_middle(capsys: pytest.CaptureFixture[str]) -> None:
+    path = f"/data/{'a_folder/' * 40}case_7/ct.nii.gz"
+
+    def main(words: list[str]) -> int:
+        raise UserError(f"{path} does not exist: check the path")
+
+    assert run_command_line(main, []) == EXIT_USER_ERROR
+    told = capsys.readouterr().err
+    assert told == "error: /data/../case_7/ct.nii.gz does not exist: check the path\n"

@@ -1,44 +1,28 @@
-"""Headers of DICOM slices, read by pydicom: which files of a folder hold slices, how many frames
-each has, and what they say of their place and values."""
+"""What the header of a DICOM slice says of its place and values, by pydicom."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
 
-from data.volumes.names import looks_like_dicom
 from util.errors import UserError, reason_of
 
 # Odd values would be warned of in the middle of a progress bar; those that matter raise UserError.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
-# Storage classes that carry no slices of a scan: DICOMDIR, waveforms, presentation states,
-# parametric maps, segmentations and raw data, value mappings, structured reports, encapsulated
-# documents, radiotherapy objects.
-NO_SLICES = (
-    "1.2.840.10008.1.3.10",
-    *(
-        f"1.2.840.10008.5.1.4.1.1.{branch}"
-        for branch in ("9.", "11.", "30", "66", "67", "88.", "104.", "481.")
-    ),
-)
 # Multi-frame objects keep these a frame, or shared by all: PS3.3, C.7.6.16.
 FUNCTIONAL_GROUPS = {
     "ImagePositionPatient": "PlanePositionSequence",
@@ -50,12 +34,8 @@ FUNCTIONAL_GROUPS = {
     "RescaleIntercept": "PixelValueTransformationSequence",
     "FrameAcquisitionNumber": "FrameContentSequence",
     "TemporalPositionIndex": "FrameContentSequence",
+    "StackID": "FrameContentSequence",
 }
-PIXELS = tuple(Tag(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-UNDEFINED = 0xFFFFFFFF  # length of a sequence of compressed frames
-PLAIN_HEAD, LONG_HEAD = 8, 12  # bytes of an element before its value, implicit and explicit
-# Groups that may stand behind pixels: makers' own, signatures, padding.
-BEHIND_PIXELS = (0x7FE1, 0xFFFA, 0xFFFC)
 MOST_SHOWN = 60  # characters of a value in a message
 
 
@@ -99,8 +79,17 @@ class SliceHeader:
 
     @property
     def spacing(self) -> tuple[float, float] | None:
-        """PixelSpacing as (x, y) in mm, or None."""
+        """PixelSpacing as (x, y) in mm, or None.
+
+        Raises:
+            UserError: a size that is none.
+        """
         stated = self.numbers("PixelSpacing", 2)
+        if stated is not None and min(stated) <= 0:
+            raise UserError(
+                f"DICOM slice {self.path} states PixelSpacing {stated[0]:g} and {stated[1]:g} mm, "
+                "expected sizes above 0: export the series again"
+            )
         return None if stated is None else (stated[1], stated[0])  # rows' distance (y) comes first
 
     @property
@@ -128,11 +117,18 @@ class SliceHeader:
         return slope[0], intercept[0]
 
     @property
-    def acquisition(self) -> tuple[str, str]:
-        """Words that tell acquisitions and time points of one series apart."""
+    def states_rescale(self) -> bool:
+        """Whether slope or intercept are stated."""
+        return self.text("RescaleIntercept") != "" or self.text("RescaleSlope") != ""
+
+    @property
+    def acquisition(self) -> tuple[str, ...]:
+        """Words that tell acquisitions, time points and stacks of one series apart."""
         return (
             self.text("FrameAcquisitionNumber") or self.text("AcquisitionNumber"),
             self.text("TemporalPositionIndex") or self.text("TemporalPositionIdentifier"),
+            self.text("StackID"),
+            *(self.text(keyword) for keyword in ("EchoNumbers", "ConvolutionKernel", "KVP")),
         )
 
     def text(self, keyword: str) -> str:
@@ -197,22 +193,6 @@ class SliceHeader:
         return self.dataset
 
 
-def read_slice_headers(folder: Path) -> list[SliceHeader]:
-    """Headers of all DICOM slices directly inside a folder, in the order of their names.
-
-    Files that are no DICOM, and DICOM objects without slices (DICOMDIR, reports, contours,
-    segmentations, doses), are left out. Of a multi-frame file each frame is a slice.
-
-    Raises:
-        UserError: a DICOM slice that cannot be read or holds fewer pixels than it promises.
-    """
-    headers: list[SliceHeader] = []
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and looks_like_dicom(path):
-            headers += headers_of_file(path)
-    return headers
-
-
 def value_of(dataset: Dataset, keyword: str, path: Path) -> Any:
     """An element's value, None where it is missing.
 
@@ -222,7 +202,7 @@ def value_of(dataset: Dataset, keyword: str, path: Path) -> Any:
     try:
         return dataset.get(keyword)
     except Exception as error:  # pydicom's errors of conversion have many types
-        raise _unreadable(path, f"{keyword}: {reason_of(error)}") from error
+        raise unreadable(path, f"{keyword}: {reason_of(error)}") from error
 
 
 def transfer_syntax(dataset: Dataset, path: Path) -> UID:
@@ -244,73 +224,7 @@ def transfer_syntax(dataset: Dataset, path: Path) -> UID:
     return syntax
 
 
-def headers_of_file(path: Path) -> list[SliceHeader]:
-    """A header for each slice of a file; none for an object that holds no slices of a scan."""
-    dataset, pixel_bytes = _read_to_pixels(path)
-    meta = getattr(dataset, "file_meta", Dataset())
-    stated = value_of(dataset, "SOPClassUID", path)
-    storage = UID(str(stated or value_of(meta, "MediaStorageSOPClassUID", path) or ""))
-    no_image = storage and "Rows" not in dataset and "Image Storage" not in storage.name
-    if storage.startswith(NO_SLICES) or (no_image and pixel_bytes is None):
-        return []
-    header = SliceHeader(path, dataset, pixel_bytes or 0)
-    if min(header.size) < 1:
-        raise _unreadable(path, "it has no pixels")
-    columns, rows = header.size
-    frames = header.whole_number("NumberOfFrames", 1) or 1  # some scanners write 0 for one
-    packed = transfer_syntax(dataset, path).is_compressed
-    least = 1 if packed else columns * rows / 8  # bytes of a frame
-    if not 1 <= frames <= max(1, header.pixel_bytes / least):
-        raise UserError(
-            f"DICOM slice {path} states {frames} frames in {header.pixel_bytes} bytes of pixels: "
-            "copy or export it again"
-        )
-    return [
-        SliceHeader(path, dataset, header.pixel_bytes, frame, frames) for frame in range(frames)
-    ]
-
-
-def _read_to_pixels(path: Path) -> tuple[Dataset, int | None]:
-    """A file's header, and the bytes of pixels behind it; None where it holds none."""
-    lengths: list[int] = []
-
-    def at_pixels(tag: BaseTag, _: str | None, length: int) -> bool:
-        if tag in PIXELS:
-            lengths.append(length)
-        return tag in PIXELS
-
-    try:
-        with path.open("rb") as stream:
-            dataset = read_partial(stream, at_pixels, force=True)
-            there = os.fstat(stream.fileno()).st_size - stream.tell()
-            behind = _group_behind(stream, dataset, lengths[0]) if lengths else None
-    except OSError:
-        raise
-    except Exception as error:  # pydicom's errors have many types
-        raise _unreadable(path, reason_of(error)) from error
-    if not lengths:
-        return dataset, None
-    if behind is not None and behind not in BEHIND_PIXELS:
-        raise _unreadable(path, "what stands behind its pixels is no element, so they may be moved")
-    # A deflated file is unpacked in memory; what lacks in it shows when its pixels are decoded.
-    stated = value_of(dataset.file_meta, "TransferSyntaxUID", path)
-    deflated = stated == DeflatedExplicitVRLittleEndian
-    return dataset, lengths[0] if deflated else min(lengths[0], there)
-
-
-def _group_behind(stream: BinaryIO, dataset: Dataset, length: int) -> int | None:
-    """Group of the element behind the pixels that a stream stands before; None for the end of the
-    file, zeros, and pixels whose length is not stated."""
-    implicit, little = dataset.original_encoding
-    stream.seek(length + (PLAIN_HEAD if implicit else LONG_HEAD), os.SEEK_CUR)
-    group = stream.read(2)
-    padded = not any(group) and not any(stream.read())  # with zeros, to whole blocks
-    if length == UNDEFINED or len(group) < 2 or padded:
-        return None
-    return int.from_bytes(group, "little" if little else "big")
-
-
-def _unreadable(path: Path, reason: str) -> UserError:
+def unreadable(path: Path, reason: str) -> UserError:
     return UserError(f"DICOM slice {path} cannot be read ({reason}): copy or export it again")
 
 

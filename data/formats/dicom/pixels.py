@@ -4,6 +4,7 @@ what their tags mean is applied here for both."""
 from __future__ import annotations
 
 import math
+import struct
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from util.errors import UserError, reason_of
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
+TOO_EARLY = "its compressed pixels end too early"
+LOSSLESS_JPEG, FILL = 0xC3, 0xFF
+# SOF0 to SOF15 but for those that mean something else, and SOF55 of JPEG-LS.
+STARTS_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # What a decoder has to know of a compressed slice. All else would change what GDCM hands out.
 PIXEL_MODULE = (
@@ -81,6 +86,7 @@ class PixelReader:
         if header.path != self._path:
             self._dataset = _read_whole(header.path)
             self._path = header.path
+            _add_what_is_usual(self._dataset)
         syntax = transfer_syntax(self._dataset, header.path)
         try:
             if syntax.is_compressed and syntax != RLELossless:
@@ -102,6 +108,20 @@ class PixelReader:
         return stored * slope + intercept
 
 
+def _add_what_is_usual(dataset: Dataset) -> None:
+    """State what a file leaves out and every reader takes for granted."""
+    stored = dataset.get("BitsStored") or dataset.get("BitsAllocated") or 1
+    usual = {
+        "BitsStored": stored,
+        "HighBit": stored - 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "SamplesPerPixel": 1,
+    }  # whether values are signed is not guessed
+    for keyword, value in usual.items():
+        if dataset.get(keyword) in (None, ""):
+            setattr(dataset, keyword, value)
+
+
 def _read_whole(path: Path) -> Dataset:
     try:
         return pydicom.dcmread(path, force=True)
@@ -113,6 +133,44 @@ def _read_whole(path: Path) -> Dataset:
         ) from error
 
 
+def check_stream(packed: bytes, size: tuple[int, int]) -> None:
+    """Refuse a JPEG or JPEG-LS stream of another size (rows, columns) than its header states, and a
+    lossless one that ends early: GDCM fills both up without a word.
+
+    Raises:
+        ValueError: says what.
+    """
+    frame = _start_of_frame(packed)
+    if frame is None:  # JPEG 2000, whose size GDCM looks at
+        return
+    kind, *stated = frame
+    if tuple(stated) != size:
+        shown = " rows and ".join(map(str, stated))
+        raise ValueError(
+            f"its compressed pixels have {shown} columns, expected {size[0]}, {size[1]}"
+        )
+    if kind == LOSSLESS_JPEG:
+        import imagecodecs  # most series do without
+
+        try:
+            imagecodecs.ljpeg_decode(packed)
+        except imagecodecs.LjpegError as error:
+            if "CORRUPT" in str(error):  # it does not know every lossless stream
+                raise ValueError(TOO_EARLY) from error
+
+
+def _start_of_frame(packed: bytes) -> tuple[int, int, int] | None:
+    """(marker's second byte, rows, columns) of a JPEG or JPEG-LS stream (ISO 10918-1, B.2.2)."""
+    place = 2
+    while packed[place : place + 1] == b"\xff" and len(packed) >= place + 9:
+        kind = packed[place + 1]
+        if kind in STARTS_OF_FRAME:
+            rows, columns = struct.unpack_from(">HH", packed, place + 5)
+            return kind, rows, columns
+        place += 1 if kind == FILL else 2 + struct.unpack_from(">H", packed, place + 2)[0]
+    return None
+
+
 def _decode_packed(dataset: Dataset, syntax: UID, frame: int, frames: int) -> np.ndarray:
     """Stored values of one frame by GDCM, which gets them without any tag that it would apply."""
     import SimpleITK as sitk  # noqa: N813 - loading it takes a while, and most series do without
@@ -120,7 +178,8 @@ def _decode_packed(dataset: Dataset, syntax: UID, frame: int, frames: int) -> np
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it would land in a progress bar
     packed = get_frame(dataset.PixelData, frame, number_of_frames=frames)
     if not packed.rstrip(b"\0\xff").endswith(END_OF_IMAGE):
-        raise ValueError("its compressed pixels end too early")
+        raise ValueError(TOO_EARLY)
+    check_stream(packed, (int(dataset.Rows), int(dataset.Columns)))
     plain = Dataset()
     plain.file_meta = FileMetaDataset()
     plain.file_meta.TransferSyntaxUID = syntax

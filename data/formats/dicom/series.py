@@ -3,6 +3,7 @@ order, then mapped from the cache."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -10,21 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.dicom.headers import SliceHeader, read_slice_headers
+from data.formats.dicom.headers import SliceHeader
 from data.formats.dicom.identity import identity_words
 from data.formats.dicom.pixels import PixelReader, check_pixels
+from data.formats.dicom.slice_files import frames_of, read_slice_headers, storage_classes
 from data.volumes.cache import cached_file, decoded_name, files_key, map_slices, write_slices
 from data.volumes.checks import check_affine
+from data.volumes.geometry import LPS_TO_RAS
 from data.volumes.volume import Volume
 from util.errors import UserError, some_of
 from util.privacy import hide
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RELATIVE_TOLERANCE = 0.01
 """Allowed deviation of a slice distance, as a part of the series' slice distance."""
 ROUNDING_MM = 0.0101
 """Allowed too, up to a twentieth of the distance: positions are often written to 0.01 mm."""
 SAME_DIRECTION = 1e-3
+NO_DIRECTION = 0.02
+"""Deviation from length 1 and from right angles beyond which directions are none."""
+_SAID: set[str] = set()  # folders that a line was said of
 
 
 def single_series(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHeader]:
@@ -35,7 +40,11 @@ def single_series(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHea
             that differ in size, pixel spacing or orientation, or state no position.
     """
     if not headers:
-        raise UserError(f"folder {folder} holds no DICOM slice: give a folder of one CT series")
+        there = some_of(storage_classes(folder)) or "no DICOM"
+        raise UserError(
+            f"{folder} holds no DICOM slice, got {there}: give a folder of one CT series; "
+            "segmentations and contours are read as NIfTI, to which other programs turn them"
+        )
     ordered = sorted(headers, key=lambda header: header.series_uid)
     series = [list(group) for _, group in groupby(ordered, key=lambda header: header.series_uid)]
     if len(series) > 1:
@@ -45,7 +54,7 @@ def single_series(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHea
             for group in series
         ]
         raise UserError(
-            f"folder {folder} holds {len(series)} DICOM series: {some_of(shown)}: "
+            f"{folder} holds {len(series)} DICOM series: {some_of(shown)}: "
             "choose one by giving a folder that holds only its files"
         )
     first = headers[0]
@@ -82,14 +91,14 @@ def order_slices(headers: Sequence[SliceHeader], folder: Path) -> list[SliceHead
         if gap <= 0.1 * distance:
             _check_one_acquisition(ordered, folder, "lie in one place")
             one = ordered[index]
-            if one.path == ordered[index + 1].path:
+            if one.path == ordered[index + 1].path and np.ptp(heights) <= SAME_DIRECTION:
                 raise UserError(
                     f"DICOM file {one.path} holds {one.frames} frames without a place for each: "
                     "export it again, or convert it with its slice distance"
                 )
             raise UserError(
                 f"DICOM folder {folder} holds two slices at {at:.2f} mm ({names}): "
-                "give one time point of one series, each slice once"
+                "give one time point or energy of one series, each slice once"
             )
         if abs(gap - distance) > tolerance:
             fault = "slices are missing" if gap > 1.5 * distance else "slice distances vary"
@@ -155,11 +164,22 @@ def _check_one_acquisition(ordered: Sequence[SliceHeader], folder: Path, how: st
 
 
 def _check_alike(first: SliceHeader, other: SliceHeader, folder: Path) -> None:
-    """Refuse slices of another size, spacing or orientation (for example a scout view)."""
+    """Refuse slices of another size, spacing or orientation (for example a scout view), of another
+    patient, or with values in other units."""
     differing = [
         name
         for name, alike in (
             ("size", first.size == other.size),
+            ("patient", first.text("PatientID") == other.text("PatientID")),
+            (
+                "frame of reference",
+                first.text("FrameOfReferenceUID") == other.text("FrameOfReferenceUID"),
+            ),
+            (
+                "whether they state a rescale",
+                first.states_rescale == other.states_rescale
+                or first.rescale == other.rescale == (1.0, 0.0),
+            ),
             ("orientation", np.allclose(first.axes, other.axes, atol=SAME_DIRECTION)),
             (
                 "pixel spacing",
@@ -194,14 +214,13 @@ def _check_straight(
 
 
 def _normal(header: SliceHeader) -> np.ndarray:
-    normal = np.cross(header.axes[0], header.axes[1])
-    length = float(np.linalg.norm(normal))
-    if abs(length - 1.0) > 0.01:
+    if not np.allclose(header.axes @ header.axes.T, np.eye(2), atol=NO_DIRECTION):
         raise UserError(
-            f"DICOM slice {header.path} states directions {header.axes.tolist()} that are not at "
-            "right angles: export the series again"
+            f"DICOM slice {header.path} states directions {header.axes.tolist()} that are not of "
+            "length 1 at right angles: export the series again"
         )
-    return normal / length
+    normal = np.cross(header.axes[0], header.axes[1])
+    return normal / float(np.linalg.norm(normal))
 
 
 def _position(header: SliceHeader) -> np.ndarray:
@@ -210,18 +229,25 @@ def _position(header: SliceHeader) -> np.ndarray:
     return header.position
 
 
-def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
-    """Read the one DICOM series of a folder; see `data.formats.readers.read_volume`.
+def read_dicom(path: Path, cache_dir: Path) -> Volume:
+    """Read the one DICOM series of a folder, or of a file with many frames; see
+    `data.formats.readers.read_volume`.
 
     Slices come in the order of their positions, whatever their names; rescale slope and
     intercept are applied. Values are kept as int16 where they fit, else int32 or float32.
+
+    Raises:
+        UserError: a single slice was named; what `single_series` and `order_slices` refuse.
     """
-    source = str(folder)
-    headers = single_series(read_slice_headers(folder), folder)
-    ordered = order_slices(headers, folder)
+    source = str(path)
+    headers = read_slice_headers(path) if path.is_dir() else frames_of(path)
+    ordered = order_slices(single_series(headers, path), path)
     affine, spacing_known = series_affine(ordered)
     affine = check_affine(affine, len(ordered), source)
-    hide(identity_words(ordered[0].dataset))
+    patients = {header.text("PatientName"): header.dataset for header in ordered}
+    for dataset in patients.values():
+        hide(identity_words(dataset))
+    _say_what_is_assumed(ordered, source)
     name = decoded_name(files_key(list(dict.fromkeys(header.path for header in ordered))))
     unpacked = cached_file(cache_dir, name, lambda target: _decode(ordered, target, source))
     return Volume(
@@ -232,11 +258,23 @@ def read_dicom_folder(folder: Path, cache_dir: Path) -> Volume:
     )
 
 
-def single_slice_error(path: Path) -> UserError:
-    """What to tell someone who gave one DICOM file where a series is wanted."""
-    return UserError(
-        f"{path} is one slice of a DICOM series: give its folder, {path.parent}, instead"
-    )
+def _say_what_is_assumed(ordered: Sequence[SliceHeader], source: str) -> None:
+    """Tell, once a folder, of tags that a CT should have and that are taken as other readers do."""
+    if source in _SAID:
+        return
+    _SAID.add(source)
+    first = ordered[0]
+    is_ct = first.text("Modality") in ("CT", "") and "ModalityLUTSequence" not in first.dataset
+    assumed = {"ImageOrientationPatient": "they are taken as axial"}
+    assumed |= {"RescaleIntercept": "stored values are taken as HU"} if is_ct else {}
+    for keyword, taken in assumed.items():
+        lacking = sum(not header.text(keyword) for header in ordered)
+        if lacking:
+            print(
+                f"warning: {lacking} of {len(ordered)} DICOM slices of {source} state no "
+                f"{keyword}: {taken}",
+                file=sys.stderr,
+            )
 
 
 def _decode(ordered: Sequence[SliceHeader], target: Path, source: str) -> None:

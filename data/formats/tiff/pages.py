@@ -32,6 +32,9 @@ TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 1
 WIDTH, LENGTH, BITS, SAMPLES, SAMPLE_FORMAT = 256, 257, 258, 277, 339
 PHOTOMETRIC, ORIENTATION = 262, 274
 UNCOMPRESSED = 1
+# Tags without which pixels would be read as others, and the types that they may have.
+NEEDED = {*range(256, 260), 262, 273, 277, 278, 279, 322, 323, 324, 325}
+INTEGERS = (1, 3, 4, 13, 16, 18)
 DEFAULTS = {BITS: 1, SAMPLES: 1, SAMPLE_FORMAT: 1, PHOTOMETRIC: 1, ORIENTATION: 1}
 
 PageKind = tuple[int, ...]
@@ -79,6 +82,8 @@ def _read_page(
     values = dict(DEFAULTS)
     byte_order: Literal["little", "big"] = "little" if order == "<" else "big"
     for tag, kind, count, field in entry.iter_unpack(stream.read(tags * entry.size)):
+        if tag in NEEDED and kind not in INTEGERS:  # tifffile would take what is usual instead
+            raise ValueError(f"tag {tag} has the type {kind}, expected an integer: damaged")
         size = count * TYPE_BYTES.get(kind, 1)
         if size > len(field):
             if int.from_bytes(field, byte_order) + size > length:
@@ -241,11 +246,18 @@ def check_page_bytes(page: tifffile.TiffPage, path: Path) -> None:
     there = sum(page.databytecounts)
     promised = -(-math.prod(page.shape) * page.bitspersample // 8)
     too_few = page.compression == UNCOMPRESSED and there < promised
-    if not places or 0 in page.databytecounts or too_few:
+    if not places or 0 in page.databytecounts or 0 in page.dataoffsets or too_few:
         raise UserError(
             f"{path} lacks pixels: a page has {there} bytes in {len(places)} strips, its header "
             f"promises {promised} unpacked: export it again"
         )
+
+
+def check_pages_in_place(path: Path) -> None:
+    """`check_page_bytes` for every page of a file whose pixels are read where they lie."""
+    with open_tiff(path) as tiff:
+        for page in tiff.pages:
+            check_page_bytes(page.aspage() if isinstance(page, tifffile.TiffFrame) else page, path)
 
 
 def _distinct(axes: str) -> bool:

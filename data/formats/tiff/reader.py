@@ -1,9 +1,8 @@
 """TIFF volumes: one multi-page file, or a folder of single-page files.
 
-TIFF states no orientation. Rows run from anterior to posterior and columns from the patient's
-right to left, as in an axial CT slice on the screen and as ITK reads TIFF: the RAS+ affine is
-diag(-x, -y, z) with the first voxel's centre at 0, and ITK-SNAP shows the pages upright. The voxel
-size is taken from OME-XML, ImageJ's description or the resolution tags.
+TIFF states no orientation: rows and columns lie as on the screen (`screen_affine`) with the first
+voxel's centre at 0, and ITK-SNAP shows the pages upright. The voxel size is taken from OME-XML,
+ImageJ's description or the resolution tags.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 from data.formats.scan_log import logged_spacing
 from data.formats.stack_order import order_by_number
 from data.formats.tiff.pages import (
+    check_pages_in_place,
     decode_page,
     files_of,
     open_tiff,
@@ -35,10 +35,13 @@ from data.volumes.cache import (
     write_slices,
 )
 from data.volumes.checks import check_all_finite
+from data.volumes.geometry import screen_affine
 from data.volumes.mapping import map_file
 from data.volumes.names import PREVIEWS, TIFF_ENDINGS, ending_of, is_mask_name, natural_key
 from data.volumes.volume import Volume
 from util.errors import UserError
+
+SAME_SIZE = 1e-3  # relative
 
 
 def tiff_files(folder: Path) -> list[Path]:
@@ -78,6 +81,7 @@ def read_tiff(path: Path, cache_dir: Path, tiff_spacing: Spacing | None) -> Volu
             cache_dir, decoded_name(key), lambda target: _decode_file(path, target)
         )
         return _volume(map_slices(unpacked), source, spacing, calibration)
+    check_pages_in_place(path)
     array = map_file(path, dtype.newbyteorder(byte_order), shape, offset, source)
     check_all_finite(array, source)
     return _volume(array, source, spacing, calibration)
@@ -89,9 +93,8 @@ def read_tiff_folder(folder: Path, cache_dir: Path, tiff_spacing: Spacing | None
     See `data.formats.readers.read_volume`.
     """
     files = order_by_number(tiff_files(folder), folder)
+    spacing = tiff_spacing or logged_spacing(folder) or _spacing_of_all(files)
     with open_tiff(files[0]) as tiff:
-        spacing = tiff_spacing or logged_spacing(folder)
-        spacing = spacing or stated_spacing(tiff, len(files), stack_folder=True)
         calibration = calibration_of(tiff, str(files[0]))
     unpacked = cached_file(
         cache_dir,
@@ -99,6 +102,29 @@ def read_tiff_folder(folder: Path, cache_dir: Path, tiff_spacing: Spacing | None
         lambda target: _decode_files(files, target, folder),
     )
     return _volume(map_slices(unpacked), str(folder), spacing, calibration)
+
+
+def _spacing_of_all(files: Sequence[Path]) -> Spacing | None:
+    """The voxel size that the files of a stack state, each the same."""
+    first: Spacing | None = None
+    for path in files:
+        with open_tiff(path) as tiff:
+            spacing = stated_spacing(tiff, len(files), stack_folder=True)
+        if path == files[0]:
+            first = spacing
+        elif (spacing is None) != (first is None) or not np.allclose(
+            spacing or 0.0, first or 0.0, rtol=SAME_SIZE, atol=0.0
+        ):
+            raise UserError(
+                f"{path} states voxels of {_in_words(spacing)}, {files[0].name} of "
+                f"{_in_words(first)}: leave only the slices of one stack in the folder, or give "
+                "the size"
+            )
+    return first
+
+
+def _in_words(spacing: Spacing | None) -> str:
+    return "no known size" if spacing is None else f"{' x '.join(f'{s:g}' for s in spacing)} mm"
 
 
 def count_slices(path: Path) -> int:
@@ -127,15 +153,14 @@ def first_page(path: Path) -> np.ndarray:
 def check_tiff_spacing(spacing: Spacing) -> Spacing:
     """Refuse voxel sizes that are not three positive numbers (mm along x, y, z)."""
     if len(spacing) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing):
-        raise UserError(f"TIFF spacing {spacing} mm: give three positive numbers, x y z in mm")
+        raise UserError(f"voxel size {spacing} mm: give three positive numbers, x y z in mm")
     return spacing
 
 
 def _volume(
     array: np.ndarray, source: str, spacing: Spacing | None, calibration: Calibration
 ) -> Volume:
-    x, y, z = spacing or (1.0, 1.0, 1.0)
-    affine = np.diag([-x, -y, z, 1.0])
+    affine = screen_affine(spacing or (1.0, 1.0, 1.0))
     slope, intercept = calibration.slope, calibration.intercept
     return Volume(array, affine, source, slope, intercept, spacing_known=spacing is not None)
 

@@ -12,7 +12,7 @@ import tifffile
 from util.errors import UserError
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE = 0, 1, 3
-KNOWN = {
+REFUSED = {
     2: "RGB colour",
     4: "a transparency mask",
     5: "printing colours",
@@ -42,7 +42,7 @@ def calibration_of(tiff: tifffile.TiffFile, source: str) -> Calibration:
         UserError: a calibration that is no straight line, or no number; an inverting table.
     """
     stated = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
-    if tiff.is_imagej and int(tiff.pages.first.photometric) == WHITE_IS_ZERO:
+    if tiff.is_imagej and _photometric(tiff.pages.first) == WHITE_IS_ZERO:
         raise UserError(
             f"{source} was saved by ImageJ with an inverting look-up table: whether its values are "
             "inverted, too, programs read in two ways: choose the table Grays, and save again"
@@ -64,12 +64,12 @@ def calibration_of(tiff: tifffile.TiffFile, source: str) -> Calibration:
 
 def stored_as_meant(page: tifffile.TiffPage) -> bool:
     """Whether the stored numbers of a page are its grey values, so that they may be mapped."""
-    return int(page.photometric) == BLACK_IS_ZERO
+    return _photometric(page) == BLACK_IS_ZERO
 
 
 def has_palette(page: tifffile.TiffPage) -> bool:
     """Whether the stored numbers of a page are places in a table of grey values."""
-    return int(page.photometric) == PALETTE
+    return _photometric(page) == PALETTE
 
 
 def check_page_tags(page: tifffile.TiffPage, path: Path) -> None:
@@ -78,9 +78,9 @@ def check_page_tags(page: tifffile.TiffPage, path: Path) -> None:
     Raises:
         UserError: colour, a palette of colours, or another orientation than upright.
     """
-    photometric = int(page.photometric)
+    photometric = _photometric(page)
     if page.samplesperpixel != 1 or photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE):
-        kind = KNOWN.get(photometric, f"of {page.samplesperpixel} components")
+        kind = REFUSED.get(photometric, f"of {page.samplesperpixel} components")
         raise UserError(f"{path} is an RGB or multi-component image ({kind}): save it in grey")
     if photometric == PALETTE and not _is_grey(page.colormap):
         raise UserError(f"{path} has a palette of colours: save it in grey")
@@ -98,7 +98,7 @@ def grey_values(pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     Raises:
         ValueError: signed or floating-point numbers with white at 0 have no highest value.
     """
-    photometric = int(page.photometric)
+    photometric = _photometric(page)
     if photometric == WHITE_IS_ZERO:
         if pixels.dtype.kind not in "bu":
             raise ValueError(f"white at 0 in pixels of type {pixels.dtype} means nothing")
@@ -113,3 +113,9 @@ def grey_values(pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
 
 def _is_grey(palette: np.ndarray | None) -> bool:
     return palette is not None and bool((palette == palette[0]).all())
+
+
+def _photometric(page: tifffile.TiffPage) -> int:
+    """What 0 means; black where a page does not state it, as libtiff takes it."""
+    stated = "PhotometricInterpretation" in page.tags
+    return int(page.photometric) if stated else BLACK_IS_ZERO

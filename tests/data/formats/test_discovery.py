@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from data.formats.discovery import find_volumes
+from data.formats.readers import read_volume
 from util.errors import UserError
 
 
@@ -163,8 +166,8 @@ def test_nothing_found_says_where_and_what_is_known(root: Path, word: str) -> No
     if word == "notes.*":
         word = "notes."
     assert word in message
-    assert "NIfTI (.nii, .nii.gz, .hdr), NRRD" in message
-    assert "a folder of DICOM slices" in message
+    assert "NIfTI, NRRD, MetaImage" in message
+    assert "a folder of DICOM, TIFF or picture slices" in message
     assert "\n" not in message
 
 
@@ -185,7 +188,7 @@ def test_no_words() -> None:
     [
         ("missing.nii", r"missing\.nii does not exist"),
         ("notes.txt", r"notes\.txt has an unknown format"),
-        ("dicom/IM1", r"IM1 is one slice of a DICOM series: give its folder, .*dicom"),
+        ("dicom/IM1", r"IM1 states no Columns, it is cut off or no image"),
     ],
 )
 def test_words_that_cannot_be_volumes(root: Path, word: str, message: str) -> None:
@@ -202,3 +205,50 @@ def test_real_data(shared_data: Path) -> None:
         "micro/fly_150x256x256.tif",
         "micro/LHDL_3155_D_4_bc_tif",
     ]
+
+
+def test_a_case_in_two_formats_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path / "a.nii", tmp_path / "a.mha", tmp_path / "b.mha")
+    found = find_volumes([str(tmp_path), str(tmp_path / "b.mha")])
+    assert names(found, tmp_path) == ["a.nii", "b.mha"]
+    told = capsys.readouterr().out
+    assert told == f"left out, the same case is there in another format: {tmp_path / 'a.mha'}\n"
+
+
+def test_a_picture_or_two_beside_volumes_are_no_stack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path / "a.nii")
+    for name in ("p1.tif", "p2.tif"):
+        tifffile.imwrite(tmp_path / name, np.zeros((8, 9), np.uint8), photometric="minisblack")
+    assert names(find_volumes([str(tmp_path)]), tmp_path) == ["a.nii"]
+    assert "left out, single pictures beside volumes: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["", "  "])
+def test_an_empty_word_is_not_the_folder_here(word: str) -> None:
+    with pytest.raises(UserError, match="as by a variable that is not set"):
+        find_volumes([word])
+
+
+def test_a_pipe_is_no_volume(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.nii")
+    with pytest.raises(UserError, match="is neither a file nor a folder"):
+        find_volumes([str(tmp_path / "a.nii")])
+
+
+@pytest.mark.parametrize(
+    ("modes", "told"),
+    [
+        (("RGB", "RGB", "RGB"), r"1\.png is in colour"),
+        (("L", "L"), r"are no stack \(1\.png, 2\.png\): 3 slices are expected at least"),
+    ],
+)
+def test_pictures_that_are_named_and_no_stack_say_why(
+    tmp_path: Path, modes: tuple[str, ...], told: str
+) -> None:
+    for number, mode in enumerate(modes, 1):
+        Image.new(mode, (9, 8)).save(tmp_path / f"{number}.png")
+    (found,) = find_volumes([str(tmp_path)])
+    with pytest.raises(UserError, match=told):
+        read_volume(found, tmp_path / "cache")

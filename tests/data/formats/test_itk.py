@@ -342,3 +342,68 @@ def test_packed_bytes_promised_against_those_there(tmp_path: Path, ending: str) 
     path.write_bytes(path.read_bytes().replace(words[1], more))
     with pytest.raises(UserError, match=rf"it holds {int(words[1])} packed bytes, its head"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("field", ["space units", "units"])
+def test_nrrd_states_its_unit_in_two_ways(tmp_path: Path, field: str) -> None:
+    place = SPACE if field == "space units" else ("spacings: 1 1 3",)
+    lines = ("endian: little", "encoding: raw", *place, f'{field}: "um" "um" "um"')
+    volume = read_volume(nrrd(tmp_path / "a.nrrd", SMALL.tobytes(), *lines))
+    assert volume.spacing == pytest.approx((1e-3, 1e-3, 3e-3))
+
+
+@pytest.mark.parametrize("units", ['"mm" "mm" "um"', '"pixel" "pixel" "pixel"'])
+def test_nrrd_in_several_or_unknown_units_is_refused(tmp_path: Path, units: str) -> None:
+    lines = ("endian: little", "encoding: raw", *SPACE, f"space units: {units}")
+    with pytest.raises(UserError, match="expected one unit of length for all axes"):
+        read_volume(nrrd(tmp_path / "a.nrrd", SMALL.tobytes(), *lines))
+
+
+def test_nrrd_without_the_size_of_an_axis_states_no_voxel_size(tmp_path: Path) -> None:
+    lines = ("endian: little", "encoding: raw", "spacings: 1 1 nan")
+    assert not read_volume(nrrd(tmp_path / "a.nrrd", SMALL.tobytes(), *lines)).spacing_known
+
+
+def test_bytes_before_the_voxels_are_skipped_as_itk_skips_them(tmp_path: Path) -> None:
+    path = nrrd(tmp_path / "a.nrrd", b"12345" + SMALL.tobytes(), "endian: little",
+                "encoding: raw", "byte skip: 5", *SPACE)  # fmt: skip
+    text = (
+        "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_SHORT\n"
+        "HeaderSize = 200\nElementDataFile = LOCAL\n"
+    )
+    local = tmp_path / "local.mha"
+    local.write_bytes(text.encode().ljust(200, b" ") + SMALL.tobytes())
+    detached = tmp_path / "detached.mhd"
+    detached.write_text(text.replace("LOCAL", "voxels.raw"))
+    (tmp_path / "voxels.raw").write_bytes(bytes(200) + SMALL.tobytes())
+    for one in (path, local, detached):
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(one))), SMALL)
+        np.testing.assert_array_equal(read_volume(one).array, SMALL)
+
+
+def test_far_more_bytes_than_promised_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path / "a.mhd")
+    raw = tmp_path / "a.raw"
+    raw.write_bytes(raw.read_bytes() + bytes(100))
+    read_volume(path)
+    assert capsys.readouterr().err == ""
+    raw.write_bytes(raw.read_bytes() + bytes(10_000))
+    read_volume(path)
+    assert "a.raw holds 10100 bytes more than the header of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("NDims", "1e308", "has a broken header"),
+        ("NDims", "99999", "states 99999 axes and 3 sizes"),
+        ("DimSize", "5 6", "states 3 axes and 2 sizes"),
+    ],
+)
+def test_a_number_of_axes_that_cannot_be(tmp_path: Path, field: str, value: str, told: str) -> None:
+    path = save(tmp_path / "a.mhd")
+    path.write_text(re.sub(f"{field} = .*", f"{field} = {value}", path.read_text()))
+    with pytest.raises(UserError, match=told):
+        read_volume(path)

@@ -278,3 +278,26 @@ def test_real_volume_equals_nibabel(shared_data: Path) -> None:
     for index in (0, 60, 120):
         expected = np.asarray(image.dataobj[:, :, index]).T
         np.testing.assert_array_equal(volume.read_slice(index), expected)
+
+
+def test_a_unit_that_stands_for_none_is_millimetres(tmp_path: Path) -> None:
+    path = patch_header(save(tmp_path / "a.nii"), xyzt_units=7)
+    np.testing.assert_allclose(read_volume(path).affine, AFFINE, atol=1e-6)
+
+
+def test_a_file_without_either_form_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = patch_header(save(tmp_path / "a.nii"), sform_code=0, qform_code=0)
+    for _ in range(2):
+        np.testing.assert_allclose(read_volume(path).affine, nib.load(path).affine)  # type: ignore[attr-defined]
+    assert capsys.readouterr().err.count("a.nii states neither sform nor qform") == 1
+
+
+def test_a_damaged_file_of_the_cache_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii.gz")
+    read_volume(path)
+    (cached,) = cache_files()
+    cached.write_bytes(cached.read_bytes()[:-10])
+    with pytest.raises(UserError, match=rf"cached file {cached} is damaged .*: delete it"):
+        read_volume(path)

@@ -129,6 +129,7 @@ def test_a_voxel_size_of_zero_is_one_and_called_assumed(tmp_path: Path) -> None:
         ({"dim": {0: 4, 4: 2}}, "several time points"),
         ({"magic": b"xx"}, "is not a NIfTI file"),
         ({"vox_offset": np.nan}, "has a broken NIfTI header"),
+        ({"vox_offset": 88}, "states that voxels begin at byte 88, inside the header"),
         ({"scl_slope": 1, "scl_inter": np.nan}, "states scl_inter nan"),
         ({"quatern_b": 0.9, "quatern_c": 0.9}, "has a broken NIfTI header"),
         ({"pixdim": {1: np.nan}}, "unusable geometry|broken NIfTI header"),

@@ -8,18 +8,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.formats.nifti import nifti_slices
+from data.formats.nifti_slices import nifti_slices
 from util.errors import UserError
 
 
-@pytest.fixture(params=["volume.nii", "volume.nii.gz"])
+@pytest.fixture(
+    params=[("volume.nii", (2.0, -7.0)), ("volume.nii.gz", (2.0, -7.0)), ("volume.nii", (0.1, 0.7))]
+)
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A file whose slices are larger than a block of the reader, with slope and intercept."""
     array = np.random.default_rng(0).integers(-1000, 1000, (900, 700, 5)).astype(np.int16)
     image = nib.Nifti1Image(array, np.eye(4))
-    image.header.set_slope_inter(2.0, -7.0)
-    nib.save(image, tmp_path / request.param)
-    return tmp_path / str(request.param)
+    image.header.set_slope_inter(*request.param[1])
+    nib.save(image, tmp_path / request.param[0])
+    return tmp_path / str(request.param[0])
 
 
 @pytest.mark.parametrize("indices", [[0, 1, 2, 3, 4], [0, 4], [3], []])
@@ -29,7 +31,7 @@ def test_slices_equal_the_volume(path: Path, indices: list[int]) -> None:
     assert len(found) == len(indices)
     for index, values in zip(indices, found, strict=True):
         assert values.dtype == np.float32
-        np.testing.assert_array_equal(values, expected[:, :, index].T)
+        np.testing.assert_array_equal(values, expected[:, :, index].T.astype(np.float32))
 
 
 @pytest.mark.parametrize("indices", [[1, 0], [2, 2], [5], [-1]])

@@ -194,3 +194,13 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     (folder / "s9.bmp").write_bytes(content)
     with pytest.raises(UserError, match=r"s9\.bmp cannot be read"):
         read_volume(folder)
+
+
+def test_damage_that_one_decoder_of_jpeg_2000_lets_pass(tmp_path: Path) -> None:
+    folder = write(tmp_path / "lung", GREY, "s{}.jp2")
+    path = folder / "s9.jp2"
+    content = path.read_bytes()
+    place = content.index(b"\xff\x90") + 6  # the length of the tile part
+    path.write_bytes(content[:place] + b"\x7f" + content[place + 1 :])
+    with pytest.raises(UserError, match=r"s9\.jp2 cannot be read"):
+        read_volume(folder)

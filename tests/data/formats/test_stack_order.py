@@ -88,3 +88,28 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "sub.tif").mkdir()
     assert [path.name for path in tiff_files(tmp_path)] == ["s9.TIFF", "s10.tif"]
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        ["z_-0.4.tif", "z_-0.3.tif", "z_-0.2.tif", "z_-0.1.tif"],
+        ["z_-1.5.tif", "z_-0.5.tif", "z_0.5.tif", "z_1.5.tif"],
+        ["z0.5.tif", "z1.0.tif", "z1.5.tif", "z2.0.tif"],
+        ["z_0.25.tif", "z_0.5.tif", "z_0.75.tif", "z_1.0.tif"],
+        ["z_9.5.tif", "z_10.0.tif", "z_10.5.tif"],
+        ["scan1.8.tif", "scan1.9.tif", "scan1.10.tif"],  # a counter behind one number
+    ],
+)
+def test_decimal_numbers(expected: list[str]) -> None:
+    assert ordered(*reversed(expected)) == expected
+
+
+def test_a_missing_decimal_number() -> None:
+    with pytest.raises(UserError, match=r"a slice is missing between z1\.5\.tif and z2\.5\.tif"):
+        ordered("z0.5.tif", "z1.0.tif", "z1.5.tif", "z2.5.tif")
+
+
+def test_numbers_with_leading_zeros_behind_a_minus_are_doubtful() -> None:
+    with pytest.raises(UserError, match=r"which may be a sign: .* or .*: number the slices"):
+        ordered("scan_-0001.tif", "scan_-0002.tif", "scan_-0003.tif")

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import data.formats.zarr_store
+import data.formats.zarr_voxels
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
-from data.formats.zarr_store import ZarrVoxels, address_of, is_address, is_zarr, read_zarr
+from data.formats.zarr_store import is_zarr, read_zarr
+from data.formats.zarr_voxels import ZarrVoxels, address_of, is_address
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -109,9 +110,10 @@ def test_an_ome_zarr_image_lies_where_its_transformations_put_it(tmp_path: Path)
     )
     volume = read_volume(image)
     np.testing.assert_allclose(volume.spacing, (0.020, 0.018, 0.014))
-    np.testing.assert_allclose(volume.affine[:3, 3], (0.2005, -1.82, 1.14), rtol=1e-12)
+    np.testing.assert_allclose(volume.affine[:3, 3], (-0.2005, 1.82, 1.14), rtol=1e-12)
+    np.testing.assert_allclose(volume.affine[:3, :3], np.diag([-0.020, -0.018, 0.014]))
     named = read_volume(image, tiff_spacing=(1.0, 2.0, 3.0))
-    np.testing.assert_allclose(named.affine[:3, 3], (0.2005, -1.82, 1.14), rtol=1e-12)
+    np.testing.assert_allclose(named.affine[:3, 3], (-0.2005, 1.82, 1.14), rtol=1e-12)
 
 
 def test_a_transformation_that_is_not_known_is_refused(tmp_path: Path) -> None:
@@ -157,13 +159,13 @@ def test_a_forked_process_opens_the_store_anew(
     volume = read_volume(store(tmp_path / "lung.zarr"))
     volume.read_slice(0)
     opened: list[object] = []
-    original = data.formats.zarr_store.open_zarr
+    original = data.formats.zarr_voxels.open_zarr
 
     def watched(path: str) -> Any:
         opened.append(path)
         return original(path)
 
-    monkeypatch.setattr(data.formats.zarr_store, "open_zarr", watched)
+    monkeypatch.setattr(data.formats.zarr_voxels, "open_zarr", watched)
     volume.read_slice(1)
     assert opened == []
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -298,3 +300,37 @@ def test_odd_metadata_is_one_line(tmp_path: Path) -> None:
         group.create_group(f"a group with a long name, number {number}")
     with pytest.raises(UserError, match=r"and \d+ more"):
         read_volume(path)
+
+
+def test_a_plain_array_that_states_other_axes_or_a_scaling_is_refused(tmp_path: Path) -> None:
+    named = store(tmp_path / "named.zarr", _ARRAY_DIMENSIONS=["x", "y", "z"])
+    with pytest.raises(UserError, match="has the axes x, y, z: expected them to end in z, y, x"):
+        read_volume(named)
+    read_volume(store(tmp_path / "right.zarr", _ARRAY_DIMENSIONS=["z", "y", "x"]))
+    read_volume(store(tmp_path / "unnamed.zarr", _ARRAY_DIMENSIONS=["dim_0", "dim_1", "dim_2"]))
+    scaled = store(tmp_path / "scaled.zarr", add_offset=-1024)
+    with pytest.raises(UserError, match="states scale_factor 1 and add_offset -1024: apply them"):
+        read_volume(scaled)
+
+
+def test_of_several_images_none_is_guessed(tmp_path: Path) -> None:
+    path = ome(tmp_path / "a.zarr", "0.4")
+    group = zarr.open_group(str(path), mode="a")
+    group.attrs["multiscales"] = 2 * list(group.attrs["multiscales"])
+    with pytest.raises(UserError, match="holds 2 OME-Zarr images"):
+        read_volume(path)
+
+
+def test_the_layout_of_bioformats2raw_is_read(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group.attrs["bioformats2raw.layout"] = 3
+    ome(tmp_path / "a.zarr" / "0", "0.4")
+    volume = read_volume(tmp_path / "a.zarr")
+    assert volume.spacing == pytest.approx((0.005, 0.006, 0.007))
+
+
+def test_values_beyond_float32_are_refused(tmp_path: Path) -> None:
+    large = VOXELS.astype(np.float64)
+    large[3, 4, 5] = 1e300
+    with pytest.raises(UserError, match="NaN or infinite voxels in slice 3"):
+        read_volume(store(tmp_path / "a.zarr", large)).read_slice(3)

@@ -22,6 +22,14 @@ def body() -> np.ndarray:
     return np.round(values + noise).astype(np.int16)
 
 
+def with_spine() -> np.ndarray:
+    """`body`, with a bone that would pass for lung where all is inverted."""
+    rows, columns = np.mgrid[:60, :80]
+    values = body()
+    values[:, ((rows - 48) / 5) ** 2 + ((columns - 40) / 6) ** 2 < 1] += 800
+    return values
+
+
 def organs() -> np.ndarray:
     rows, columns = np.mgrid[:60, :80]
     return np.stack([1 + rows // 12 + 5 * (columns // 20)] * 3).astype(np.uint8)
@@ -37,6 +45,7 @@ def volume_of(values: np.ndarray) -> Volume:
         (organs(), "values from 1 to 20, like a label map"),
         (np.clip((body() + 1024) / 8, 0, 255).round(), "like 8-bit pictures, whose HU are lost"),
         (-body(), "like an inverted image (air brighter than tissue)"),
+        (-with_spine(), "like an inverted image (air brighter than tissue)"),
         (3000 - body(), "like an inverted image (air brighter than tissue)"),
         (body() + 1024, "like HU with about 1024 added"),
         (body().astype(np.int32) + 32768, "like HU with about 32768 added"),
@@ -52,10 +61,16 @@ def test_what_is_no_ct_is_told_by_its_likeness(values: np.ndarray, words: str) -
     assert len(str(caught.value)) <= 300
 
 
+def test_an_inverted_image_whose_tissue_is_darker_than_air_has_no_lung() -> None:
+    with pytest.raises(UserError, match="no lung found"):
+        compute_lung_mask(volume_of(-1000 - with_spine()))
+
+
 def test_ct_is_like_nothing_else() -> None:
     volume = volume_of(body())
     assert appearance(volume) == f"values from {body().min()} to {body().max()}"
     assert compute_lung_mask(volume).any()
+    assert compute_lung_mask(volume_of(with_spine())).any()
 
 
 def test_what_is_no_label_map() -> None:

@@ -73,6 +73,14 @@ def test_full_disk_is_a_user_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_source_that_cannot_be_read_is_not_told_of_the_cache(tmp_path: Path) -> None:
+    def make(target: Path) -> None:
+        raise OSError(5, "Input/output error", str(tmp_path / "disk" / "ct.dcm"))
+
+    with pytest.raises(UserError, match=r"disk/ct\.dcm cannot be read \(Input/output error\)"):
+        cached_file(tmp_path / "cache", "a.bin", make)
+
+
 def test_cache_folder_that_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("in the way")
@@ -82,7 +90,7 @@ def test_cache_folder_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_old_leftovers_are_removed_and_young_ones_kept(tmp_path: Path) -> None:
-    old, young = tmp_path / "a.bin.0.partial", tmp_path / "a.bin.1.partial"
+    old, young = tmp_path / "another.bin.0.partial", tmp_path / "a.bin.1.partial"
     old.touch()
     young.touch()
     os.utime(old, (time.time() - 90_000, time.time() - 90_000))

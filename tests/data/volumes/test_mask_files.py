@@ -14,7 +14,8 @@ from dicom_helpers import write_ct
 
 from data.formats.readers import read_volume
 from data.lung_mask import load_lung_mask
-from data.volumes.mask_files import COMPUTED, find_mask, mask_in_words
+from data.volumes.mask_files import COMPUTED, find_mask, likely_masks, mask_in_words
+from data.volumes.names import MASK_WORDS, split_mask_name
 from data.volumes.volume import Volume
 from util.errors import UserError
 
@@ -180,3 +181,62 @@ def test_no_mask_is_said_to_be_computed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert find_mask(volume, None) is None
     assert mask_in_words(volume, None) == COMPUTED
+
+
+def test_a_ct_is_not_its_own_mask(tmp_path: Path) -> None:
+    volume = case(tmp_path)
+    with pytest.raises(UserError, match="holds no mask of ct"):
+        find_mask(volume, tmp_path)
+
+
+def test_a_mask_beside_a_link_to_the_ct(tmp_path: Path) -> None:
+    stored = write(tmp_path / "store" / "blob123.nii.gz", np.full(SHAPE, -900, np.int16))
+    (tmp_path / "ct.nii.gz").symlink_to(stored)
+    volume = read_volume(tmp_path / "ct.nii.gz")
+    path = write(tmp_path / "ct_mask.nii.gz", own_mask())
+    assert find_mask(volume, None) == path
+
+
+@pytest.mark.parametrize("name", ["ct.nii.gz", "ct_mask.nrrd"])
+def test_a_folder_of_masks_beside_the_ct(tmp_path: Path, name: str) -> None:
+    volume = case(tmp_path)
+    path = write(tmp_path / "masks" / name, own_mask())
+    write(tmp_path / "masks" / "other.nii.gz", own_mask())
+    assert find_mask(volume, None) == path
+
+
+def test_a_folder_of_slices_is_a_mask_by_the_name_of_the_ct(tmp_path: Path) -> None:
+    write_ct(tmp_path / "ct", np.full(SHAPE, -900, np.int16))
+    write_ct(tmp_path / "masks" / "ct", own_mask().astype(np.int16))
+    volume = read_volume(tmp_path / "ct")
+    np.testing.assert_array_equal(load_lung_mask(volume, tmp_path / "masks"), own_mask())
+
+
+def test_a_mask_folder_that_is_a_file(tmp_path: Path) -> None:
+    volume = case(tmp_path)
+    with pytest.raises(UserError, match=r"ct\.nii\.gz is a file: give the folder"):
+        find_mask(volume, tmp_path / "ct.nii.gz")
+
+
+def test_a_mask_that_cannot_be_read_is_named_as_one(tmp_path: Path) -> None:
+    volume = case(tmp_path)
+    (tmp_path / "ct_mask.nii.gz").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"lung mask of ct: .*ct_mask\.nii\.gz"):
+        load_lung_mask(volume)
+
+
+@pytest.mark.parametrize(
+    ("name", "likely"),
+    [("mask_ct.nii", True), ("ct_lungs.nrrd", True), ("ct_mask_v2.nii", True),
+     ("ct_lungbox.nii", False), ("other_mask.nii", False)],
+)  # fmt: skip
+def test_files_that_are_nearly_named_as_masks(tmp_path: Path, name: str, likely: bool) -> None:
+    volume = case(tmp_path)
+    write(tmp_path / name, own_mask())
+    assert find_mask(volume, None) is None
+    assert likely_masks(volume) == [name] * likely
+
+
+def test_every_name_of_a_mask_has_a_rank() -> None:
+    for name in ("lungsegmentation", "lungs_segmentation", "lung-mask", "lungseg", "label map"):
+        assert split_mask_name(f"ct_{name}.nii")[1] in MASK_WORDS

@@ -234,3 +234,9 @@ def test_the_whole_volume_is_known_across_any_axis() -> None:
     assert turned.whole is not None
     assert turned.whole.size == (6, 4, 5)
     assert volume.turned("x").whole is None
+
+
+def test_a_pickled_part_knows_its_whole(mapped: Volume) -> None:
+    part = pickle.loads(pickle.dumps(mapped.select_slices(1, 3)))
+    assert part.whole is not None
+    np.testing.assert_array_equal(part.whole.array, mapped.array)

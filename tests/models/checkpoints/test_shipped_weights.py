@@ -56,6 +56,16 @@ def test_facts_must_be_complete(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "windows", [{"clinical": {"low": 0, "high": 1}}, 5, {"clinical": 1, "micro": 2}, {}]
+)
+def test_windows_that_are_none_are_refused(tmp_path: Path, windows: Any) -> None:
+    path = tmp_path / "a.safetensors"
+    write_weights(path, generator(), {**FACTS, "windows": windows})
+    with pytest.raises(UserError, match="does not say what its weights are"):
+        read_weights(path)
+
+
 def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sr_x2.safetensors"
     with pytest.raises(UserError, match=r"no weights .*: give the path"):

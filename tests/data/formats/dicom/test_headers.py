@@ -14,7 +14,7 @@ from dicom_helpers import CORNER, DISTANCE, PIXEL, chest, ct_slice, enhanced_ct,
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from data.formats.dicom.headers import read_slice_headers
+from data.formats.dicom.slice_files import read_slice_headers
 from data.formats.readers import read_volume
 from util.errors import UserError
 

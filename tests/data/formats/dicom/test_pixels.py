@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
+from cache_helpers import cache_files
 from dicom_helpers import chest, ct_slice, item, write_ct
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_modality_lut
 from pydicom.sequence import Sequence
-from pydicom.uid import RLELossless
+from pydicom.uid import UID, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from data.formats.dicom.headers import read_slice_headers
 from data.formats.dicom.pixels import PixelReader, check_pixels
+from data.formats.dicom.slice_files import read_slice_headers
 from data.formats.readers import read_volume
 from util.errors import UserError
 
@@ -270,3 +273,56 @@ def test_run_length_frames_of_one_file(tmp_path: Path) -> None:
         dataset.compress(RLELossless)
         dataset.save_as(path)
     np.testing.assert_array_equal(read_volume(tmp_path / "s").array, values)
+
+
+def lossless_jpeg(values: np.ndarray) -> bytes:
+    return bytes(imagecodecs.ljpeg_encode(values.astype(np.uint16), bitspersample=16))
+
+
+def write_packed(folder: Path, pack: Callable[[np.ndarray], bytes], syntax: UID) -> np.ndarray:
+    """A series of whose unsigned values `pack` makes the compressed pixels."""
+    values = chest()
+
+    def edit(header: Dataset, index: int) -> None:
+        stored = (values[index] + 1024).astype(np.uint16)
+        header.PixelRepresentation = 0
+        header.file_meta.TransferSyntaxUID = syntax
+        header.PixelData = encapsulate([pack(stored)])
+
+    write_ct(folder, values, edit)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("pack", "syntax"),
+    [(lossless_jpeg, JPEGLosslessSV1), (imagecodecs.jpegls_encode, JPEGLSLossless)],
+)
+def test_a_compressed_stream_has_the_size_of_its_header(
+    tmp_path: Path, pack: Callable[[np.ndarray], bytes], syntax: UID
+) -> None:
+    values = write_packed(tmp_path / "right", pack, syntax)
+    np.testing.assert_array_equal(read_volume(tmp_path / "right").array, values)
+    write_packed(tmp_path / "turned", lambda stored: pack(stored.T.copy()), syntax)
+    with pytest.raises(UserError, match=r"have 20 rows and 24 columns, expected 24, 20"):
+        read_volume(tmp_path / "turned")
+
+
+def test_a_lossless_jpeg_that_ends_early_is_not_filled_up(tmp_path: Path) -> None:
+    def shortened(stored: np.ndarray) -> bytes:
+        packed = lossless_jpeg(stored)
+        return packed[: len(packed) * 2 // 3] + b"\xff\xd9"
+
+    write_packed(tmp_path / "s", shortened, JPEGLosslessSV1)
+    with pytest.raises(UserError, match="its compressed pixels end too early"):
+        read_volume(tmp_path / "s")
+    assert cache_files() == []
+
+
+@pytest.mark.parametrize("keyword", ["PhotometricInterpretation", "BitsStored", "HighBit"])
+def test_what_every_reader_takes_for_granted_may_be_left_out(tmp_path: Path, keyword: str) -> None:
+    def edit(header: Dataset, index: int) -> None:
+        delattr(header, keyword)
+
+    paths = write_ct(tmp_path / "s", chest(), edit)
+    by_itk = sitk.GetArrayFromImage(sitk.ReadImage([str(path) for path in paths]))
+    np.testing.assert_array_equal(read_volume(tmp_path / "s").array, by_itk)

@@ -128,7 +128,7 @@ def test_spacing_unknown_and_given(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spacing", [(0.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, float("nan"))])
 def test_impossible_spacing(tmp_path: Path, spacing: tuple[float, float, float]) -> None:
-    with pytest.raises(UserError, match=r"TIFF spacing .* three positive numbers"):
+    with pytest.raises(UserError, match=r"voxel size .* three positive numbers"):
         read_volume(write_stack(tmp_path / "s"), tiff_spacing=spacing)
 
 

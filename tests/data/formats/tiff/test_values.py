@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,15 @@ def test_itk_agrees_on_a_plain_stack(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / f"s{index}.tif", page, photometric="minisblack")
     names = [str(tmp_path / f"s{index}.tif") for index in range(len(GREY))]
     np.testing.assert_array_equal(values(tmp_path), sitk.GetArrayFromImage(sitk.ReadImage(names)))
+
+
+def test_a_page_that_does_not_state_what_0_means_has_black_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    stored = np.arange(8 * 9, dtype=np.uint16).reshape(8, 9)
+    tifffile.imwrite(path, stored, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages.first.tags["PhotometricInterpretation"].offset
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<H", content, place, 60_000)  # another tag
+    path.write_bytes(content)
+    np.testing.assert_array_equal(read_volume(path).array, stored[None])
