@@ -19,6 +19,7 @@ from util.processes import leave_processes, process_place
 
 if TYPE_CHECKING:
     from training.setup import Run
+    from util.interrupt import StopRequest
 
 
 def main(arguments: list[str]) -> int:
@@ -53,24 +54,32 @@ def train(options: argparse.Namespace) -> int:
     run.saver.record("started")
     try:
         with StopRequest(patient=processes.count > 1) as stop:
+
+            def stopping() -> bool:
+                return stop.requested is not None or processes.is_orphaned
+
             for epoch in range(position.epoch, run.last_epoch + 1):
-                run.sampler.set_position(epoch - 1, position.offset)
-                title = f"epoch {epoch}/{run.last_epoch}"
-                batches = progress(run.loader, title, unit="step", hidden=not processes.is_first)
+                loaded = run.loader.batches(epoch - 1, position.offset, stopping)
+                title, total = f"epoch {epoch}/{run.last_epoch}", run.steps_left()
+                batches = progress(loaded, title, "step", total, hidden=not processes.is_first)
                 for batch in batches:
                     model.set_input(batch)
                     model.optimize_parameters()
                     position.advance(len(batch["micro"]) * processes.count, model.losses["G"])
                     run.monitor.record(epoch, position.step, model.losses)
-                    if after_step(run, batches, stop.requested is not None):
+                    if after_step(run, batches, stopping()):
                         batches.close()
                         return stop_early(run)
                 batches.close()
-                model.end_epoch(position.mean_loss())
-                if end_epoch(run):
+                ended = end_epoch(run, stop)
+                if ended is None:
+                    return stop_early(run)
+                if ended:
                     break
     except NonFiniteLossError as error:
         raise UserError(f"{error}; {last_good(run.folder)}") from error
+    finally:
+        run.loader.close()
     run.monitor.finish()
     run.saver.record("finished")
     leave_processes(processes)
@@ -97,7 +106,8 @@ def after_step(run: Run, batches: Any, stop_requested: bool) -> bool:
     if step % options.update_html_freq == 0:
         run.monitor.write_page(position.epoch, step, run.model.pictures())
     # All processes stop, and save, after the same step.
-    stopping, is_old = run.processes.any(stop_requested, run.saver.is_old())
+    must_stop = stop_requested or run.loader.failure is not None
+    stopping, is_old = run.processes.any(must_stop, run.saver.is_old())
     if step % options.save_latest_freq == 0:
         run.save("latest", *([f"iter_{step}"] if options.save_by_iter else []))
     elif is_old or stopping:
@@ -105,13 +115,23 @@ def after_step(run: Run, batches: Any, stop_requested: bool) -> bool:
     return stopping
 
 
-def end_epoch(run: Run) -> bool:
-    """Validate, show and save what is due after an epoch; returns whether --patience is spent."""
+def end_epoch(run: Run, stop: StopRequest) -> bool | None:
+    """Validate, show and save what is due after an epoch.
+
+    Returns:
+        Whether --patience is spent; None where a stop came first, with all saved as it was after
+        the epoch's last step.
+    """
     options, position, epoch = run.options, run.position, run.position.epoch
     names = []
     is_scored = run.validates and epoch % options.val_freq == 0
-    if is_scored and run.validate():
-        names.append("best")
+    if is_scored:
+        is_best = run.validate(stop)
+        if is_best is None:
+            run.save("latest")
+            return None
+        names += ["best"] * is_best
+    run.model.end_epoch(position.mean_loss())
     run.monitor.write_page(epoch, position.step, run.model.pictures())
     position.next_epoch()
     if epoch % options.save_epoch_freq == 0 or epoch == run.last_epoch:
@@ -137,12 +157,12 @@ def stop_early(run: Run) -> int:
     leave_processes(run.processes)
     if verdict := run.verdict():
         print(verdict, file=sys.stderr)
+    after = f"step {run.position.step} (epoch {run.position.epoch})"
+    go_on = f"go on with: {resume_command(run.options)}"
+    if run.loader.failure is not None:
+        raise UserError(f"{run.loader.failure}; saved after {after}; {go_on}")
     if run.processes.is_first:
-        print(
-            f"stopped after step {run.position.step} (epoch {run.position.epoch}); go on with: "
-            f"{resume_command(run.options)}",
-            file=sys.stderr,
-        )
+        print(f"stopped after {after}; {go_on}", file=sys.stderr)
     return EXIT_INTERRUPTED
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
-
 from data.datasets import DATASETS
-from data.patches import Item, PatchDataset, PatchSettings
+from data.patches import PatchDataset, PatchSettings
 from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
 from data.windows import Domain, WindowPolicy
@@ -25,6 +23,7 @@ from options.base_options import PHANTOM_FOLDER
 from options.presets import PRESET_NOTES
 from options.train_checks import PAIR_LOSSES, has_weight, teaches_best
 from training.known_scans import known_scans
+from training.loading import TrainingLoader
 from training.monitor.training_monitor import TrainingMonitor
 from training.saver import RunSaver
 from training.scanner_setup import look_at_scans
@@ -41,7 +40,7 @@ from training.validation import (
 )
 from util.devices import choose_devices, set_up_cudnn, warn_of_emulated_bf16
 from util.errors import UserError
-from util.interrupt import ignore_interrupts
+from util.interrupt import StopRequest
 from util.processes import Processes, join_processes, own_device
 from util.seeds import seed_everything
 
@@ -54,10 +53,8 @@ class Run:
     folder: Path  # of the experiment
     processes: Processes  # that train together
     model: MedicalCycleGANModel  # networks, losses and the step
-    # dataset, sampler, loader: patches, their order, and batches of them
-    dataset: PatchDataset
-    sampler: EpochSampler
-    loader: DataLoader[Item]
+    dataset: PatchDataset  # patches
+    loader: TrainingLoader  # batches of them
     position: Position  # where the run stands; the loop moves it on
     last_epoch: int  # niter + niter_decay
     # scores held-back slices, in the first process; None elsewhere and without any
@@ -70,16 +67,26 @@ class Run:
         """Whether anything is held back; the same in all processes."""
         return has_held_back(self.options)
 
+    def steps_left(self) -> int:
+        """Steps of the running epoch that are still to be done."""
+        items = (len(self.dataset) - self.position.offset) // self.processes.count
+        return -(-items // self.options.batch_size)
+
     def save(self, *names: str) -> None:
         """Write checkpoints once the losses so far are known to be finite and written."""
         self.monitor.flush()
         self.saver.save(*names)
 
-    def validate(self) -> bool:
-        """Score the held-back slices; returns whether they never were better."""
+    def validate(self, stop: StopRequest) -> bool | None:
+        """Score the held-back slices; returns whether they never were better, None for a stop."""
         position, metric = self.position, self.options.val_metric
-        mine = None if self.validator is None else self.validator.score(self.model)
-        scores: Mapping[str, float] = self.processes.from_first(mine)
+        mine = None
+        if self.validator is not None:
+            with suppress(KeyboardInterrupt):
+                mine = self.validator.score(self.model, stop.checked)
+        scores: Mapping[str, float] | None = self.processes.from_first(mine)
+        if scores is None:
+            return None
         self.monitor.validated(position.epoch, position.step, scores)
         if self.validator is not None:
             opponent = describe(self.validator.cubic)
@@ -154,16 +161,14 @@ def open_run(options: Namespace) -> Run:
         rank=processes.rank,
         processes=processes.count,
     )
-    loader = DataLoader(
+    loader = TrainingLoader(
         dataset,
-        batch_size=options.batch_size,
-        sampler=sampler,
-        num_workers=options.num_threads,
-        worker_init_fn=ignore_interrupts,
-        persistent_workers=options.num_threads > 0,
-        pin_memory=devices[0].type == "cuda",
-        # A generator of its own, so that starting an epoch's workers draws no global number.
-        generator=torch.Generator().manual_seed(options.seed),
+        sampler,
+        options.batch_size,
+        options.num_threads,
+        options.seed,
+        pinned=devices[0].type == "cuda",
+        processes=processes.count,
     )
     steps = -(-(len(dataset) // processes.count) // options.batch_size)
     shared = f"; {processes.count} processes" if processes.count > 1 else ""
@@ -200,7 +205,6 @@ def open_run(options: Namespace) -> Run:
         processes,
         model,
         dataset,
-        sampler,
         loader,
         position,
         last_epoch,

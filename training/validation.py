@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -239,9 +239,18 @@ class Validator:
         self.scores: dict[str, float] | None = None
         self.cubic = self._scored(lambda low: interpolate(low, scale, 3).clip(-1, 1))
 
-    def score(self, model: MedicalCycleGANModel) -> dict[str, float]:
-        """Scores of G_A, or of its moving average where one is kept; see `_scored`."""
-        self.scores = self._scored(lambda low: enlarge(model, low))
+    def score(
+        self,
+        model: MedicalCycleGANModel,
+        checked: Callable[[Iterable[Sample]], Iterator[Sample]] = iter,
+    ) -> dict[str, float]:
+        """Scores of G_A, or of its moving average where one is kept; see `_scored`.
+
+        Args:
+            model: that is trained.
+            checked: gives the samples, and may break off, as `StopRequest.checked` does.
+        """
+        self.scores = self._scored(lambda low: enlarge(model, low), checked)
         return self.scores
 
     def verdict(self, preset: str) -> str | None:
@@ -267,7 +276,11 @@ class Validator:
             f"({describe(self.scores)}): {advice} (docs/training.md)"
         )
 
-    def _scored(self, enlarged: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    def _scored(
+        self,
+        enlarged: Callable[[np.ndarray], np.ndarray],
+        checked: Callable[[Iterable[Sample]], Iterator[Sample]] = iter,
+    ) -> dict[str, float]:
         """PSNR and SSIM of restored images, and how far the SR image's average is from its input.
 
         Args:
@@ -283,7 +296,7 @@ class Validator:
         truths: list[np.ndarray] = []
         similar: list[float] = []
         inconsistent: dict[bool, list[float]] = {True: [], False: []}
-        for sample in self.samples:
+        for sample in checked(self.samples):
             image = enlarged(sample.low)
             error = np.abs(area_average(image, self.scale) - sample.low).mean() * sample.hu
             inconsistent[sample.high is None].append(float(error))

@@ -1,7 +1,9 @@
-"""Stop between two steps: Ctrl-C and a scheduler's SIGTERM become a flag that a loop looks at."""
+"""Stop between two steps: Ctrl-C, a scheduler's SIGTERM or SIGUSR1 and an ssh that closes become a
+flag that a loop looks at."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
@@ -10,8 +12,18 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
+# SLURM warns by SIGUSR1 (--signal), a terminal that closes tells by SIGHUP.
+STOPPING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+)
+
+
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM sets `requested`; a second one acts as usual.
+    """While active, the first signal of `STOPPING` sets `requested`; a second one acts as usual.
+
+    SIGHUP does not where nohup has it ignored.
 
     Args:
         patient: later signals do nothing either. Of several processes each may get the same signal
@@ -27,10 +39,13 @@ class StopRequest:
         self._patient = patient
         self.requested: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
+        for number in STOPPING:
+            if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._handle)
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         return self
 
     def __exit__(
@@ -54,6 +69,10 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = signal.Signals(number)
+        if self.requested.name == "SIGHUP":  # a line to a terminal that is gone would be an error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in self._terminals:
+                os.dup2(nowhere, terminal)
         if not self._patient:
             self._restore()
 
@@ -63,15 +82,18 @@ class StopRequest:
         self._previous = {}
 
 
-def ignore_interrupts(worker: int) -> None:
-    """Loader workers get Ctrl-C too; they leave stopping to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_the_first(worker: int) -> None:
+    """Loader processes get the signals of their group, too; the first process ends them."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def terminate_like_interrupt() -> None:
-    """Let a job scheduler's SIGTERM act as Ctrl-C does: leave in order, exit code 130."""
+    """Let all of `STOPPING` act as Ctrl-C does: leave in order, exit code 130."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, handle)
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)

@@ -23,11 +23,17 @@ class Processes:
 
     rank: int = 0  # number of this process, from 0; process 0 writes all files
     count: int = 1  # how many there are
+    launcher: int = 0  # process id of torchrun
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes and prints."""
         return self.rank == 0
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether torchrun is gone, as after a signal that it does not know."""
+        return self.count > 1 and os.getppid() != self.launcher
 
     def say(self, line: str) -> None:
         """Print a line, in the first process."""
@@ -118,7 +124,7 @@ def join_processes(device: torch.device) -> Processes:
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=LONGEST_WAIT)
-    return Processes(rank, count)
+    return Processes(rank, count, os.getppid())
 
 
 def leave_processes(processes: Processes) -> None:
