@@ -101,7 +101,8 @@ RUN: Rows = (
     ("load_iter", whole_number, 0,
      "load the checkpoint of this step (made with --save_by_iter) instead of --epoch"),
     ("cache_dir", str, None,
-     "folder for unpacked volumes and lung masks (SR_CYCLEGAN_CACHE, else ~/.cache/sr_cyclegan)"),
+     "folder for unpacked volumes and lung masks (else $SR_CYCLEGAN_CACHE, else sr_cyclegan in "
+     "$XDG_CACHE_HOME or ~/.cache)"),
     ("keep_identity", FLAG, False,
      "leave the patient's name, ID, birth date and institution in records, pages and pictures, "
      "where DICOM states them and a path holds them"),
@@ -112,7 +113,8 @@ VOLUMES: Rows = (
      "folder of lung masks, CASE_mask.nii.gz or CASE.nii.gz for a CT called CASE (any format); "
      "without it a mask beside the CT is taken, else one is computed"),
     ("micro_spacing", Shown("MM", float, several=True), None,
-     "voxel size of TIFF volumes and pictures in mm: one number, or x y z (they often state none)"),
+     "voxel size of TIFF volumes, pictures and Zarr in mm: one number, or x y z (they often state "
+     "none)"),
     ("slices", Shown("START:STOP"), None,
      "use only these slices of every volume, as Python counts (0:100, -20:)"),
     ("windows", Shown("DOMAIN=LOW:HIGH", several=True), None,

@@ -31,7 +31,8 @@ COMPANIONS = ("clinical", "uncertainty")  # files that stand beside the result
 TEST: Rows = (
     ("method", list(METHODS), "smallpatchtest", "what to do"),
     ("input", Shown("PATH", several=True), None,
-     "volumes: NIfTI, NRRD, MHA, TIFF, DICOM or TIFF folders; files, folders or globs"),
+     "volumes: NIfTI, NRRD, MHA, TIFF, Zarr, folders of DICOM, TIFF or picture slices; files, "
+     "folders or globs"),
     ("checkpoint", Shown("FILE"), None,
      "a checkpoint of this project, or a bare state dict such as latest_net_G_A.pth"),
     ("checkpoints", Shown("FILE", several=True), None,

@@ -7,14 +7,18 @@ A block of bash in README.md or docs/ is run by a test, or the line above it say
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicom_helpers import CORNER, chest, ct_slice
 
+from data.formats.readers import read_volume
 from options import TestOptions, TrainOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,3 +126,49 @@ def test_a_quick_command_runs(start: str) -> None:
         done = subprocess.run(words, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+def script(page: str, end: str) -> str:
+    """A Python script that a page has between <<'END' and END."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    (found,) = re.findall(rf"<<'{end}'\n(.*?)^{end}$", text, re.S | re.M)
+    return str(found)
+
+
+def run_script(content: str, *words: str, place: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(place)}
+    return subprocess.run(
+        [sys.executable, "-", *words], input=content, cwd=ROOT, env=variables, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+
+
+def test_mixed_dicom_is_sorted_into_series(tmp_path: Path) -> None:
+    for number, name in enumerate(("A", "B")):  # names that collide, as those of DICOMDIRs do
+        for index, section in enumerate(chest()):
+            header = ct_slice(section, index, f"1.2.{index % 2}")
+            header.ImagePositionPatient = [*CORNER[:2], CORNER[2] + 100 * number]
+            path = tmp_path / "mixed" / name / f"IM{index}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            header.save_as(path, enforce_file_format=True)
+    (tmp_path / "mixed" / "notes.txt").write_text("no DICOM")
+    words = (str(tmp_path / "mixed"), str(tmp_path / "sorted"))
+    assert run_script(script("data.md", "SORT"), *words).returncode == 0
+    found = {one.name: len(list(one.iterdir())) for one in (tmp_path / "sorted").iterdir()}
+    assert found == {"1.2.0": 4, "1.2.1": 4}
+    again = run_script(script("data.md", "SORT"), *words)
+    assert again.returncode == 1
+    assert "is there twice, as" in again.stderr
+
+
+def test_an_array_of_hdf5_becomes_a_tiff_that_is_read(tmp_path: Path) -> None:
+    voxels = np.arange(3 * 8 * 9, dtype=np.uint16).reshape(3, 8, 9)
+    np.savez(tmp_path / "scan.npz", **{"exchange/data": voxels})  # type: ignore[arg-type]
+    # h5py's part of the script: a file is a mapping of arrays, opened by `with`.
+    (tmp_path / "h5py.py").write_text("import numpy\nFile = numpy.load\n")
+    words = (str(tmp_path / "scan.npz"), "exchange/data", str(tmp_path / "lung.tif"), "0.02")
+    done = run_script(script("data.md", "CONVERT"), *words, place=tmp_path)
+    assert done.returncode == 0, done.stderr
+    volume = read_volume(tmp_path / "lung.tif", tmp_path / "cache")
+    np.testing.assert_array_equal(volume.array, voxels)
+    assert volume.spacing == pytest.approx((0.02, 0.02, 0.02))

@@ -75,7 +75,7 @@ def drawn_words(options: Namespace) -> str:
     """What of a result is drawn by chance, in a few words; "" for nothing."""
     if options.samples:
         return f"{options.samples} samples"
-    return f"texture {options.texture:.2g}" if options.texture else ""
+    return f"texture {options.texture:.2f}" if options.texture else ""
 
 
 def complete_exports(options: Namespace, folder: Path, source: Path) -> None:
