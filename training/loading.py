@@ -18,8 +18,8 @@ from data.patches import Item, PatchDataset
 from data.sampling import EpochSampler
 from util.interrupt import leave_signals_to_the_first
 
-LOOKED_EVERY = 5  # seconds between two looks at whether a stop was asked for
-STALLED = 45  # seconds without a batch after which a line says so
+LOOKED_EVERY = 5.0  # seconds between two looks at whether a stop was asked for
+STALLED = 45.0  # seconds without a batch after which a line says so
 Arrays = dict[str, np.ndarray]
 
 
@@ -86,14 +86,14 @@ class TrainingLoader:
         """
         self._sampler.set_position(epoch, offset)
         iterator = self._start()
-        waited, is_over = 0, False
+        waited, is_over = 0.0, False
         while not is_over:
             try:
                 arrays = next(iterator, None)
             except RuntimeError as error:  # torch has no types of its own for these
                 if "DataLoader timed out" in str(error):
                     waited += LOOKED_EVERY
-                    if waited == STALLED:
+                    if waited - LOOKED_EVERY < STALLED <= waited:
                         self._say_that_none_comes()
                     if not stopping():
                         continue
@@ -104,7 +104,7 @@ class TrainingLoader:
                 arrays, is_over = self._made_here(epoch, offset), True
             if arrays is None:
                 return
-            waited = 0
+            waited = 0.0
             offset += len(next(iter(arrays.values()))) * self._shares
             yield self._as_tensors(arrays)
 
@@ -148,7 +148,7 @@ class TrainingLoader:
 
     def _say_that_none_comes(self) -> None:
         print(
-            f"warning: no patches for {STALLED} s from {self._loader.num_workers} loader "
+            f"warning: no patches for {STALLED:g} s from {self._loader.num_workers} loader "
             "processes: is the disk of the volumes there? Ctrl-C saves and stops; --num_threads 0 "
             "does without them",
             file=sys.stderr,
