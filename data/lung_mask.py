@@ -229,8 +229,9 @@ def load_lung_mask(
     if path is None:
         if likely := likely_masks(volume):
             print(
-                f"note: the lung mask of {volume.name} is computed; {some_of(likely)} would be "
-                f"taken if it was called {volume.name}_mask",
+                f"note: the lung mask of {volume.name} is computed; not taken for it: "
+                f"{some_of(likely)} (it is called {volume.name}_mask, and DICOM segmentations are "
+                "not read)",
                 file=sys.stderr,
             )
         return _kept(volume, cache_dir, _content_key(volume), lambda: compute_lung_mask(volume))

@@ -89,7 +89,7 @@ def dry_run(options: Namespace) -> int:
     target = next(folder for folder in (results, *results.parents) if folder.exists())
     print(
         f"{len(cases)} cases: at most {format_bytes(total_bytes)} before packing, "
-        f"{format_bytes(shutil.disk_usage(target).free)} are free; at most about "
+        f"{format_bytes(shutil.disk_usage(target).free)} are free; about "
         f"{format_seconds(total_seconds)}, less where a slice shows little lung"
     )
     return 0

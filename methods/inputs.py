@@ -217,12 +217,12 @@ def say_what_is_assumed(volume: Volume) -> None:
 
 def hide_identities(paths: Sequence[Path]) -> None:
     """Learn what identifies the patients of all inputs, since the first record names them all."""
-    folders = [path for path in paths if path.is_dir() and not is_zarr(path)]
-    if folders:
+    places = [path for path in paths if not is_zarr(path) and not ending_of(path)]
+    if places:
         from data.formats.dicom.identity import identity_of  # it loads pydicom
 
-        for folder in folders:
-            hide(identity_of(folder))
+        for place in places:
+            hide(identity_of(place))
 
 
 def say_who_is_named(volume: Volume) -> None:
@@ -230,7 +230,8 @@ def say_who_is_named(volume: Volume) -> None:
     if volume.title != volume.name:
         print(
             f"note: the name {volume.name} identifies the patient: records, pages and pictures go "
-            "without it (--keep_identity leaves it in), but folders of several results have it",
+            "without it (--keep_identity leaves it in), but folders of several results, and links "
+            "to them, have it",
             file=sys.stderr,
         )
 

@@ -125,11 +125,11 @@ def test_every_method_can_be_asked(
 def test_a_mask_that_would_be_refused_is_refused(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_ct(tmp_path / "a.nii", soft_volume((20, 30, 2)), affines()["lps"])
-    write_ct(tmp_path / "a_mask.nii", np.ones((2, 30, 19)), affines()["lps"])
+    mask = np.ones((2, 30, 19))
+    path = write_ct(tmp_path / "a.nii", soft_volume((20, 30, 2)), affines()["lps"], mask)
     words = ["--dry_run", "--checkpoint", model, "--input", str(path), "--region", "lung"]
     assert run_command_line(medicaltest.main, words) == EXIT_USER_ERROR
-    assert "a_mask.nii has size (19, 30, 2)" in capsys.readouterr().err
+    assert "a_mask.nii.gz has size (19, 30, 2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("program", [train, medicaltest])

@@ -65,7 +65,8 @@ def test_screenshot_of_training(tmp_path: Path, browser: Page) -> None:
         "--checkpoints_dir",
         str(tmp_path),
     ]
-    words += ["--batch_num", "60", "--val_slices", "-2:", "--print_freq", "2", "--gpu_ids", "-1"]
+    words += ["--clinical_patch_size", "24", "--batch_num", "60", "--val_slices", "-2:"]
+    words += ["--print_freq", "2", "--gpu_ids", "-1"]
     assert run_command_line(train.main, words) == 0
     browser.open(tmp_path / "phantom" / "web" / "index.html")
     # Curves and the newest pictures in one window.

@@ -55,6 +55,10 @@ def find_volumes(words: Sequence[str], cache_dir: Path | None = None) -> list[Pa
     found: list[Path] = []
     for word in words:
         matches = _volumes_of(str(word))
+        named = Path(word).expanduser()
+        # Alone it is no mask that a shell's * added.
+        if len(words) == 1 and not matches and named.is_dir() and holds_dicom(named):
+            matches = [named] if is_mask_name(named) and _holds_scan(named) else []
         if not matches and not is_mask_name(word):
             raise _nothing_in(word)
         found += matches

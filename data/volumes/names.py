@@ -112,6 +112,11 @@ def holds_dicom(folder: Path) -> bool:
     )
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a path is a DICOM file, or a folder with one."""
+    return holds_dicom(path) if path.is_dir() else path.is_file() and looks_like_dicom(path)
+
+
 def file_start(path: Path) -> bytes:
     with path.open("rb") as stream:
         return stream.read(START_BYTES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from data.formats.dicom.slice_files import read_slice_headers
+from data.formats.dicom.headers import SliceHeader
+from data.formats.dicom.slice_files import slices_of
 from data.volumes.names import case_name
 from util.errors import UserError
 
@@ -81,9 +82,13 @@ def write_series(
             raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+HIGHEST_SERIES = 10_000_000  # of a number that may have two digits more
+
+
 def series_header(source: Path, affine: np.ndarray, image_type: str, description: str) -> Dataset:
     """What all slices of a series have in common; arguments as for `write_series`."""
-    header = shared_values(source)
+    source_slices = slices_of(source)
+    header = shared_values(source, source_slices)
     now = datetime.now()
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     across, down = affine[:3, 0] / spacing[0], affine[:3, 1] / spacing[1]
@@ -92,7 +97,13 @@ def series_header(source: Path, affine: np.ndarray, image_type: str, description
     header.ImageType = image_type.split("\\")
     header.SeriesDescription = description
     header.SeriesInstanceUID = new_uid()
-    header.SeriesNumber = 1
+    # Beside the study's own: those of scanners count from 1 on.
+    of_source = source_slices[0].text("SeriesNumber") if source_slices else ""
+    is_number = of_source.isdecimal() and 0 < int(of_source) < HIGHEST_SERIES
+    header.SeriesNumber = 100 * int(of_source) if is_number else 1
+    header.DerivationDescription = description
+    for keyword in ("Manufacturer", "KVP", "AcquisitionNumber", "PositionReferenceIndicator"):
+        setattr(header, keyword, None)  # CT images have to state them, if need be as unknown
     header.SeriesDate = header.InstanceCreationDate = now.strftime("%Y%m%d")
     header.SeriesTime = header.InstanceCreationTime = now.strftime("%H%M%S")
     (header.SliceThickness,) = (header.SpacingBetweenSlices,) = _decimals(spacing[2:])
@@ -108,14 +119,13 @@ def series_header(source: Path, affine: np.ndarray, image_type: str, description
     return header
 
 
-def shared_values(source: Path) -> Dataset:
+def shared_values(source: Path, slices: Sequence[SliceHeader]) -> Dataset:
     """Patient and study of a DICOM series; what it does not state, and of another volume all, is
     made from the case's name and new UIDs."""
     header = Dataset()
     header.SpecificCharacterSet = "ISO_IR 192"  # all text is UTF-8
     header.PatientName = header.PatientID = plain_text(case_name(source).replace("\\", " "))
     header.StudyInstanceUID, header.FrameOfReferenceUID = new_uid(), new_uid()
-    slices = read_slice_headers(source) if source.is_dir() else []
     for keyword in SHARED if slices else ():
         if text := plain_text(slices[0].text(keyword)):
             kind = dictionary_VR(keyword)

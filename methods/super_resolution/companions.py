@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data.lung_mask import preview_slice
+from data.volumes.names import is_dicom
 from data.volumes.volume import Volume
 from data.windows import IntensityWindow
 from data.writing.exports import check_export_place, export_name, export_volume
@@ -65,7 +66,8 @@ def write_exports(options: Namespace, folder: Path, source: Path) -> None:
         write_workspace(folder / export_names(options)[0], result, overlays)
         if options.output_format != "nifti":
             export = export_volume(result, options.output_format, source, drawn_words(options))
-            if options.output_format == "dicom" and source.is_dir():
+            print(f"wrote {export}")
+            if options.output_format == "dicom" and is_dicom(source):
                 print(f"{export} has the patient's name, ID and study of {source}")
     except UserError as error:
         raise UserError(f"{error} ({result} is complete: --resume writes the rest)") from error

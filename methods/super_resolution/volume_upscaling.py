@@ -29,6 +29,8 @@ from util.interrupt import StopRequest
 from util.pipeline import ahead
 from util.progress import progress
 
+EDGE_SHARE = 1 / 60  # of the window at either end: 25 of 1500 HU
+
 
 def compose_slice(
     super_resolved: np.ndarray,
@@ -39,9 +41,10 @@ def compose_slice(
     """Choose for each pixel between super-resolution and interpolation, in physical units.
 
     Where the interpolated input lies outside the window, the network saw it clipped, so the
-    interpolated value is carried over: bone stays bone. Outside the lung mask the interpolated
-    value stands too; across the mask's border the two are mixed linearly over one input pixel,
-    so that no staircase of enlarged mask pixels shows.
+    interpolated value is carried over: bone stays bone. Over the window's outermost `EDGE_SHARE`
+    the two are mixed, so that no edge shows where air or bone reach its ends. Outside the lung
+    mask the interpolated value stands too; across the mask's border the two are mixed linearly over
+    one input pixel, so that no staircase of enlarged mask pixels shows.
 
     Args:
         super_resolved: float32 (rows * k, columns * k) in physical units (HU).
@@ -52,7 +55,10 @@ def compose_slice(
     Returns:
         float32 (rows * k, columns * k).
     """
-    chosen = np.where(window.outside(interpolated), interpolated, super_resolved)
+    inside = np.minimum(interpolated - window.low, window.high - interpolated)
+    inside /= np.float32(EDGE_SHARE * (window.high - window.low))
+    mixed = interpolated + inside.clip(0.0, 1.0) * (super_resolved - interpolated)
+    chosen = np.where(inside < 1.0, mixed, super_resolved)
     if mask is None:
         return chosen
     scale = interpolated.shape[0] // mask.shape[0]

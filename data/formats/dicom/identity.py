@@ -78,9 +78,9 @@ def _ways_of_writing(date: str) -> set[str]:
     return words
 
 
-def identity_of(folder: Path) -> set[str]:
-    """Those of the first slice in a folder; none of a folder without slices."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+def identity_of(place: Path) -> set[str]:
+    """Those of the first slice in a folder, or of a file; none where there is none."""
+    for path in sorted(place.iterdir()) if place.is_dir() else [place]:
         if path.is_file() and looks_like_dicom(path):
             with suppress(UserError):
                 for header in headers_of_file(path):

@@ -16,6 +16,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, RLELossless, generate_uid
 
 from data.formats.dicom.headers import SliceHeader, transfer_syntax
+from data.formats.dicom.slice_files import PIXELS
 from util.errors import UserError, reason_of
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -86,6 +87,11 @@ class PixelReader:
         if header.path != self._path:
             self._dataset = _read_whole(header.path)
             self._path = header.path
+            if not any(tag in self._dataset for tag in PIXELS):
+                raise UserError(
+                    f"DICOM slice {header.path} is truncated, its pixels do not end: copy or "
+                    "export it again"
+                )
             _add_what_is_usual(self._dataset)
         syntax = transfer_syntax(self._dataset, header.path)
         try:

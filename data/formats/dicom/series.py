@@ -172,10 +172,6 @@ def _check_alike(first: SliceHeader, other: SliceHeader, folder: Path) -> None:
             ("size", first.size == other.size),
             ("patient", first.text("PatientID") == other.text("PatientID")),
             (
-                "frame of reference",
-                first.text("FrameOfReferenceUID") == other.text("FrameOfReferenceUID"),
-            ),
-            (
                 "whether they state a rescale",
                 first.states_rescale == other.states_rescale
                 or first.rescale == other.rescale == (1.0, 0.0),

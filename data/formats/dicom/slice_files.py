@@ -49,6 +49,13 @@ def read_slice_headers(folder: Path) -> list[SliceHeader]:
     return headers
 
 
+def slices_of(path: Path) -> list[SliceHeader]:
+    """Headers of a DICOM folder or file; none of anything else."""
+    if path.is_dir():
+        return read_slice_headers(path)
+    return headers_of_file(path) if path.is_file() and looks_like_dicom(path) else []
+
+
 def holds_slices(folder: Path) -> bool:
     """Whether a folder holds a DICOM slice, or a file that may be one and cannot be read."""
     paths = (path for path in sorted(folder.iterdir()) if path.is_file() and looks_like_dicom(path))

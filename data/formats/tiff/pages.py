@@ -34,7 +34,7 @@ PHOTOMETRIC, ORIENTATION = 262, 274
 UNCOMPRESSED = 1
 # Tags without which pixels would be read as others, and the types that they may have.
 NEEDED = {*range(256, 260), 262, 273, 277, 278, 279, 322, 323, 324, 325}
-INTEGERS = (1, 3, 4, 13, 16, 18)
+INTEGERS = (1, 3, 4, 6, 8, 9, 13, 16, 17, 18)
 DEFAULTS = {BITS: 1, SAMPLES: 1, SAMPLE_FORMAT: 1, PHOTOMETRIC: 1, ORIENTATION: 1}
 
 PageKind = tuple[int, ...]

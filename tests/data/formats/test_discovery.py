@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from dicom_helpers import chest, write_ct
 from PIL import Image
 
 from data.formats.discovery import find_volumes
@@ -252,3 +253,11 @@ def test_pictures_that_are_named_and_no_stack_say_why(
     (found,) = find_volumes([str(tmp_path)])
     with pytest.raises(UserError, match=told):
         read_volume(found, tmp_path / "cache")
+
+
+def test_a_series_in_a_folder_named_as_a_mask_is_taken_where_it_is_named(tmp_path: Path) -> None:
+    write_ct(tmp_path / "scans" / "patient_seg", chest())
+    folder = tmp_path / "scans" / "patient_seg"
+    assert find_volumes([str(folder)]) == [folder]
+    write_ct(tmp_path / "scans" / "patient", chest())
+    assert find_volumes([str(tmp_path / "scans")]) == [tmp_path / "scans" / "patient"]

@@ -8,9 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
+from dicom_helpers import chest, enhanced_ct
 from method_helpers import affines
 
 import data.writing.exports
+from data.formats.dicom.slice_files import slices_of
 from data.formats.readers import read_volume
 from data.writing.dicom_writer import shared_values, write_series
 from data.writing.exports import (
@@ -165,10 +167,10 @@ def test_patient_and_study_come_from_the_first_slice_among_other_things(tmp_path
     (series / "0.dcm").mkdir()
     (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     (series / "00000.txt").write_text("notes")
-    assert shared_values(series).PatientName == "patient7"
+    assert shared_values(series, slices_of(series)).PatientName == "patient7"
     (series / "00000.dcm").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"00000\.dcm .* copy or export it again"):
-        shared_values(series)
+        shared_values(series, slices_of(series))
 
 
 def test_a_folder_that_is_no_series_lends_its_name_alone(tmp_path: Path) -> None:
@@ -299,3 +301,21 @@ def test_the_volume_that_a_result_was_made_of_stays(tmp_path: Path, kind: str) -
     assert source.exists()
     remove_exports(path, tmp_path / "ct.nii")
     assert not source.exists()
+
+
+def test_a_series_of_an_enhanced_file_keeps_its_patient_and_stands_beside_it(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "ct.dcm"
+    header = enhanced_ct(chest())
+    header.PatientName, header.SeriesNumber = "Mustermann^Erika", 2
+    header.save_as(source, enforce_file_format=True)
+    path, _ = make(tmp_path, "lps")
+    series = export_volume(path, "dicom", source, "texture 0.50")
+    told = pydicom.dcmread(series / "00001.dcm")
+    assert (told.PatientName, told.PatientID) == ("Mustermann^Erika", "7")
+    assert (told.StudyInstanceUID, told.SeriesNumber) == ("1.2.9", 200)
+    assert told.DerivationDescription.endswith("texture 0.50")
+    for keyword in ("Manufacturer", "KVP", "AcquisitionNumber", "PositionReferenceIndicator"):
+        assert keyword in told
+        assert not told[keyword].value

@@ -30,10 +30,16 @@ def test_values_outside_the_window_are_carried_over(value: float, masked: bool) 
     np.testing.assert_array_equal(result, sr)
 
 
-def test_the_windows_own_ends_are_super_resolved() -> None:
-    sr, interpolated = planes()
-    interpolated[0, 0], interpolated[0, 1] = CLINICAL_WINDOW.low, CLINICAL_WINDOW.high
-    assert (compose_slice(sr, interpolated, CLINICAL_WINDOW, None) == -500).all()
+@pytest.mark.parametrize("end", [-1000.0, 500.0])
+def test_no_edge_shows_where_values_reach_the_windows_end(end: float) -> None:
+    sr = np.full((1, 101), -500, np.float32)
+    inwards = np.linspace(-20, 80, 101, dtype=np.float32)[None]  # HU, 1 a pixel
+    interpolated = end + (inwards if end < 0 else -inwards)
+    result = compose_slice(sr, interpolated, CLINICAL_WINDOW, None)
+    np.testing.assert_array_equal(result[:, :21], interpolated[:, :21])
+    np.testing.assert_array_equal(result[:, 45:], sr[:, 45:])
+    np.testing.assert_allclose(result[0, 20:46], end + (-500 - end) * np.arange(26) / 25, atol=25)
+    assert np.abs(np.diff(result)).max() < 1.1 * abs(-500 - end) / 25
 
 
 def test_outside_the_mask_interpolation_stands() -> None:

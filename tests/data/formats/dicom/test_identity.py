@@ -55,4 +55,5 @@ def test_the_first_slice_of_a_folder_tells(tmp_path: Path, name: str) -> None:
     found = identity_of(tmp_path)
     assert "7" in found  # the ID
     assert set(filter(None, name.split("^"))) <= found
-    assert identity_of(tmp_path / "1.dcm") == set()
+    assert identity_of(tmp_path / "1.dcm") == found
+    assert identity_of(tmp_path / "0.dcm") == set()

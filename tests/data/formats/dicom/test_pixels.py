@@ -338,3 +338,14 @@ def test_what_every_reader_takes_for_granted_may_be_left_out(tmp_path: Path, key
     paths = write_ct(tmp_path / "s", chest(), edit)
     by_itk = sitk.GetArrayFromImage(sitk.ReadImage([str(path) for path in paths]))
     np.testing.assert_array_equal(read_volume(tmp_path / "s").array, by_itk)
+
+
+def test_a_run_length_file_that_was_cut_off_is_truncated(tmp_path: Path) -> None:
+    *_, last = write_ct(tmp_path / "s", chest())
+    dataset = pydicom.dcmread(last)
+    dataset.compress(RLELossless)
+    dataset.save_as(last)
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"IM0003 (is truncated|cannot be decoded)"):
+        read_volume(tmp_path / "s")
+    assert cache_files() == []

@@ -48,7 +48,6 @@ def of_one_slice(index: int, **changes: object) -> Callable[[Dataset, int], None
     [
         ({"RescaleSlope": None, "RescaleIntercept": None}, "differ in whether they state a resca"),
         ({"PatientID": "8"}, "IM0000 and IM0002 differ in patient"),
-        ({"FrameOfReferenceUID": "1.2.3"}, "differ in frame of reference"),
         ({"PixelSpacing": [-0.7, 0.6]}, "states PixelSpacing -0.7 and 0.6 mm, expected sizes abo"),
         ({"ImageOrientationPatient": [2, 0, 0, 0, 0.5, 0]}, "differ in orientation"),
     ],
