@@ -59,9 +59,9 @@ def train(options: argparse.Namespace) -> int:
                 return stop.requested is not None or processes.is_orphaned
 
             for epoch in range(position.epoch, run.last_epoch + 1):
-                loaded = run.loader.batches(epoch - 1, position.offset, stopping)
-                title, total = f"epoch {epoch}/{run.last_epoch}", run.steps_left()
-                batches = progress(loaded, title, "step", total, hidden=not processes.is_first)
+                title, steps = f"epoch {epoch}/{run.last_epoch}", run.steps_left()
+                loaded = run.loader.batches(steps, stopping)
+                batches = progress(loaded, title, "step", steps, hidden=not processes.is_first)
                 for batch in batches:
                     model.set_input(batch)
                     model.optimize_parameters()

@@ -25,7 +25,7 @@ def start_program(
     threads: int = 1,
     variables: Mapping[str, str] | None = None,
 ) -> BaseProcess:
-    """Start a script as a shell would, its output in a file.
+    """Start a script as a shell would, in a process group of its own, its output in a file.
 
     Args:
         program: train or medicaltest.
@@ -49,6 +49,7 @@ def _run(program: str, words: list[str], log: str, threads: int, variables: dict
     from util.interrupt import terminate_like_interrupt
 
     os.environ.update(variables)
+    os.setpgid(0, 0)  # as a shell does with a job, so that a signal may go to all of it
     torch.set_num_threads(threads)
     # As in any process that a shell starts; loader workers then see when their parent is gone.
     multiprocessing.set_start_method("fork", force=True)

@@ -23,8 +23,8 @@ from options.base_options import PHANTOM_FOLDER
 from options.presets import PRESET_NOTES
 from options.train_checks import PAIR_LOSSES, has_weight, teaches_best
 from training.known_scans import known_scans
-from training.loading import TrainingLoader
 from training.monitor.training_monitor import TrainingMonitor
+from training.patch_loader import PatchLoader
 from training.saver import RunSaver
 from training.scanner_setup import look_at_scans
 from training.state import Position, start_or_resume, unlike_windows
@@ -54,7 +54,7 @@ class Run:
     processes: Processes  # that train together
     model: MedicalCycleGANModel  # networks, losses and the step
     dataset: PatchDataset  # patches
-    loader: TrainingLoader  # batches of them
+    loader: PatchLoader  # batches of them
     position: Position  # where the run stands; the loop moves it on
     last_epoch: int  # niter + niter_decay
     # scores held-back slices, in the first process; None elsewhere and without any
@@ -161,14 +161,14 @@ def open_run(options: Namespace) -> Run:
         rank=processes.rank,
         processes=processes.count,
     )
-    loader = TrainingLoader(
+    sampler.set_position(position.epoch - 1, position.offset)
+    loader = PatchLoader(
         dataset,
         sampler,
         options.batch_size,
         options.num_threads,
         options.seed,
         pinned=devices[0].type == "cuda",
-        processes=processes.count,
     )
     steps = -(-(len(dataset) // processes.count) // options.batch_size)
     shared = f"; {processes.count} processes" if processes.count > 1 else ""

@@ -3,13 +3,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from util.interrupt import StopRequest, ignore_interrupts
+from util.interrupt import (
+    STOPPING,
+    StopRequest,
+    leave_signals_to_the_first,
+    terminate_like_interrupt,
+)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = STOPPING
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +65,49 @@ def test_a_patient_request_outlasts_further_signals() -> None:
         assert stop.requested is SIGNALS[-1]
 
 
+def test_the_signals_of_schedulers_and_terminals_stop() -> None:
+    """SLURM warns by SIGUSR1 where --signal asks for it; an ssh that closes sends SIGHUP."""
+    assert {number.name for number in STOPPING} == {"SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"}
+
+
+def test_nohup_keeps_its_word() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.requested is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    terminate_like_interrupt()
+    os.kill(os.getpid(), signal.SIGHUP)  # raises nothing
+
+
+def test_a_terminal_that_is_gone_takes_no_more_lines() -> None:
+    """A line to it is an error, in the middle of saving."""
+    child, terminal = os.forkpty()
+    if child == 0:  # in the new terminal; leaves by its code alone
+        code = 1
+        try:
+            with StopRequest() as stop:
+                os.write(1, b"ready")
+                while stop.requested is None:
+                    signal.pause()
+                time.sleep(0.2)  # the other side is closed by now
+                os.write(1, b"saved")
+                os.write(2, b"saved")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.read(terminal, 5) == b"ready"
+    os.close(terminal)  # which sends SIGHUP
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_every_signal_may_act_as_ctrl_c(number: signal.Signals) -> None:
+    terminate_like_interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+
+
 def test_handlers_are_put_back() -> None:
     calls: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
@@ -80,10 +129,11 @@ def test_handlers_are_put_back_after_an_error() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_loader_workers_leave_ctrl_c_to_the_main_process() -> None:
-    ignore_interrupts(0)
-    os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+def test_loader_processes_leave_signals_to_the_first_process() -> None:
+    leave_signals_to_the_first(0)
+    for number in SIGNALS:
+        os.kill(os.getpid(), number)  # does nothing
+        assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_only_the_main_thread_can_watch() -> None:

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-import training.loading
+import training.patch_loader
 from data.patches import Item
 from data.sampling import EpochSampler
-from training.loading import TrainingLoader
+from training.patch_loader import PatchLoader
 from util.interrupt import STOPPING
 
 LENGTH = 12
@@ -37,18 +37,21 @@ class Numbers(Dataset[Item]):
         return {"micro": torch.full((1, 2, 2), float(key)), "shrunk": torch.tensor(key % 2 == 0)}
 
 
-def loader(workers: int, slow: float = 0.0, processes: int = 1) -> TrainingLoader:
+def loader(
+    workers: int, slow: float = 0.0, processes: int = 1, epoch: int = 0, offset: int = 0
+) -> PatchLoader:
     data: Any = Numbers(slow)
     sampler = EpochSampler(LENGTH, 0, rank=0, processes=processes)
-    return TrainingLoader(data, sampler, 2, workers, 0, False, processes)
+    sampler.set_position(epoch, offset)
+    return PatchLoader(data, sampler, 2, workers, 0, False)
 
 
 @pytest.fixture
-def made() -> Iterator[Callable[..., TrainingLoader]]:
+def made() -> Iterator[Callable[..., PatchLoader]]:
     loaders = []
     handler = signal.getsignal(signal.SIGCHLD)
 
-    def make(*words: Any) -> TrainingLoader:
+    def make(*words: Any) -> PatchLoader:
         loaders.append(loader(*words))
         return loaders[-1]
 
@@ -66,25 +69,40 @@ def keys(batches: Iterator[Item]) -> list[list[float]]:
     return [batch["micro"][:, 0, 0, 0].tolist() for batch in batches]
 
 
-@pytest.mark.parametrize("offset", [0, 4, LENGTH])
-def test_loader_processes_change_nothing(made: Callable[..., TrainingLoader], offset: int) -> None:
-    alone, helped = made(0), made(2)
-    for epoch in range(3):
-        expected = keys(alone.batches(epoch, offset, never))
-        assert keys(helped.batches(epoch, offset, never)) == expected
-        assert len(expected) == (LENGTH - offset) // 2
-    (first, *_) = helped.batches(0, 0, never)
+@pytest.mark.parametrize("offset", [0, 4, 9, LENGTH])
+def test_loader_processes_change_nothing(made: Callable[..., PatchLoader], offset: int) -> None:
+    alone, helped = made(0, 0.0, 1, 2, offset), made(2, 0.0, 1, 2, offset)
+    counts = [-(-(LENGTH - offset) // 2), 6, 6]
+    for epoch, count in enumerate(counts, 2):
+        expected = keys(alone.batches(count, never))
+        assert keys(helped.batches(count, never)) == expected
+        assert len(expected) == count
+        assert {key // LENGTH for batch in expected for key in batch} <= {epoch}
+    (first, *_) = helped.batches(3, never)
     assert (first["micro"].dtype, first["shrunk"].dtype) == (torch.float32, torch.bool)
+
+
+def test_a_process_that_dies_between_two_epochs_is_seen(made: Callable[..., PatchLoader]) -> None:
+    alone, one = made(0), made(1)
+    first = keys(one.batches(6, never))
+    assert first == keys(alone.batches(6, never))
+    for child in multiprocessing.active_children():
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    rest = keys(one.batches(6, never))
+    assert rest == keys(alone.batches(6, never))[: len(rest)]
+    assert one.failure is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_batch_that_a_dead_process_owes_is_made_here(
-    made: Callable[..., TrainingLoader], number: signal.Signals, processes: int
+    made: Callable[..., PatchLoader], number: signal.Signals, processes: int
 ) -> None:
-    expected = keys(made(0, 0.0, processes).batches(0, 0, never))
+    expected = keys(made(0, 0.0, processes).batches(6 // processes, never))
     one = made(1, 0.3, processes)
-    batches = one.batches(0, 0, never)
+    batches = one.batches(6 // processes, never)
     first = next(batches)
     for child in multiprocessing.active_children():
         assert child.pid is not None
@@ -97,25 +115,25 @@ def test_the_batch_that_a_dead_process_owes_is_made_here(
     assert "give fewer --num_threads (now 1)" in one.failure
 
 
-def test_loader_processes_leave_signals_to_the_first(made: Callable[..., TrainingLoader]) -> None:
+def test_loader_processes_leave_signals_to_the_first(made: Callable[..., PatchLoader]) -> None:
     one = made(2, 0.05)
-    batches = one.batches(0, 0, never)
+    batches = one.batches(6, never)
     found = [next(batches)["micro"][:, 0, 0, 0].tolist()]
     for child in multiprocessing.active_children():
         for number in STOPPING:
             assert child.pid is not None
             os.kill(child.pid, number)
-    assert found + keys(batches) == keys(made(0).batches(0, 0, never))
+    assert found + keys(batches) == keys(made(0).batches(6, never))
     assert one.failure is None
 
 
 def test_a_stop_does_not_wait_for_processes_that_never_answer(
-    made: Callable[..., TrainingLoader],
+    made: Callable[..., PatchLoader],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(training.loading, "LOOKED_EVERY", 0.1)
-    monkeypatch.setattr(training.loading, "STALLED", 0.3)
+    monkeypatch.setattr(training.patch_loader, "LOOKED_EVERY", 0.1)
+    monkeypatch.setattr(training.patch_loader, "STALLED", 0.3)
     looks: list[bool] = []
 
     def stopping() -> bool:
@@ -123,16 +141,16 @@ def test_a_stop_does_not_wait_for_processes_that_never_answer(
         return looks[-1]
 
     one = made(1, 3600.0)
-    assert keys(one.batches(0, 0, stopping)) == keys(made(0).batches(0, 0, never))[:1]
+    assert keys(one.batches(6, stopping)) == keys(made(0).batches(6, never))[:1]
     assert len(looks) == 5
     told = capsys.readouterr().err
     assert told.count("no patches for 0.3 s from 1 loader processes") == 1
     assert one.failure is None
 
 
-def test_no_process_is_left(made: Callable[..., TrainingLoader]) -> None:
+def test_no_process_is_left(made: Callable[..., PatchLoader]) -> None:
     one = made(2)
-    next(one.batches(0, 0, never))
+    next(one.batches(6, never))
     children = multiprocessing.active_children()
     one.close()
     for child in children:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -23,8 +23,8 @@ STALLED = 45.0  # seconds without a batch after which a line says so
 Arrays = dict[str, np.ndarray]
 
 
-class TrainingLoader:
-    """Batches of one process's share of an epoch.
+class PatchLoader:
+    """Batches of one process's share of every epoch, from where its sampler stands.
 
     Loader processes hand over plain arrays by a pipe. Tensors would go through /dev/shm and sockets
     in TMPDIR, where a full disk or a long name loses them without a word. Where the loader
@@ -33,12 +33,11 @@ class TrainingLoader:
 
     Args:
         dataset: of patches; its items depend on their key alone.
-        sampler: of this process.
+        sampler: of this process, at the first item that is due; each epoch is followed by the next.
         batch_size: items of a batch.
         workers: loader processes; 0 loads in this one.
         seed: of the loader processes' own chance.
         pinned: put batches into memory that a GPU copies from while it computes.
-        processes: that train together, each on its share.
 
     Attributes:
         failure: why loader processes ended, in words; None as long as they have not.
@@ -52,44 +51,42 @@ class TrainingLoader:
         workers: int,
         seed: int,
         pinned: bool,
-        processes: int,
     ) -> None:
         self._dataset = dataset
         self._sampler = sampler
         self._batch_size = batch_size
+        self._count = workers
         self._pinned = pinned
-        self._shares = processes
-        self._workers: set[BaseProcess] = set()
+        self._owed: deque[list[int]] = deque()  # keys of batches that are being made, oldest first
+        self._workers: list[BaseProcess] = []
+        self._batches: Iterator[Arrays] | None = None
         self.failure: str | None = None
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
-            batch_size=batch_size,
-            sampler=sampler,
+            batch_sampler=self._key_lists(),
             num_workers=workers,
             collate_fn=as_arrays,
             worker_init_fn=leave_signals_to_the_first,
-            persistent_workers=workers > 0,
             timeout=LOOKED_EVERY if workers else 0,
-            # A generator of its own, so that starting an epoch's workers draws no global number.
+            # A generator of its own, so that starting the workers draws no global number.
             generator=torch.Generator().manual_seed(seed),
         )
 
-    def batches(self, epoch: int, offset: int, stopping: Callable[[], bool]) -> Iterator[Item]:
-        """Batches of an epoch from item `offset` on.
+    def batches(self, count: int, stopping: Callable[[], bool]) -> Iterator[Item]:
+        """The next batches.
 
         After `failure`, and after a stop while none came, one more batch and no further one.
 
         Args:
-            epoch: from 0.
-            offset: items of it that all processes have used.
+            count: how many.
             stopping: whether a stop is asked for.
         """
-        self._sampler.set_position(epoch, offset)
-        iterator = self._start()
-        waited, is_over = 0.0, False
-        while not is_over:
+        if self._batches is None:
+            self._batches = self._start()
+        waited = 0.0
+        while count:
             try:
-                arrays = next(iterator, None)
+                arrays = next(self._batches)
             except RuntimeError as error:  # torch has no types of its own for these
                 if "DataLoader timed out" in str(error):
                     waited += LOOKED_EVERY
@@ -101,11 +98,10 @@ class TrainingLoader:
                     self.failure = self._why()
                 else:
                     raise
-                arrays, is_over = self._made_here(epoch, offset), True
-            if arrays is None:
-                return
+                arrays, count = as_arrays([self._dataset[key] for key in self._owed[0]]), 1
+            self._owed.popleft()
             waited = 0.0
-            offset += len(next(iter(arrays.values()))) * self._shares
+            count -= 1
             yield self._as_tensors(arrays)
 
     def close(self) -> None:
@@ -113,20 +109,24 @@ class TrainingLoader:
         for worker in self._workers:
             worker.kill()
 
+    def _key_lists(self) -> Iterator[list[int]]:
+        """Keys of one batch after the other, over all epochs to come; no batch spans two."""
+        while True:
+            keys = list(self._sampler)
+            for first in range(0, len(keys), self._batch_size):
+                self._owed.append(keys[first : first + self._batch_size])
+                yield self._owed[-1]
+
     def _start(self) -> Iterator[Arrays]:
         others = set(multiprocessing.active_children())
-        iterator = iter(self._loader)
-        if self._loader.num_workers:
-            self._workers |= set(multiprocessing.active_children()) - others
+        batches = iter(self._loader)
+        self._workers = [
+            child for child in multiprocessing.active_children() if child not in others
+        ]
+        if self._workers:
             # torch's handler would raise an error between any two lines of a step.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        return iterator
-
-    def _made_here(self, epoch: int, offset: int) -> Arrays | None:
-        """The batch that comes after `offset` items, None behind the last."""
-        self._sampler.set_position(epoch, offset)
-        keys = list(islice(self._sampler, self._batch_size))
-        return as_arrays([self._dataset[key] for key in keys]) if keys else None
+        return batches
 
     def _as_tensors(self, arrays: Arrays) -> Item:
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -143,12 +143,12 @@ class TrainingLoader:
         cause = ", as when memory runs out" if code == -signal.SIGKILL else ""
         return (
             f"a loader process {how}{cause}: give fewer --num_threads (now "
-            f"{self._loader.num_workers}), or more memory"
+            f"{self._count}), or more memory"
         )
 
     def _say_that_none_comes(self) -> None:
         print(
-            f"warning: no patches for {STALLED:g} s from {self._loader.num_workers} loader "
+            f"warning: no patches for {STALLED:g} s from {self._count} loader "
             "processes: is the disk of the volumes there? Ctrl-C saves and stops; --num_threads 0 "
             "does without them",
             file=sys.stderr,
