@@ -38,6 +38,7 @@ def launch(*words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
+        start_new_session=True,
     )
 
 
@@ -117,20 +118,45 @@ def test_a_run_goes_on_exactly_with_as_many_and_on_with_another_number(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("receivers", ["torchrun", "one worker", "all"])
+@pytest.mark.parametrize(
+    ("receivers", "number"),
+    [
+        ("torchrun", signal.SIGTERM),
+        ("torchrun", signal.SIGUSR1),  # which ends torchrun itself at once
+        ("one of two", signal.SIGINT),
+        ("group", signal.SIGTERM),
+        ("group", signal.SIGHUP),
+    ],
+)
 def test_a_signal_stops_all_at_the_same_step(
-    words: tuple[str, ...], tmp_path: Path, receivers: str
+    words: tuple[str, ...], tmp_path: Path, receivers: str, number: signal.Signals
 ) -> None:
-    process = launch(*words, "--niter", "9999", "--name", "run", "--print_freq", "1")
+    """Loader processes, too, get what is sent to the group."""
+    process = launch(*words, "--niter", "9999", "--name", "run", "--num_threads", "1")
     until_trained(tmp_path / "run", process)
-    workers = workers_of(process)
-    pids = {"torchrun": [process.pid], "one worker": workers[1:], "all": [*workers, process.pid]}
-    for pid in pids[receivers]:
-        os.kill(pid, signal.SIGTERM)
+    if receivers == "group":
+        os.killpg(process.pid, number)
+    else:
+        os.kill(process.pid if receivers == "torchrun" else workers_of(process)[1], number)
     out, _ = process.communicate(timeout=PATIENCE)
     assert out.count("stopped after step") == 1, out
     step = load_checkpoint(tmp_path / "run" / "latest.pt")["position"]["step"]
     assert f"stopped after step {step} " in out
+    assert len(loss_rows(tmp_path / "run")) == step
+
+
+@pytest.mark.slow
+def test_a_loader_that_dies_stops_all_with_all_saved(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    process = launch(*words, "--niter", "9999", "--name", "run", "--num_threads", "1")
+    until_trained(tmp_path / "run", process)
+    (loader,) = children_of(workers_of(process)[1])
+    os.kill(loader, signal.SIGKILL)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert out.count("error: a loader process was ended by SIGKILL") == 1, out
+    step = load_checkpoint(tmp_path / "run" / "latest.pt")["position"]["step"]
+    assert f"saved after step {step} " in out
     assert len(loss_rows(tmp_path / "run")) == step
 
 
@@ -164,15 +190,19 @@ def test_an_error_of_one_process_is_told_in_its_line(
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """Process ids of the two that torchrun has started."""
+    workers = children_of(process.pid)
+    assert len(workers) == 2
+    return workers
+
+
+def children_of(process: int) -> list[int]:
     listed = subprocess.run(
-        ["ps", "--ppid", str(process.pid), "-o", "pid="],
+        ["ps", "--ppid", str(process), "-o", "pid="],
         capture_output=True,
         encoding="utf-8",
         check=True,
     )
-    workers = [int(word) for word in listed.stdout.split()]
-    assert len(workers) == 2
-    return workers
+    return [int(word) for word in listed.stdout.split()]
 
 
 def until_trained(folder: Path, process: subprocess.Popen[str]) -> None:
