@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from options import TrainOptions
 from options.base_options import format_options
 from util.devices import count_gpus
 from util.errors import EXIT_INTERRUPTED, UserError, run_command_line
+from util.folder_lock import first_owns_folder
 from util.privacy import keep_all
 from util.processes import leave_processes, process_place
 
@@ -36,9 +38,11 @@ def main(arguments: list[str]) -> int:
         from training.dry_run import dry_run
 
         return dry_run(options)
-    if process_place()[0] == 0:
-        print(f"options\n{format_options(parser, options)}\n")
-    return train(options)
+    folder = Path(options.checkpoints_dir) / options.name
+    with first_owns_folder(folder, "wait for its end, or train another with --name NAME"):
+        if process_place()[0] == 0:
+            print(f"options\n{format_options(parser, options)}\n")
+        return train(options)
 
 
 def train(options: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ def write_onnx(
     if channels := int(generator.architecture["texture"]):
         inputs |= {"noise": clinical.repeat(1, channels, 1, 1), "texture": clinical.new_ones(())}
         axes["noise"] = axes["clinical"]
-    with atomic_path(path) as partial, warnings.catch_warnings():
+    with atomic_path(path, shared=True) as partial, warnings.catch_warnings():
         # torch's older exporter writes this graph as it is; the newer needs a further package.
         warnings.simplefilter("ignore")
         torch.onnx.export(

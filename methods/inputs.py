@@ -23,10 +23,12 @@ from methods.loading import LoadedModel, load_model
 from methods.pages.result_page import write_overview
 from options.base_options import PHANTOM_FOLDER
 from util.errors import UserError
+from util.folder_lock import owned_folder
 from util.privacy import hide
 
 SAMPLED_SLICES = 16
 MOSTLY_OUTSIDE = 0.95
+IN_USE = "wait for its end, or give another --results_dir"
 
 
 def run_method(
@@ -63,9 +65,26 @@ def run_method(
         refuse_existing([folder / name for _, folder in own for name in names], options.overwrite)
     for _, folder in own:
         check(folder)
-    code = run_cases(options, cases, lambda path, folder: work(path, folder, model, options))
+
+    def work_alone(path: Path, folder: Path) -> None:
+        with owned_folder(folder, IN_USE):
+            if not options.resume:  # another job may have finished it meanwhile
+                refuse_existing([folder / name for name in names], options.overwrite)
+            work(path, folder, model, options)
+
+    code = run_cases(options, cases, work_alone)
     write_overview(options, folders, first)
     return code
+
+
+def alone(method: Callable[[Namespace], int]) -> Callable[[Namespace], int]:
+    """The test method, which owns the whole results folder while it runs."""
+
+    def run(options: Namespace) -> int:
+        with owned_folder(Path(options.results_dir), IN_USE):
+            return method(options)
+
+    return run
 
 
 def input_paths(options: Namespace, scale: int, domain: Domain) -> list[Path]:

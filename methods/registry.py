@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
+from methods.inputs import alone
 from methods.restoration.method import clinical_restoration, micro_restoration
 from methods.stability.method import stability
 from methods.super_resolution.method import super_resolution
@@ -16,6 +17,6 @@ TEST_METHODS: dict[str, Callable[[Namespace], int]] = {
     "stabilitytest": stability,
     "microCTsmallpatchtest": micro_restoration,
     "wholevolumetest": clinical_restoration,
-    "phantomtest": phantom_benchmark,
-    "pairtest": pair_benchmark,
+    "phantomtest": alone(phantom_benchmark),
+    "pairtest": alone(pair_benchmark),
 }

@@ -50,9 +50,32 @@ install_visdom() {
     fi
 }
 
+lock_environment() {
+    # Of two first starts at once the second waits. The lock hangs on descriptor 9, so it goes with
+    # the last of the processes that install, however they end.
+    exec 9>"$PROJECT/.venv.lock" || fail "cannot write in $PROJECT"
+    "$1" - <<'LOCK' || true # a file system without locks
+import fcntl, sys
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("waiting for another start, which installs .venv", file=sys.stderr)
+    fcntl.flock(9, fcntl.LOCK_EX)
+LOCK
+}
+
+is_complete() {
+    [ -x "$PROJECT/.venv/bin/python" ] && [ "$(cat "$1" 2>/dev/null)" = "$(lock_sum)" ]
+}
+
 make_environment() {
     local base stamp="$1"
     base="$(find_python)" || exit 2
+    lock_environment "$base"
+    if is_complete "$stamp"; then # the other one has made it
+        exec 9>&-
+        return
+    fi
     echo "installing the packages of requirements.lock into .venv with $("$base" --version)" \
         "(once; a minute or more)" >&2
     # Without a stamp an earlier installation died somewhere; what it left is not to be trusted.
@@ -69,6 +92,7 @@ make_environment() {
     "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$VIEWER" ||
         fail "installing $VIEWER failed (see above): check the network and run this again"
     lock_sum >"$stamp"
+    exec 9>&-
 }
 
 lock_sum() {
@@ -83,9 +107,7 @@ use_environment() {
     fi
     local stamp="$PROJECT/.venv/.complete"
     PYTHON="$PROJECT/.venv/bin/python"
-    if [ ! -x "$PYTHON" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$(lock_sum)" ]; then
-        make_environment "$stamp"
-    fi
+    is_complete "$stamp" || make_environment "$stamp"
 }
 
 use_environment "$@"

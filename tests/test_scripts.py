@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -31,8 +32,10 @@ case "$1 $2" in
     "-c "*) exec "$real" -c "import sys
 sys.version_info = tuple(int(part) for part in '${{FAKE_VERSION:-3.12}}.0'.split('.'))
 $2" ;;
+    "- ") exec "$real" - ;;
     "-m venv")
         echo "venv" >>"$FAKE_LOG"
+        "$real" -c 'import time; time.sleep(0.5)'
         mkdir -p "$4/bin" && cp "$0" "$4/bin/python" && echo 1 >"$4/made" ;;
     "-m pip")
         shift 2
@@ -210,6 +213,16 @@ def test_the_first_start_installs_once_and_says_so_in_one_line(
     answer = start("run.sh")
     assert (answer.stdout, answer.stderr) == ("ran train.py \n", "")
     assert log(tmp_path) == []
+
+
+def test_of_two_first_starts_the_second_waits(start: Start, project: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(start, ["run.sh", "test.sh", "run.sh"]))
+    assert [answer.returncode for answer in answers] == [0, 0, 0]
+    assert len(log(tmp_path)) == 3  # one installation
+    told = "".join(answer.stderr for answer in answers)
+    assert told.count("installing the packages") == 1
+    assert told.count("waiting for another start, which installs .venv\n") == 2
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.11"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lock_helpers import another_owner
 from training_helpers import TINY_RUN, write_training_data
 
 import train
@@ -71,6 +72,22 @@ def test_a_teacher_of_another_scale_is_refused_and_one_that_fits_is_kept(
     (tmp_path / "teacher.pth").unlink()
     assert run_command_line(train.main, again) == 2
     assert "no checkpoint teacher.pth" in capsys.readouterr().err
+
+
+def test_a_second_training_of_one_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY_RUN, *write_training_data(tmp_path / "volumes"), "--no_html", "--name", "run"]
+    with another_owner(tmp_path / "checkpoints" / "run") as owner:
+        assert run_command_line(train.main, words) == 2
+        told = capsys.readouterr().err
+        assert f"checkpoints/run is in use by process {owner.pid} on " in told
+        assert told.endswith(": wait for its end, or train another with --name NAME\n")
+        assert [path.name for path in Path("checkpoints/run").iterdir()] == [".lock"]
+        owner.communicate("")
+    assert train.main(words) == 0
+    assert not Path("checkpoints/run/.lock").exists()
 
 
 def vessels(seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from util.errors import UserError
@@ -16,19 +17,23 @@ PARTIAL_ENDING = ".partial"
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary path whose file takes the name `path` once the block ends well.
 
     The temporary name is `NAME.partial` in the same folder (made where it is missing), so that
-    the rename stays on one file system. The content reaches the disk (fsync) before the rename:
-    after a crash `path` holds the old content or the new, never a part. When the block raises,
-    the partial file is removed and `path` is as before.
+    the rename stays on one file system. Where a file is `shared`, several processes may write it
+    at a time: each has a temporary name of its own, and the last one stays.
+
+    The content reaches the disk (fsync) before the rename: after a crash `path` holds the old
+    content or the new, never a part. When the block raises, the partial file is removed and `path`
+    is as before.
 
     Raises:
         UserError: the system refused (no space, no permission, a folder of that name).
     """
     final = Path(path)
-    partial = final.with_name(final.name + PARTIAL_ENDING)
+    own = f".{token_hex(6)}" if shared else ""
+    partial = final.with_name(final.name + own + PARTIAL_ENDING)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -46,9 +51,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, shared: bool = False) -> None:
     """Write `text` as UTF-8 with `\\n` line ends through `atomic_path`."""
-    with atomic_path(path) as partial:
+    with atomic_path(path, shared) as partial:
         partial.write_bytes(text.encode("utf-8"))
 
 

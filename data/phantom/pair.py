@@ -40,6 +40,7 @@ from data.truth_case import LABELS
 from data.writing.nifti_writer import write_volume
 from util.errors import UserError, some_of
 from util.files import write_json
+from util.folder_lock import owned_folder
 from util.images.resampling import area_average
 
 RECORD = "phantom.json"
@@ -119,16 +120,21 @@ def write_pair(folder: Path, plan: PairPlan, processes: int = 1) -> Path:
             the lung.
     """
     wanted = plan.as_json()
-    if is_there(folder, wanted):
-        return folder
+    if not is_there(folder, wanted):
+        with owned_folder(folder, "give another folder", patient=True):
+            if not is_there(folder, wanted):  # nobody else has made it meanwhile
+                _make_pair(folder, plan, processes)
+    return folder
+
+
+def _make_pair(folder: Path, plan: PairPlan, processes: int) -> None:
     anatomy = Anatomy(plan.seed, plan.disease)
     centre = field_centre(anatomy, plan)
-    facts = {"plan": wanted, "centre_mm": list(centre), "labels": LABELS}
+    facts = {"plan": plan.as_json(), "centre_mm": list(centre), "labels": LABELS}
     # First, so that what a stop leaves behind is known for ours.
     write_json(folder / RECORD, {**facts, "complete": False})
     _write_volumes(folder, anatomy, plan, centre, processes)
     write_json(folder / RECORD, {**facts, "complete": True})
-    return folder
 
 
 def is_there(folder: Path, plan: dict[str, object]) -> bool:

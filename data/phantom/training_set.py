@@ -24,6 +24,7 @@ from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volumes.volume import Volume
 from util.errors import UserError
 from util.files import atomic_path, write_json
+from util.folder_lock import owned_folder
 
 SCALES = (2, 4, 8, 16)
 FIELD_OF_VIEW = 16.0  # side of a micro-CT specimen, mm: a small tissue block
@@ -135,9 +136,19 @@ def write_phantom(
     paths = PhantomPaths(
         folder, *(folder / name for name in ("clinical", "micro", "clinical_test", "micro_test"))
     )
+    if not _is_complete(folder, plan):  # else nobody waits, and a folder may be read-only
+        with owned_folder(folder, "give another folder", patient=True):
+            _complete(folder, plan, progress, processes)
+    return paths
+
+
+def _complete(
+    folder: Path, plan: PhantomPlan, progress: Progress | None, processes: int | None
+) -> None:
+    """Write what is missing, unless another process has done so meanwhile."""
     jobs = plan.jobs(folder)
     if _is_complete(folder, plan):
-        return paths
+        return
     missing = [job for job in jobs if not job.is_done()]
     large = sum(int(np.prod(job.size)) for job in missing) > WORTH_A_PROCESS
     count = processes or (min(2, os.cpu_count() or 1) if large else 1)
@@ -153,7 +164,6 @@ def write_phantom(
         for path in job.files
     }
     write_json(folder / COMPLETE, {"parameters": plan.parameters(), "files": sizes})
-    return paths
 
 
 def phantom_version(path: Path) -> int | None:

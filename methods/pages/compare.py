@@ -61,7 +61,7 @@ def compare(options: Namespace) -> int:
     for result in results:
         page.body.add(tags.h2(result.label))
         page.body.add(facts_table(chosen_facts(result.record)))
-    write_text(path, text_of(page))
+    write_text(path, text_of(page), shared=True)
     print(f"open {path} in a browser to compare {', '.join(one.label for one in results)}")
     return 0
 

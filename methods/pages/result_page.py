@@ -231,7 +231,9 @@ def write_overview(options: Namespace, folders: Sequence[Path], prefix: str = ""
     root = Path(options.results_dir)
     with page_may_fail(options):
         others = keep_other_page(root / PAGE, options.method)
-        write_text(root / PAGE, overview(options.method, root, folders, prefix, others))
+        write_text(
+            root / PAGE, overview(options.method, root, folders, prefix, others), shared=True
+        )
         print(f"open {root / PAGE} in a browser to look at all cases")
 
 

@@ -114,7 +114,7 @@ def superseded_checkpoints(
 
 def remember_experiment(checkpoints_dir: Path, name: str) -> None:
     """Note which experiment was trained last, for tests that name none."""
-    write_text(checkpoints_dir / LAST_FILE, name + "\n")
+    write_text(checkpoints_dir / LAST_FILE, name + "\n", shared=True)
 
 
 def last_experiment(checkpoints_dir: Path) -> str:

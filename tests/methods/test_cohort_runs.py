@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lock_helpers import another_owner
 from training_helpers import write_case, write_checkpoint
 
 import medicaltest
@@ -72,6 +73,39 @@ def test_a_bad_case_is_told_at_the_end_and_the_others_are_done(
     first, second = cohort.results("a", "c")
     assert len(first) == 2
     assert first == second
+
+
+def test_a_case_that_another_run_works_on_is_refused_and_the_others_are_done(
+    cohort: Cohort, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort.add("a", "b")
+    with another_owner(cohort.out / "b") as owner:
+        cohort.run(code=1)
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert f"{cohort.out / 'b'} is in use by process {owner.pid} on " in told
+        assert told.endswith(": wait for its end, or give another --results_dir")
+    assert cohort.finished() == ["a"]
+    assert [path.name for path in (cohort.out / "b").iterdir()] == [".lock"]  # of a crashed run
+    cohort.run("--resume")
+    assert cohort.finished() == ["a", "b"]
+    assert list(cohort.out.rglob(".lock")) == []
+
+
+def test_a_case_that_another_run_has_finished_meanwhile_is_kept(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort.add("a", "b")
+    original = methods.super_resolution.method.super_resolve_case
+
+    def beside_another(path: Path, *rest: object) -> None:
+        (cohort.out / "b").mkdir(exist_ok=True)
+        (cohort.out / "b" / "SR.nii.gz").write_bytes(b"of another run")
+        original(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(methods.super_resolution.method, "super_resolve_case", beside_another)
+    cohort.run(code=1)
+    assert "b/SR.nii.gz exists already: --overwrite replaces it" in capsys.readouterr().err
+    assert (cohort.out / "b" / "SR.nii.gz").read_bytes() == b"of another run"
 
 
 def test_an_input_that_vanishes_is_one_failed_case(

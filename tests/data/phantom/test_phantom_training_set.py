@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from lock_helpers import another_owner
 
 from data.formats.readers import read_volume
 from data.phantom import __main__ as phantom
@@ -62,6 +64,25 @@ def copy_of(written: PhantomPaths, folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((written.folder / name).read_bytes())
     return folder
+
+
+@pytest.mark.slow
+def test_of_two_at_once_the_second_finds_what_the_first_has_made(
+    written: PhantomPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with another_owner(tmp_path) as owner:
+
+        def finish() -> None:
+            copy_of(written, tmp_path)
+            owner.kill()
+
+        timer = threading.Timer(0.3, finish)
+        timer.start()
+        made: list[str] = []
+        write_phantom(tmp_path, SMALL, lambda done, count, name: made.append(name), processes=1)
+    assert made == []
+    assert f"waiting for process {owner.pid} on " in capsys.readouterr().err
+    assert files_in(tmp_path) == files_in(written.folder)
 
 
 @pytest.mark.slow

@@ -370,7 +370,7 @@ def test_a_broken_run_leaves_nothing_that_looks_finished(
     resolver.fail_at = 2  # the middle slice, whose picture is shown, is done by then
     with pytest.raises(MemoryError):
         run(tmp_path, "--input", str(path))
-    assert list((tmp_path / "results").iterdir()) == []
+    assert list(tmp_path.rglob("results/*")) == []
     resolver.fail_at = None
     run(tmp_path, "--input", str(path))
 
