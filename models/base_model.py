@@ -265,10 +265,14 @@ class BaseModel:
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
 
-    def load_pools(self, state: Mapping[str, Any]) -> None:
-        """Load pools saved by `pools_state`."""
-        self.pool_A.load_state_dict(state["A"], self.device)
-        self.pool_B.load_state_dict(state["B"], self.device)
+    def load_pools(self, state: Mapping[str, Any]) -> bool:
+        """Load pools saved by `pools_state`; returns whether their images have today's size."""
+        edges = self.options.clinical_patch_size, self.options.micro_patch_size
+        loaded = [
+            pool.load_state_dict(state[name], edge, self.device)
+            for name, pool, edge in zip("AB", (self.pool_A, self.pool_B), edges, strict=True)
+        ]
+        return all(loaded)
 
     def load_networks(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Load the four state dicts alone, as the original code saves them."""

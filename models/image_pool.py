@@ -49,8 +49,16 @@ class ImagePool:
             "generator": self.generator.getstate(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Load a state made by `state_dict`, with the images on `device`."""
-        self.images = [image.to(device) for image in state["images"]]
+    def load_state_dict(self, state: dict[str, Any], edge: int, device: torch.device) -> bool:
+        """Load a state made by `state_dict`, with the images on `device`.
+
+        Returns:
+            Whether its images have `edge` pixels a side; others are forgotten, since a batch holds
+            images of one size.
+        """
+        fits = all(image.shape[-2:] == (edge, edge) for image in state["images"])
+        kept = state["images"][: self.size] if fits else []
+        self.images = [image.to(device) for image in kept]
         version, words, gauss = state["generator"]
         self.generator.setstate((version, tuple(words), gauss))
+        return fits

@@ -148,6 +148,7 @@ class BaseOptions:
 
     program = "options"
     description = ""
+    epilog: str | None = None
     groups: Mapping[str, Rows] = {}  # options of the subclass, by their title in --help
 
     def build(self) -> argparse.ArgumentParser:
@@ -155,6 +156,7 @@ class BaseOptions:
         parser = OneLineParser(
             prog=self.program,
             description=self.description,
+            epilog=self.epilog,
             formatter_class=HelpFormatter,
             allow_abbrev=False,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 
 from options.base_options import BaseOptions, given_names, join_slices
@@ -38,6 +39,8 @@ PER_CALL_OPTIONS = frozenset(
     }
 )
 
+NONE = "none"
+
 
 class TrainOptions(BaseOptions):
     """Every option of train.py with type, default, unit and reason."""
@@ -49,6 +52,30 @@ class TrainOptions(BaseOptions):
     )
 
     groups = TRAIN_GROUPS
+    epilog = (
+        "A run that goes on keeps its options. What was given is taken back by `none` where there "
+        "is no default (--patience none), and by the opposite of a flag (--flip, --no_tensorboard)."
+    )
+
+    def build(self) -> argparse.ArgumentParser:
+        """Return the parser with every option, and what takes one back that a resumed run has."""
+        parser = super().build()
+        for action in list(parser._actions):
+            if action.dest in PER_CALL_OPTIONS | {"name", "help", "list"}:
+                continue
+            if action.const is True:
+                parser.add_argument(
+                    f"--{opposite(action.dest)}",
+                    dest=action.dest,
+                    action="store_false",
+                    default=argparse.SUPPRESS,
+                    help=argparse.SUPPRESS,
+                )
+            elif action.choices is not None:
+                action.choices = [*action.choices, *[NONE] * (action.default is None)]
+            elif action.default is None:
+                action.type = or_none(action.type)  # type: ignore[arg-type]
+        return parser
 
     def parse(
         self, arguments: Sequence[str], count_gpus: Callable[[], int]
@@ -68,6 +95,11 @@ class TrainOptions(BaseOptions):
         parser = self.build()
         options = parser.parse_args(arguments)
         given = given_names(parser, arguments)
+        for name in given:
+            # Of an option that takes several words, and of one that has choices.
+            value, default = getattr(options, name), parser.get_default(name)
+            if name != "name" and default is None and value in ([None], NONE):
+                setattr(options, name, None)
         refuse_restart(parser, options, given)
         stored = stored_options(parser, options) if options.continue_train else None
         if stored is not None:
@@ -77,11 +109,14 @@ class TrainOptions(BaseOptions):
             for name, value in stored.items():
                 if name in vars(options) and name not in kept_out:
                     setattr(options, name, value)
+            sizes = {"clinical_patch_size", "micro_patch_size"}
+            for name in sizes - given if sizes & given else ():
+                setattr(options, name, None)  # it follows from the other one
             if "val_slices" in given and "slices" not in given:
                 options.slices = None  # it follows from the new choice
             refuse_start_options(parser, options, given, stored)
             refuse_other_pairs(parser, stored, given)
-            refuse_idle_options(parser, options, given)
+            refuse_idle_options(parser, options, acting(options, given))
             self.check(parser, options)
             return options, parser
         if options.preset == "auto":
@@ -103,7 +138,7 @@ class TrainOptions(BaseOptions):
         for name, value in derived.items():
             if name not in given:
                 setattr(options, name, value)
-        refuse_idle_options(parser, options, given)
+        refuse_idle_options(parser, options, acting(options, given))
         self.check(parser, options)
         return options, parser
 
@@ -148,6 +183,27 @@ class TrainOptions(BaseOptions):
         options.suffix = ""  # spent: a resumed run must not append it again
         if "/" in options.name or options.name in (".", ".."):
             parser.error(f"--name is {options.name!r}, expected a plain folder name")
+
+
+def opposite(flag: str) -> str:
+    """Name of the flag that takes another one back: no_flip -> flip, compile -> no_compile."""
+    return flag.removeprefix("no_") if flag.startswith("no_") else f"no_{flag}"
+
+
+def acting(options: argparse.Namespace, given: set[str]) -> set[str]:
+    """Given options but for those that were taken back, which may be without effect."""
+    return {name for name in given if getattr(options, name) not in (None, False)}
+
+
+def or_none(parse: Callable[[str], object] | None) -> Callable[[str], object]:
+    """`parse`, which also takes the word none."""
+    original: Callable[[str], object] = parse or str
+
+    @wraps(original)  # argparse names it in its errors
+    def parsed(text: str) -> object:
+        return None if text == NONE else original(text)
+
+    return parsed
 
 
 def default_name(model: str, scale: int) -> str:

@@ -259,3 +259,40 @@ def test_weights_of_the_original_code_are_trained_further(
     assert command(*words, "--name", "old", "--continue_train", "--epoch_count", "2") == 0
     assert [row["epoch"] for row in loss_rows(folder)] == ["2", "2", "2"]
     assert (folder / "latest.pt").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_patches_of_another_size(
+    data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pools hold images of the size before."""
+    at_step(monkeypatch, 4, interrupt)
+    words = (*TINY_RUN, *data, "--no_html", "--name", "run", "--batch_num", "20")
+    assert command(*words) == EXIT_INTERRUPTED
+    capsys.readouterr()
+    assert command(*RESUME, "--clinical_patch_size", "12", "--batch_num", "15") == 0
+    told = capsys.readouterr().out
+    assert "patches have another size now: the discriminators forget the images" in told
+    assert "an epoch has 15 patches, not 20 as before: epoch 1 goes on with the last 7" in told
+    assert len(loss_rows(Path("checkpoints/run"))) == 4 + 4 + 2 * 8
+
+
+@pytest.mark.slow
+def test_options_that_end_the_first_step_leave_those_of_before(
+    data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_step(monkeypatch, 4, interrupt)
+    assert command(*TINY_RUN, *data, "--no_html", "--name", "run") == EXIT_INTERRUPTED
+    kept = Path("checkpoints/run/options.json").read_bytes()
+
+    def fail(model: MedicalCycleGANModel) -> None:
+        raise MemoryError("too large")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MedicalCycleGANModel, "optimize_parameters", fail)
+        assert command(*RESUME, "--batch_size", "4") == 2
+    assert Path("checkpoints/run/options.json").read_bytes() == kept
+    assert command(*RESUME) == 0
+    whole = (*TINY_RUN, *data, "--no_html", "--name", "whole")
+    assert command(*whole) == 0
+    assert_same_run(Path("checkpoints/whole"), Path("checkpoints/run"))

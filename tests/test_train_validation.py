@@ -86,6 +86,28 @@ def test_another_score_begins_anew_and_patience_waits_for_one(data: tuple[str, .
 
 
 @pytest.mark.slow
+def test_other_held_back_data_begin_anew_and_none_ends_patience(
+    data: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = ("--lr_policy", "constant", "--niter_decay", "0", "--windows", "micro=0:9000")
+    other = write_micro(tmp_path / "other", "second", (40, 36, 3), seed=8)
+    third = write_micro(tmp_path / "other", "third", (40, 36, 3), seed=9)
+    words = ("--val_micro_paths", str(other), "--patience", "1", "--lr", "0")
+    command(*TINY_RUN, *data, *schedule, *words, "--niter", "4", "--name", "a")
+    assert [row["epoch"] for row in scores("a")] == ["1", "2"]
+    more = ("--continue_train", "--name", "a", "--niter", "6")
+    command(*more, "--val_micro_paths", str(third))
+    told = capsys.readouterr().out
+    assert "the held-back data are others than before: best.pt and --patience begin anew" in told
+    assert [row["epoch"] for row in scores("a")] == ["1", "2", "3", "4"]
+    best = load_checkpoint(Path("checkpoints/a/best.pt"))["position"]
+    assert best["best_epoch"] == 3
+    command(*more, "--patience", "none")
+    assert [row["epoch"] for row in scores("a")] == ["1", "2", "3", "4", "5", "6"]
+    assert "begin anew" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_slices_that_the_run_was_trained_on_before_are_refused(
     data: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,7 @@ class RunSaver:
 
     Args:
         folder: of the experiment.
-        options: of the run; written to options.txt and options.json at once.
+        options: of the run; written to options.txt and options.json with the first checkpoint.
         model: what is trained.
         position: where the run stands; the loop moves it on.
         data: for its windows and sources.
@@ -71,10 +71,7 @@ class RunSaver:
             # Of the branch that is left: the next validation finds the best anew.
             self.superseded.append(folder / BEST)
             position.best = None
-        if model.processes.is_first:
-            text = format_options(TrainOptions().build(), options)
-            write_text(folder / "options.txt", cleared(text) + "\n")
-            write_json(folder / "options.json", vars(options))
+        self._has_options = False
 
     def save(self, *names: str) -> None:
         """Write checkpoints under `names`.
@@ -93,6 +90,7 @@ class RunSaver:
         self.saved_at = time.monotonic()
         if not self.model.processes.is_first:
             return
+        self._write_options()
         paths = [self.folder / f"{name}.pt" for name in names]
         windows = self.data.windows.as_dict()
         save_training_state(
@@ -112,6 +110,14 @@ class RunSaver:
                 path.unlink(missing_ok=True)
         prune_checkpoints(self.folder, self.options.keep)
         remember_experiment(Path(self.options.checkpoints_dir), self.options.name)
+
+    def _write_options(self) -> None:
+        """Once a step is done with them: a run that fails at once goes on with those of before."""
+        if not self._has_options:
+            text = format_options(TrainOptions().build(), self.options)
+            write_text(self.folder / "options.txt", cleared(text) + "\n")
+            write_json(self.folder / "options.json", vars(self.options))
+            self._has_options = True
 
     def is_old(self) -> bool:
         """Whether --save_every_minutes have gone by since the last checkpoint."""

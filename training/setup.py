@@ -13,31 +13,29 @@ from data.datasets import DATASETS
 from data.patches import PatchDataset, PatchSettings
 from data.sampling import EpochSampler
 from data.training_data import TrainingData, open_training_data
-from data.windows import Domain, WindowPolicy
+from data.windows import Domain
 from models.base_model import make_scanner
-from models.checkpoints.checkpoint import LoadedGenerator, load_generator
 from models.loss_names import LOGGED
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
 from options.presets import PRESET_NOTES
 from options.train_checks import PAIR_LOSSES, has_weight, teaches_best
+from training.given_weights import check_teacher, load_teacher, unlike_windows
+from training.held_back import (
+    fingerprint,
+    has_held_back,
+    make_samples,
+    open_held_back,
+    seen_by_scanner,
+)
 from training.known_scans import known_scans
 from training.monitor.training_monitor import TrainingMonitor
 from training.patch_loader import PatchLoader
 from training.saver import RunSaver
 from training.scanner_setup import look_at_scans
-from training.state import Position, start_or_resume, unlike_windows
-from training.validation import (
-    SCORES,
-    Validator,
-    describe,
-    has_held_back,
-    is_better,
-    make_samples,
-    open_held_back,
-    seen_by_scanner,
-)
+from training.state import Position, start_or_resume
+from training.validation import SCORES, Validator, describe, is_better
 from util.devices import choose_devices, set_up_cudnn, warn_of_emulated_bf16
 from util.errors import UserError
 from util.interrupt import StopRequest
@@ -153,7 +151,7 @@ def open_run(options: Namespace) -> Run:
     seen_by_teacher = frozenset() if teacher is None else teacher.training_digests
     digests = sorted(start.digests | seen_by_teacher | set(data.digests))
     dataset = DATASETS[options.dataset_mode](data, patch_settings(options))
-    refuse_epoch(folder, len(dataset), position, processes)
+    begin_epoch(folder, len(dataset), position, processes)
     sampler = EpochSampler(
         len(dataset),
         options.seed,
@@ -179,10 +177,11 @@ def open_run(options: Namespace) -> Run:
         + f" parameters; {len(dataset)} patches and {steps} steps an "
         f"epoch, {last_epoch} epochs{shared}"
     )
-    validator = None
+    validator, scored = None, None
     if processes.is_first and has_held_back(options):  # the others only wait for what it finds
         held_back = open_held_back(options, data, digests)
         samples = make_samples(held_back, data, options)
+        scored = fingerprint(samples, options)
         if has_weight(options, PAIR_LOSSES):
             samples = seen_by_scanner(samples, model.scanner)
         validator = Validator(samples, model.scale)
@@ -190,11 +189,11 @@ def open_run(options: Namespace) -> Run:
         processes.say(
             f"{count} squares of held-back slices are scored every {options.val_freq} epochs"
         )
+    scored = processes.from_first(scored)
     monitor = TrainingMonitor(
         folder, LOGGED, options, position.step, position.epoch - 1, SCORES, processes.is_first
     )
-    if position.best_metric != options.val_metric:
-        position.best, position.best_metric = None, options.val_metric
+    begin_scores(position, options, scored, processes.say)
     scans = known_scans(options, data) if processes.is_first else {}
     if start.scans and not teaches_best(options):
         scans = dict(start.scans)  # of the best estimate, which stays as it is
@@ -214,39 +213,6 @@ def open_run(options: Namespace) -> Run:
     )
 
 
-def load_teacher(path: str, scale: int) -> LoadedGenerator:
-    """The SR generator that --teacher names.
-
-    Raises:
-        UserError: it cannot be read, or enlarges by another scale.
-    """
-    loaded = load_generator(Path(path))
-    generator = loaded.generator
-    if generator.scale != scale:
-        raise UserError(
-            f"--teacher {path} enlarges {generator.scale} times, expected {scale} times as the "
-            "model that it teaches: give other weights, or another --sampling_times"
-        )
-    return loaded
-
-
-def check_teacher(
-    teacher: LoadedGenerator, windows: WindowPolicy, say: Callable[[str], None]
-) -> None:
-    """Refuse a teacher that knows tissue by other values: all that it says would be wrong.
-
-    Raises:
-        UserError: its window of clinical CT is another one. Where it states none, `say` tells.
-    """
-    if unlike := unlike_windows(teacher.windows, windows.as_dict()):
-        raise UserError(
-            f"the weights of --teacher {teacher.origin} {unlike}: give the --windows and "
-            "--normalization that they were made for"
-        )
-    if teacher.windows is None:
-        say(f"--teacher {teacher.origin} states no intensity windows: taken for those of this run")
-
-
 def preset_line(options: Namespace, device: str) -> str:
     """Which preset is used, on what, and how to get the one that is asked for next."""
     other = {"demo": "adapt", "adapt": "paper"}.get(options.preset, "demo")
@@ -257,7 +223,28 @@ def preset_line(options: Namespace, device: str) -> str:
     )
 
 
-def refuse_epoch(folder: Path, length: int, position: Position, processes: Processes) -> None:
+def begin_scores(
+    position: Position, options: Namespace, scored: str | None, say: Callable[[str], None]
+) -> None:
+    """Forget the best score where the next ones are others: best.pt and --patience begin anew.
+
+    Args:
+        position: of the run.
+        options: for their metric.
+        scored: fingerprint of the held-back data; None without any.
+        say: takes a line where that is so.
+    """
+    metric = options.val_metric
+    is_other = position.best_of is not None and scored not in (None, position.best_of)
+    if position.best is not None and (is_other or position.best_metric != metric):
+        what = "the held-back data are others" if is_other else f"--val_metric is {metric}"
+        say(f"{what} than before: best.pt and --patience begin anew")
+        position.score_anew()
+    position.best_metric = metric
+    position.best_of = scored or position.best_of
+
+
+def begin_epoch(folder: Path, length: int, position: Position, processes: Processes) -> None:
     """Refuse an epoch that is shorter than what was done of it, or than there are processes.
 
     Raises:
@@ -268,6 +255,12 @@ def refuse_epoch(folder: Path, length: int, position: Position, processes: Proce
             f"{folder} goes on after {position.offset} patches of its epoch, but an epoch now has "
             f"{length}: leave out what shortened it (--batch_num, --max_dataset_size)"
         )
+    if position.offset and position.epoch_items not in (None, length):
+        processes.say(
+            f"an epoch has {length} patches, not {position.epoch_items} as before: epoch "
+            f"{position.epoch} goes on with the last {length - position.offset} of them"
+        )
+    position.epoch_items = length
     if length < processes.count:
         raise UserError(
             f"an epoch of {length} patches cannot be shared among {processes.count} "

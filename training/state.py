@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.checkpoint import (
-    LoadedGenerator,
     load_checkpoint,
-    load_generator,
     load_original_weights,
     save_checkpoint,
 )
 from models.checkpoints.experiment_folder import LATEST, checkpoint_path, keep_previous, load_newest
 from models.medical_cycle_gan import MedicalCycleGANModel
 from options.train_checks import FOUND_BY_AUTO
+from training.given_weights import start_from_weights
 from util.errors import UserError
 from util.seeds import random_states, restore_random_states
 
@@ -55,6 +54,9 @@ class Position:
     best: float | None = None  # the best validation score; None before the first
     best_epoch: int = 0  # the epoch it came from
     best_metric: str | None = None  # which score it is
+    # `validation.fingerprint` of what was scored; None where nothing was, or nobody says
+    best_of: str | None = None
+    epoch_items: int | None = None  # patches of the running epoch; None where nobody says
 
     def advance(self, items: int, generator_loss: Tensor) -> None:
         """Count one step on `items` patches; does not wait for the device."""
@@ -69,6 +71,10 @@ class Position:
     def mean_loss(self) -> float:
         """Mean of the generators' total loss over the epoch so far."""
         return float(self.loss_sum) / max(self.loss_count, 1)
+
+    def score_anew(self) -> None:
+        """Forget the best score, with which later ones cannot be compared."""
+        self.best, self.best_epoch = None, self.epoch - 1
 
     def next_epoch(self) -> None:
         """Go to the start of the next epoch."""
@@ -86,6 +92,8 @@ class Position:
             "best": self.best,
             "best_epoch": self.best_epoch,
             "best_metric": self.best_metric,
+            "best_of": self.best_of,
+            "epoch_items": self.epoch_items,
         }
 
     @classmethod
@@ -221,7 +229,8 @@ def start_or_resume(
     model.steps = position.step
     rank = model.processes.rank
     if rank < len(state["processes"]):
-        model.load_pools(state["processes"][rank]["pools"])
+        if not model.load_pools(state["processes"][rank]["pools"]):
+            say("patches have another size now: the discriminators forget the images they remember")
         restore_random_states(state["processes"][rank]["random"])
     return Start(
         position,
@@ -236,69 +245,6 @@ def _found_scanner(stored: Mapping[str, Any], now: Namespace) -> dict[str, Any] 
     if (stored.get("scanner"), now.scanner) != ("auto", "auto"):
         return None
     return {name: stored[name] for name in FOUND_BY_AUTO}
-
-
-def start_from_weights(
-    path: str, model: MedicalCycleGANModel, say: Callable[[str], None]
-) -> LoadedGenerator:
-    """Let G_A begin with the weights of a checkpoint, a .safetensors file or a bare state dict.
-
-    Texture layers that the file lacks begin as they are; those of a model without are left out, for
-    they belong to the features that training will change. `say` takes a line where that is so.
-
-    Returns:
-        What they are: their windows, the slices that they were trained on.
-
-    Raises:
-        UserError: they cannot be read, or are of another architecture.
-    """
-    loaded = load_generator(Path(path))
-    was, now = loaded.generator.architecture, model.G_A.architecture
-    if loaded.generator.texture is None or model.G_A.texture is None:
-        was = {**was, "texture": now["texture"]}
-    unlike = [
-        f"{name} {was[name]} instead of {now[name]}" for name in now if was[name] != now[name]
-    ]
-    if unlike:
-        raise UserError(
-            f"--init_weights {path} has {', '.join(unlike)}: give the options that it was trained "
-            "with (--sampling_times, --ngf, --clinical2micronetG, --norm, --skip, --texture_noise)"
-        )
-    if loaded.generator.texture is not None and model.G_A.texture is None:
-        say(f"the texture layers of {path} are left out: --preset texture trains with them")
-    if loaded.spread != 1 and model.G_A.texture is not None:
-        say(
-            f"{path} states a factor of {loaded.spread:g} on the spread of its draws, which new "
-            "texture need not have: python -m benchmarks.dial measures it"
-        )
-    given, own = loaded.generator.state_dict(), model.G_A.state_dict()
-    weights = {name: given.get(name, weight) for name, weight in own.items()}
-    model.G_A.load_state_dict(weights)
-    if model.average is not None:
-        model.average.network.load_state_dict(weights)
-    return loaded
-
-
-def unlike_windows(weights: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
-    """In words, by which other values than this run's given weights know tissue; None for none.
-
-    Micro-CT has units of its own at each scanner, so only the windows of clinical CT are compared.
-
-    Args:
-        weights: windows as `WindowPolicy.as_dict` tells them; None if nobody knows.
-        now: those of the run.
-    """
-    if weights is None or "clinical" not in weights:
-        return None
-    before, after = (
-        "each volume's range"
-        if windows["normalization"] == "minmax"
-        else "{low:g}:{high:g} HU".format(**windows["clinical"])
-        for windows in (weights, now)
-    )
-    if before == after:
-        return None
-    return f"were made for clinical CT in {before}, got {after}"
 
 
 def _second_line(error: RuntimeError) -> str:

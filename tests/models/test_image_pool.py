@@ -35,10 +35,22 @@ def test_state_goes_on_exactly() -> None:
     first = ImagePool(3, seed=1)
     first.query(numbered(0, 10))
     second = ImagePool(3, seed=99)
-    second.load_state_dict(first.state_dict(), torch.device("cpu"))
+    assert second.load_state_dict(first.state_dict(), 1, torch.device("cpu"))
     for start in range(10, 60, 2):
         batch = numbered(start, 2)
         assert torch.equal(first.query(batch), second.query(batch))
+
+
+def test_images_of_another_size_and_those_too_many_are_forgotten() -> None:
+    first = ImagePool(3, seed=1)
+    first.query(torch.zeros(3, 1, 8, 8))
+    smaller = ImagePool(2)
+    assert smaller.load_state_dict(first.state_dict(), 8, torch.device("cpu"))
+    assert len(smaller.images) == 2
+    other = ImagePool(3)
+    assert not other.load_state_dict(first.state_dict(), 16, torch.device("cpu"))
+    assert other.images == []
+    assert other.query(torch.zeros(2, 1, 16, 16)).shape == (2, 1, 16, 16)
 
 
 def test_an_image_keeps_nothing_of_its_batch_alive() -> None:

@@ -14,7 +14,9 @@ from option_helpers import (
 )
 
 from options import TrainOptions
+from options.base_options import given_names
 from options.train_checks import DEPENDENT_OPTIONS, START_OPTIONS
+from options.train_options import PER_CALL_OPTIONS, opposite
 
 # The names that users of the original code know, and those that this project adds.
 KNOWN_NAMES = (
@@ -316,7 +318,6 @@ def test_options_of_one_call_are_not_taken_from_the_store(stored: Path) -> None:
         ("--init_gain 0.5", "leave --init_gain out"),
         ("--epoch_count 2", "leave --epoch_count out"),
         ("--n_layers_D 4", "without --netD n_layers"),
-        ("--clinical_patch_size 32", "24"),
         ("--epoch 0", "expected latest, best or a number from 1"),
         ("--epoch last", "expected latest, best or a number from 1"),
     ],
@@ -324,9 +325,55 @@ def test_options_of_one_call_are_not_taken_from_the_store(stored: Path) -> None:
 def test_flags_without_effect_on_a_resumed_run_are_refused(
     capsys: pytest.CaptureFixture[str], stored: Path, words: str, message: str
 ) -> None:
-    if "patch" in words:
-        message = "32 * 2 = 64"  # the stored micro patch no longer fits
     assert message in refusal(capsys, "train.py", "--continue_train", *words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--clinical_patch_size 32", "--micro_patch_size 64"],
+)
+def test_of_two_patch_sizes_the_other_follows(stored: Path, words: str) -> None:
+    options = train_options("--continue_train", *words.split())
+    assert (options.clinical_patch_size, options.micro_patch_size) == (32, 64)
+
+
+def test_everything_that_was_given_can_be_taken_back(stored: Path) -> None:
+    """What the store holds wins over defaults, so each option needs a word for its default."""
+    parser = TrainOptions().build()
+    actions = {action.dest: action for action in parser._actions}
+    lasting = set(actions) - PER_CALL_OPTIONS - set(START_OPTIONS) - {"name", "help", "list"}
+    flags = {name for name in lasting if actions[name].const is not None}
+    for name in sorted(flags):
+        back = f"--{opposite(name)}"
+        assert getattr(parser.parse_args([f"--{name}"]), name) is True
+        assert getattr(parser.parse_args([f"--{name}", back]), name) is False
+        assert given_names(parser, [back]) == {name}
+    path = stored / "options.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    given = {
+        "patience": 3, "clip_gradient": 5.0, "val_slices": "-2:", "slices": ":-2", "no_flip": True,
+        "tensorboard": True, "micro_axes": "z", "max_dataset_size": 9, "val_micro_paths": ["a.nii"],
+        "maskdatafolder": "masks", "save_every_minutes": 5.0, "match_spacing": True,
+    }  # fmt: skip
+    path.write_text(json.dumps({**kept, **given}), encoding="utf-8")
+    assert train_options("--continue_train").patience == 3
+    words = [
+        word
+        for name, value in given.items()
+        for word in ([f"--{opposite(name)}"] if value is True else [f"--{name}", "none"])
+    ]
+    options = train_options("--continue_train", *words)
+    for name in given:
+        assert getattr(options, name) == parser.get_default(name), name
+
+
+def test_no_default_of_none_is_without_a_word(stored: Path) -> None:
+    parser = TrainOptions().build()
+    for action in parser._actions:
+        if action.default is None and action.dest not in PER_CALL_OPTIONS | {"name", "help"}:
+            options = train_options(f"--{action.dest}", "none", "--preset", "demo")
+            derived = {"clinical_patch_size", "micro_patch_size", "init_weights"}
+            assert getattr(options, action.dest) is None or action.dest in derived
 
 
 def test_start_options_may_be_repeated_as_they_were(stored: Path) -> None:

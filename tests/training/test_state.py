@@ -10,7 +10,7 @@ from models.checkpoints.checkpoint import load_generator
 from models.medical_cycle_gan import MODELS
 from options import TrainOptions
 from options.presets import FROM_SCRATCH
-from training.state import Position, start_or_resume, unlike_windows
+from training.state import Position, start_or_resume
 from util.errors import UserError
 from util.processes import Processes
 
@@ -130,17 +130,6 @@ def test_a_run_of_before_texture_goes_on_without_it(tmp_path: Path) -> None:
         start_or_resume(tmp_path, other.options, other)
 
 
-def test_weights_that_know_tissue_by_other_values_are_told_of() -> None:
-    known = {"normalization": "window", "clinical": {"low": -1000.0, "high": 500.0}}
-    assert unlike_windows(known, known) is None
-    assert unlike_windows(None, known) is None  # a bare state dict does not say
-    wider = {"normalization": "window", "clinical": {"low": -1024.0, "high": 600.0}}
-    told = "were made for clinical CT in -1000:500 HU, got -1024:600 HU"
-    assert unlike_windows(known, wider) == told
-    ranges = unlike_windows(known, {**known, "normalization": "minmax"})
-    assert "got each volume's range" in str(ranges)
-
-
 def test_resume_refuses_another_architecture(tmp_path: Path) -> None:
     model = tiny_model()
     save_state(tmp_path / "latest.pt", model, Position(1), {}, [])
@@ -200,7 +189,7 @@ def test_a_process_that_the_saved_run_did_not_have_starts_with_its_own_chances(
     tmp_path: Path,
 ) -> None:
     model = tiny_model()
-    model.pool_A.query(torch.zeros(1, 1, 8, 8))
+    model.pool_A.query(torch.zeros(1, 1, 32, 32))
     save_state(tmp_path / "latest.pt", model, Position(2))
     for rank, images in ((0, 1), (1, 0)):
         options = tiny_options()
