@@ -192,7 +192,8 @@ def opposite(flag: str) -> str:
 
 def acting(options: argparse.Namespace, given: set[str]) -> set[str]:
     """Given options but for those that were taken back, which may be without effect."""
-    return {name for name in given if getattr(options, name) not in (None, False)}
+    values = vars(options)
+    return {name for name in given if not (values[name] is None or values[name] is False)}
 
 
 def or_none(parse: Callable[[str], object] | None) -> Callable[[str], object]:
