@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from util.errors import UserError, is_out_of_memory, was_interrupted
+from util.names import one_line
 from util.processes import process_place
 
 EXIT_SOME_FAILED = 1
@@ -72,7 +73,7 @@ def run_cases(
         return 0
     failed: dict[Path, str] = {}
     for number, (path, folder) in enumerate(share, start=1):
-        print(f"case {number} of {len(share)}: {path}")
+        print(one_line(f"case {number} of {len(share)}: {path}"))
         try:
             work(path, folder)
             continue
@@ -82,8 +83,9 @@ def run_cases(
             # A user error and a lack of memory explain themselves; anything else is a fault here.
             if options.debug or not (isinstance(error, UserError) or is_out_of_memory(error)):
                 traceback.print_exc()
-            failed[path] = str(error) or type(error).__name__
-            print(f"error: {path}: {failed[path]}; going on with the next case", file=sys.stderr)
+            failed[path] = one_line(str(error) or type(error).__name__)
+            line = one_line(f"error: {path}: {failed[path]}; going on with the next case")
+            print(line, file=sys.stderr)
         # Nothing of a failed case may stay that the next one's memory is planned around. Only
         # here, since in the handler the error still holds what the case had open.
         gc.collect()
@@ -94,5 +96,5 @@ def run_cases(
         return 0
     print(f"error: {len(failed)} of {len(share)} cases failed:", file=sys.stderr)
     for path, reason in failed.items():
-        print(f"  {path}: {reason}", file=sys.stderr)
+        print(one_line(f"  {path}: {reason}"), file=sys.stderr)
     return EXIT_SOME_FAILED

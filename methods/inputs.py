@@ -197,7 +197,7 @@ def open_case(path: Path, options: Namespace, domain: Domain) -> tuple[Volume, n
         folder = Path(options.maskdatafolder) if options.maskdatafolder else None
         volume, mask = open_with_lung_mask(path, cache_dir, folder, spacing, options.slices)
         say_what_is_assumed(volume)
-        print(f"lung mask of {volume.name}: {mask_words(volume, options)}")
+        print(f"lung mask of {volume.printed_name}: {mask_words(volume, options)}")
         say_who_is_named(volume)
         return volume, mask
     volume = read_volume(path, cache_dir, spacing)
@@ -246,11 +246,11 @@ def hide_identities(paths: Sequence[Path]) -> None:
 
 def say_who_is_named(volume: Volume) -> None:
     """Tell where the name of an input identifies the patient, and what it is still used for."""
-    if volume.title != volume.name:
+    if volume.title != volume.printed_name:
         print(
-            f"note: the name {volume.name} identifies the patient: records, pages and pictures go "
-            "without it (--keep_identity leaves it in), but folders of several results, and links "
-            "to them, have it",
+            f"note: the name {volume.printed_name} identifies the patient: records, pages and "
+            "pictures go without it (--keep_identity leaves it in), but folders of several "
+            "results, and links to them, have it",
             file=sys.stderr,
         )
 

@@ -44,8 +44,9 @@ def check_scan(volume: Volume, mask: np.ndarray | None, model: LoadedModel) -> d
     outside = beyond(scan, known) if known else []
     if outside:
         print(
-            f"warning: {volume.name} has {', '.join(outside)}; in brackets what the weights were "
-            "trained for: look at the result with care, or train on such scans (docs/training.md)",
+            f"warning: {volume.printed_name} has {', '.join(outside)}; in brackets what the "
+            "weights were trained for: look at the result with care, or train on such scans "
+            "(docs/training.md)",
             file=sys.stderr,
         )
     measured = {

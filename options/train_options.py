@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -225,7 +226,7 @@ def stored_options(
         last = root / "last_experiment.txt"
         if not last.is_file():
             parser.error(f"--continue_train: nothing has been trained in {root}: give --name")
-        options.name = last.read_text(encoding="utf-8").strip()
+        options.name = os.fsdecode(last.read_bytes()).strip()
     path = root / options.name / "options.json"
     if not path.is_file():
         return None

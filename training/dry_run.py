@@ -131,7 +131,9 @@ def dry_run(options: Namespace) -> int:
             ]
             counts[domain] = len(volumes)
             on_disk = format_bytes(sum(total_size(Path(volume.source)) for volume in volumes))
-            sizes = [f"{volume.name} {'x'.join(map(str, volume.size))}" for volume in volumes]
+            sizes = [
+                f"{volume.printed_name} {'x'.join(map(str, volume.size))}" for volume in volumes
+            ]
             print(f"{DOMAIN_WORDS[domain]}  {len(volumes)} volumes, {on_disk}: {some_of(sizes)}")
     if not any(data_words(options).values()):
         folder = Path(PHANTOM_FOLDER) / f"x{2**options.sampling_times}"

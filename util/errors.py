@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from util.console import make_streams_last
+from util.names import one_line
 
 EXIT_USER_ERROR = 2
 LONGEST_REASON = 100  # characters
@@ -54,12 +58,15 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         out, 130 when interrupted by Ctrl-C.
         Any other exception is a fault of the program and passes through with its traceback.
     """
+    make_streams_last()
+    # Matplotlib draws a box for a letter that its font lacks.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     try:
         return main(arguments) or 0
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"error: {shortened(of_worker(str(error)))}", file=sys.stderr)
+        print(f"error: {shortened(one_line(of_worker(str(error))))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

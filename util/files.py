@@ -54,7 +54,8 @@ def atomic_path(path: str | Path, shared: bool = False) -> Iterator[Path]:
 def write_text(path: str | Path, text: str, shared: bool = False) -> None:
     """Write `text` as UTF-8 with `\\n` line ends through `atomic_path`."""
     with atomic_path(path, shared) as partial:
-        partial.write_bytes(text.encode("utf-8"))
+        # A file's name may hold bytes that are no text.
+        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, value: Any) -> None:

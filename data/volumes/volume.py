@@ -17,6 +17,7 @@ from data.volumes.mapping import (
 )
 from data.volumes.names import case_name
 from util.errors import UserError
+from util.names import presentable
 from util.privacy import cleared
 
 MOST_MAPPED = 1 << 26  # bytes of a mapped file at once
@@ -76,7 +77,12 @@ class Volume:
     @property
     def title(self) -> str:
         """Case name for pages and pictures, without what identifies the patient."""
-        return str(cleared(self.name))
+        return presentable(str(cleared(self.name)))
+
+    @property
+    def printed_name(self) -> str:
+        """Case name for the terminal of whoever has the file."""
+        return presentable(self.name)
 
     def read_slice(self, index: int) -> np.ndarray:
         """One slice in physical units, float32 (rows, columns); a negative index counts back."""

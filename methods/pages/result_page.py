@@ -20,6 +20,7 @@ from dominate import tags
 
 from util.errors import UserError
 from util.files import write_text
+from util.names import one_line
 from util.pages.page_parts import address, facts_table, inline_png, new_page, table, text_of
 from util.pages.viewer_page import Viewer, viewer_nodes, viewer_style
 from util.privacy import cleared
@@ -75,7 +76,7 @@ def make_page(
     sections: Sequence[Section],
     preview: Path,
 ) -> None:
-    """Write a case's page, unless --page_mb 0 wants none; see `page_may_fail`.
+    """Write a case's page, unless --page_mb 0 wants none; see `may_fail`.
 
     Args:
         options: method, page_mb and debug are used.
@@ -88,7 +89,7 @@ def make_page(
     if options.page_mb <= 0:
         return
     path = folder / PAGE
-    with page_may_fail(options):
+    with may_fail("page", options.debug):
         shown = viewer(options.page_mb * BYTES_PER_MB)
         others = keep_other_page(path, options.method)
         text = case_page(
@@ -105,20 +106,24 @@ def make_page(
 
 
 @contextmanager
-def page_may_fail(options: Namespace) -> Iterator[None]:
-    """Turn any error of the block into a line on standard error; --debug shows the error itself.
+def may_fail(what: str, debug: bool = False) -> Iterator[None]:
+    """Turn any error of the block into a line on standard error.
 
-    A page is made when the result is complete: whatever goes wrong with it costs no result, and
-    does not make the run a failed one.
+    A page or a picture is made when the result is complete: whatever goes wrong with it costs no
+    result, and does not make the run a failed one.
+
+    Args:
+        what: is made: "page", "picture".
+        debug: show the error itself.
     """
     try:
         yield
     except Exception as error:
-        if options.debug:
+        if debug:
             raise
         known = isinstance(error, UserError | OSError)
-        what = str(error) if known else f"{error!r}, --debug shows where"
-        print(f"no page: {what} (the results are complete)", file=sys.stderr)
+        reason = str(error) if known else f"{error!r}, --debug shows where"
+        print(one_line(f"no {what}: {reason} (the results are complete)"), file=sys.stderr)
 
 
 def folder_title(record: Mapping[str, Any]) -> str:
@@ -229,7 +234,7 @@ def write_overview(options: Namespace, folders: Sequence[Path], prefix: str = ""
     if options.page_mb <= 0 or len(folders) < 2:
         return
     root = Path(options.results_dir)
-    with page_may_fail(options):
+    with may_fail("page", options.debug):
         others = keep_other_page(root / PAGE, options.method)
         write_text(
             root / PAGE, overview(options.method, root, folders, prefix, others), shared=True

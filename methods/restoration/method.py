@@ -22,7 +22,7 @@ from methods.inputs import check_window, mask_words, open_case, run_method
 from methods.loading import LoadedModel
 from methods.pages.case_view import case_viewer
 from methods.pages.result_images import CONSISTENT, restored_images
-from methods.pages.result_page import Section, make_page
+from methods.pages.result_page import Section, make_page, may_fail
 from methods.restoration.scores import (
     DATA_RANGE,
     Score,
@@ -114,7 +114,7 @@ def score_case(
         scored="lung mask" if mask is not None else "whole slices",
         scores=summary,
     )
-    print(f"\n{volume.name}: {volume.num_slices} slices, {options.degradation} degradation")
+    print(f"\n{volume.printed_name}: {volume.num_slices} slices, {options.degradation} degradation")
     print(format_table(summary))
     if summary["SR"]["psnr"] < summary["cubic"]["psnr"]:
         print(
@@ -213,7 +213,7 @@ def restore_volume(
         writer("SR") as sr_writer,
         closing(computed),
     ):
-        for item, enlarged in progress(computed, volume.name, unit="slice", total=slices):
+        for item, enlarged in progress(computed, volume.printed_name, unit="slice", total=slices):
             restored = {"SR": enlarged.unit}
             if settings.consistency:
                 restored[CONSISTENT] = back_project(enlarged.unit, item.low, scale)
@@ -235,13 +235,14 @@ def restore_volume(
                     ("truth", item.high),
                 ]
     # Only now, so that a broken run leaves no picture that looks like a result.
-    comparison_picture(
-        folder / f"{domain}_preview.png",
-        panels,
-        (-1.0, 1.0),
-        best_inset(panels[-1][1]),
-        f"{volume.title}, slice {shown} of {slices}, {settings.degradation} degradation",
-    )
+    with may_fail("picture"):
+        comparison_picture(
+            folder / f"{domain}_preview.png",
+            panels,
+            (-1.0, 1.0),
+            best_inset(panels[-1][1]),
+            f"{volume.title}, slice {shown} of {slices}, {settings.degradation} degradation",
+        )
     return scores
 
 

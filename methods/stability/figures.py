@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from methods.trust_report import CALM, NOT_TRUSTED, Redo
 from util.images.resampling import enlarge
 from util.images.trust import noised
+from util.names import drawn
 from util.pages.page_parts import figure_png
 
 LUNG = (-1000.0, 200.0)  # HU of the pictures
@@ -26,7 +27,7 @@ TALLEST = 6.0  # times its width, that a panel may be high
 def draw_curves(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], name: str) -> bytes:
     """A panel a figure, with the borders of its words, as PNG."""
     figure = Figure(figsize=(9, 5), layout="constrained")
-    figure.suptitle(f"{name}, slices counted from 0", fontsize=10)
+    figure.suptitle(f"{drawn(name)}, slices counted from 0", fontsize=10)
     slices = [row["slice"] for row in rows]
     for place, what in enumerate(CURVES, start=1):
         axes = figure.add_subplot(2, 2, place)
@@ -78,11 +79,11 @@ def draw_worst(redo: Redo, image: np.ndarray, section: np.ndarray | None, name: 
     figure = Figure(figsize=(9, 8.4 * ratio + 0.7), layout="constrained")
     for place, (title, (shown, (low, high), colors)) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(2, 2, place)
-        drawn = axes.imshow(
+        painted = axes.imshow(
             shown[shown_part], cmap=colors, vmin=low, vmax=high, interpolation="antialiased"
         )
-        axes.set_title(title, fontsize=9)
+        axes.set_title(drawn(title), fontsize=9)
         axes.axis("off")
         if colors == "magma":
-            figure.colorbar(drawn, ax=axes, shrink=0.8)
+            figure.colorbar(painted, ax=axes, shrink=0.8)
     return figure_png(figure, DOTS_PER_INCH)

@@ -15,7 +15,7 @@ import numpy as np
 from data.volumes.volume import parse_slices
 from methods.inputs import check_window, mask_words, open_case, run_method
 from methods.loading import LoadedModel
-from methods.pages.result_page import PAGE, keep_other_page, page_may_fail
+from methods.pages.result_page import PAGE, keep_other_page, may_fail
 from methods.stability.figures import draw_curves, draw_worst
 from methods.stability.page import TITLES, Row, page_of
 from methods.super_resolution.resuming import upscale_settings
@@ -79,7 +79,7 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
             gather_statistics(volume, mask, enlarger, window, settings, stop)
         with closing(ahead(read_slices(volume, mask, range(volume.num_slices)))) as slices:
             for index, image, section in progress(
-                stop.checked(slices), volume.name, unit="slice", total=volume.num_slices
+                stop.checked(slices), volume.printed_name, unit="slice", total=volume.num_slices
             ):
                 if section is not None and np.count_nonzero(section) < SMALLEST_AREA:
                     continue
@@ -95,14 +95,14 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
     index = worst["slice"] - first
     section = None if mask is None else mask[index]
     title = f"{volume.title}, slice {worst['slice']}"
-    pictures = [
-        draw_curves(rows, TITLES, volume.title),
-        draw_worst(redo, volume.read_slice(index), section, title),
-    ]
+    pictures: list[bytes] = []
+    with may_fail("picture", options.debug):
+        pictures += [draw_curves(rows, TITLES, volume.title)]
+        pictures += [draw_worst(redo, volume.read_slice(index), section, title)]
     words = in_words(rows)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / SLICES, as_csv(rows))
-    for name, picture in zip((CURVES, PREVIEW), pictures, strict=True):
+    for name, picture in zip((CURVES, PREVIEW), pictures, strict=False):
         with atomic_path(folder / name) as place:
             place.write_bytes(picture)
     record = write_run_record(
@@ -122,10 +122,10 @@ def measure_case(path: Path, folder: Path, model: LoadedModel, options: Namespac
         in_words=words,
         seconds=round(time.monotonic() - started, 3),
     )
-    print(f"{volume.name}: {words}")
+    print(f"{volume.printed_name}: {words}")
     print(f"wrote {', '.join(str(folder / name) for name in OUTPUTS)}")
     if options.page_mb > 0:
-        with page_may_fail(options):
+        with may_fail("page", options.debug):
             others = keep_other_page(folder / PAGE, options.method)
             write_text(folder / PAGE, page_of(options.method, record, rows, pictures, others))
             print(f"open {folder / PAGE} in a browser to look at it")

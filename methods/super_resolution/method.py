@@ -19,7 +19,7 @@ from data.windows import IntensityWindow
 from data.writing.exports import remove_exports
 from methods.inputs import check_window, mask_words, open_case, run_method
 from methods.loading import LoadedModel
-from methods.pages.result_page import PAGE
+from methods.pages.result_page import PAGE, may_fail
 from methods.super_resolution.companions import (
     check_exports,
     complete_exports,
@@ -95,14 +95,16 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
         remove_exports(folder / names[0], path)  # they show the result that was replaced
         # Only now, so that a broken run leaves no picture that looks like a result.
         words = f" A share of {options.texture:g} of it is drawn by chance." * (options.texture > 0)
-        draw_preview(picture, volume, made.shown, *made.preview, window, model.scale, mask, words)
+        with may_fail("picture", options.debug):
+            shown, scale = made.preview, model.scale
+            draw_preview(picture, volume, made.shown, *shown, window, scale, mask, words)
         seconds = time.monotonic() - started
         section = None if mask is None else mask[made.shown]
         image, result = made.preview
         drawn = options.texture > 0 or options.samples > 0
         if drawn:  # no two draws of texture are alike, and none claims to be
             result = made.best(image, section)
-        seen["trust"] = judge(made.best, image, result, section, volume.name, drawn)
+        seen["trust"] = judge(made.best, image, result, section, volume.printed_name, drawn)
         record = record_case(folder, options, model, volume, window, seconds, made, plan.key, seen)
         forget_journals(folder, names)
         print(f"wrote {folder / names[0]}; {picture} shows a slice of it")

@@ -183,7 +183,7 @@ def upscale_volume(
         shown = preview_slice(volume, mask)
         preview: tuple[np.ndarray, np.ndarray] | None = None
         for index, image, section, enlarged in progress(
-            stop.checked(computed), volume.name, unit="slice", total=slices, initial=start
+            stop.checked(computed), volume.printed_name, unit="slice", total=slices, initial=start
         ):
             result = finish_slice(image, section, enlarged, window, settings, scale)
             inside = ~window.outside(image)
@@ -219,7 +219,7 @@ def gather_statistics(
             slice_job(index, image, section, window, settings)
             for index, image, section in progress(
                 stop.checked(ahead(read_slices(volume, mask, range(slices)))),
-                f"{volume.name}, gathering statistics",
+                f"{volume.printed_name}, gathering statistics",
                 unit="slice",
                 total=slices,
             )

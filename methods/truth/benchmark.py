@@ -16,7 +16,7 @@ from data.truth_case import TruthCase
 from data.windows import CLINICAL_WINDOW
 from methods.inputs import refuse_existing
 from methods.loading import LoadedModel
-from methods.pages.result_page import PAGE
+from methods.pages.result_page import PAGE, may_fail
 from methods.truth.opponents import Method
 from methods.truth.pages import INPUT, TRUTH, write_patient_page
 from methods.truth.report import PatientPicture, Report, output_names
@@ -140,6 +140,8 @@ class Benchmark:
             window=CLINICAL_WINDOW.as_dict(),
             seconds=self._seconds,
         )
+        with may_fail("page", self._options.debug):
+            report.draw(results)
         count = len({one.patient for one in self._scores})
         print(f"\n{count} patients; mean with Student's 95 % interval over patients\n{table}")
         print(f"wrote {results / PAGE} and {', '.join(outputs[:-1])}")

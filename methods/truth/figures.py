@@ -15,6 +15,7 @@ from methods.truth.scores import CaseScores
 from methods.truth.tables import Summary
 from util.files import atomic_path
 from util.images.resolution import THRESHOLD
+from util.names import drawn
 
 DPI = 110
 MARKERS: dict[Kind, str] = {"model": "o", "baseline": "s", "oracle": "^", "control": "x"}
@@ -61,7 +62,8 @@ def _reach(interval: tuple[float, float, float]) -> list[list[float]]:
 
 
 def _label(method: Method) -> str:
-    return f"{method.name} ({method.kind})" if method.kind in ("oracle", "control") else method.name
+    is_named = method.kind in ("oracle", "control")
+    return drawn(f"{method.name} ({method.kind})" if is_named else method.name)
 
 
 def _draw_curves(axes: Axes, scores: Sequence[CaseScores], methods: Sequence[Method]) -> None:
@@ -107,9 +109,9 @@ def draw_heat_map(
         value = gains[row, column]
         colour = "white" if abs(value) > 0.65 * limit else "black"
         axes.text(column, row, f"{value:+.2f}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.set_title(title)
+    axes.set_xticks(range(len(columns)), [drawn(name) for name in columns])
+    axes.set_yticks(range(len(rows)), [drawn(name) for name in rows])
+    axes.set_title(drawn(title))
     figure.colorbar(shown, label="dB")
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=DPI)

@@ -13,7 +13,7 @@ from data.volumes.geometry import shrunk_affine
 from data.windows import CLINICAL_WINDOW
 from methods.pages.case_view import CaseImages, Overlay, case_viewer, focus_of
 from methods.pages.excerpt import Layer, Slices
-from methods.pages.result_page import BYTES_PER_MB, PAGE, case_page, page_may_fail
+from methods.pages.result_page import BYTES_PER_MB, PAGE, case_page, may_fail
 from util.files import write_text
 from util.run_record import run_record
 
@@ -49,7 +49,7 @@ def write_patient_page(
     record = run_record(vars(options), device, method=options.method, input=case.name)
     name = f"patients/{case.name}.html"
     written = None
-    with page_may_fail(options):
+    with may_fail("page", options.debug):
         viewer = case_viewer(patient_images(case, enlarged, model), options.page_mb * BYTES_PER_MB)
         title = f"{case.name}, {case.group.replace('_', ' ')}"
         text = case_page(

@@ -83,20 +83,29 @@ class Report:
     matrix: ScannerMatrix | None = None
 
     def write(self, folder: Path) -> str:
-        """Write all files of `output_names`; returns the tables for the screen."""
+        """Write the tables among `output_names`; returns them for the screen."""
         summary, apart = summarise(self.scores), differences(self.scores, self.methods)
-        place = {name.partition("_")[2]: folder / name for name in self._names()}
+        place = self._places(folder)
         write_text(place["slices.csv"], slices_csv(self.scores))
         write_text(place["patients.csv"], patients_csv(self.scores))
         write_text(place["resolution.csv"], curves_csv(self.scores))
         write_json(place["scores.json"], self._as_json(summary, apart))
-        draw_scores(place["figure.png"], self.scores, summary, self.methods)
         if self.matrix is not None:
             write_text(place["scanners.csv"], self.matrix.as_csv())
+        return "\n".join([format_table(summary), "", *self._sentences(apart)])
+
+    def draw(self, folder: Path) -> None:
+        """Draw the pictures among `output_names`, and write the page around them."""
+        summary, apart = summarise(self.scores), differences(self.scores, self.methods)
+        place = self._places(folder)
+        draw_scores(place["figure.png"], self.scores, summary, self.methods)
+        if self.matrix is not None:
             self.matrix.draw(place["scanners.png"])
         others = keep_other_page(folder / PAGE, self.method)
         write_text(folder / PAGE, self._page(folder, summary, apart, others))
-        return "\n".join([format_table(summary), "", *self._sentences(apart)])
+
+    def _places(self, folder: Path) -> dict[str, Path]:
+        return {name.partition("_")[2]: folder / name for name in self._names()}
 
     def _names(self) -> tuple[str, ...]:
         return output_names(self.prefix, self.matrix is not None)[:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any
 
 from models.checkpoints.checkpoint import DamagedCheckpointError, load_checkpoint
 from util.errors import UserError
-from util.files import PARTIAL_ENDING, write_text
+from util.files import PARTIAL_ENDING, atomic_path
 
 LATEST, PREVIOUS, BEST = "latest.pt", "previous.pt", "best.pt"
 LAST_FILE = "last_experiment.txt"
@@ -114,7 +115,8 @@ def superseded_checkpoints(
 
 def remember_experiment(checkpoints_dir: Path, name: str) -> None:
     """Note which experiment was trained last, for tests that name none."""
-    write_text(checkpoints_dir / LAST_FILE, name + "\n", shared=True)
+    with atomic_path(checkpoints_dir / LAST_FILE, shared=True) as partial:
+        partial.write_bytes(os.fsencode(f"{name}\n"))  # a folder's name may be no UTF-8
 
 
 def last_experiment(checkpoints_dir: Path) -> str:
@@ -129,4 +131,4 @@ def last_experiment(checkpoints_dir: Path) -> str:
             f"nothing has been trained yet in {checkpoints_dir}: run `bash run.sh` first, or give "
             "--checkpoint FILE"
         )
-    return path.read_text(encoding="utf-8").strip()
+    return os.fsdecode(path.read_bytes()).strip()

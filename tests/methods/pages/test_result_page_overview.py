@@ -13,8 +13,8 @@ import pytest
 from methods.pages.result_page import (
     PAGE,
     keep_other_page,
+    may_fail,
     method_of,
-    page_may_fail,
     write_overview,
 )
 from util.errors import UserError
@@ -114,7 +114,7 @@ def test_an_outdated_page_of_the_same_method_goes(tmp_path: Path) -> None:
 def test_a_page_that_fails_costs_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
-    with page_may_fail(options(tmp_path)):
+    with may_fail("page"):
         fail(error)
     err = capsys.readouterr().err
     assert err.startswith("no page: ")
@@ -124,10 +124,10 @@ def test_a_page_that_fails_costs_a_line(
 
 
 def test_debug_shows_what_went_wrong_with_a_page(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no window"), page_may_fail(options(tmp_path, debug=True)):
+    with pytest.raises(ValueError, match="no window"), may_fail("page", debug=True):
         raise ValueError("no window")
 
 
 def test_ctrl_c_is_not_taken_for_a_failing_page(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), page_may_fail(options(tmp_path)):
+    with pytest.raises(KeyboardInterrupt), may_fail("page"):
         raise KeyboardInterrupt

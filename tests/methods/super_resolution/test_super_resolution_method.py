@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -377,3 +378,37 @@ def test_the_picture_shows_the_slice_with_most_lung() -> None:
     mask[3, :2] = 255
     mask[1, 0] = 1
     assert preview_slice(volume, mask) == 3
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"$\\frac{$", b"two\nlines", b"_x^2$", b"n" * 220])
+def test_no_name_costs_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    """Drawn, and on a page."""
+    monkeypatch.setattr(methods.inputs, "load_model", lambda o: stub_model(IdentityResolver(), o))
+    path = write_ct(tmp_path / f"{os.fsdecode(name)}.nii.gz", soft_volume(SIZE), AFFINES["rotated"])
+    folder = tmp_path / os.fsdecode(name)
+    words = ("--input", str(path), "--region", "all", "--page_mb", "1")
+    super_resolution(evaluation_options("--results_dir", str(folder), *words))
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert record["input"] == str(path)
+    assert (folder / "preview.png").stat().st_size > 10_000
+    assert "<h1>" in (folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_a_line(
+    tmp_path: Path,
+    resolver: IdentityResolver,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*words: object) -> None:
+        raise ValueError("no font")
+
+    monkeypatch.setattr(methods.super_resolution.method, "comparison_picture", fail)
+    path = write_ct(tmp_path / "ct.nii.gz", soft_volume(SIZE), AFFINES["rotated"])
+    folder = run(tmp_path, "--input", str(path), "--region", "all")
+    told = capsys.readouterr().err
+    assert "no picture: ValueError('no font'), --debug shows where (the results are" in told
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["slices_resumed"] == 0
+    assert (folder / "SR.nii.gz").is_file()
