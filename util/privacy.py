@@ -13,6 +13,7 @@ from typing import Any
 
 REMOVED = "[patient]"
 SHORTEST = 3  # characters: initials and short numbers would be found everywhere
+FEWEST_DIGITS = 5  # of a number: shorter ones stand in settings, sizes and versions, too
 IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # Chinese, Japanese, Korean
 _hidden: set[str] = set()
 _kept = False
@@ -35,7 +36,10 @@ def _composed(text: str) -> str:
 
 
 def _is_telling(word: str) -> bool:
-    """Whether a word is long enough; two ideographs are a whole name."""
+    """Whether a word is long enough; two ideographs are a whole name. No setting begins with 0."""
+    is_number = not any(map(str.isalpha, word)) and not word.startswith("0")
+    if is_number and sum(map(str.isdigit, word)) < FEWEST_DIGITS:
+        return False
     shortest = SHORTEST if word.isascii() or not IDEOGRAPHS.search(word) else 2
     return len(word) >= shortest
 

@@ -20,8 +20,12 @@ from util.privacy import cleared
 STATUS = Path("/proc/self/status")
 PROJECT_FOLDER = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "tifffile", "scikit-image")
-# What `--resume` compares, digests and settings that name nobody: it has to stay as it is.
-NEVER_CLEARED = ("determined_by",)
+# What names nobody and stays as it is, whatever digits it holds: the machine and its programs, and
+# the digests and settings that `--resume` compares.
+NEVER_CLEARED = (
+    *("project_version", "versions", "git_commit", "platform", "device", "device_name"),
+    *("started", "determined_by"),
+)
 GIT_SECONDS = 10.0  # a repository on a slow network disk must not hold a run up
 
 # This module is imported at the start of every script, so this is when the run began.

@@ -41,3 +41,10 @@ def test_all_may_be_kept() -> None:
     hide(WORDS)
     keep_all(True)
     assert cleared("a/Doe") == "a/Doe"
+
+
+@pytest.mark.parametrize("number", ["100", "4711", "2.5.10", "1-2-80"])
+def test_short_numbers_stay_for_they_are_settings_and_versions_too(number: str) -> None:
+    hide([number, f"0{number}"])
+    assert cleared(f"--slices 0:{number}") == f"--slices 0:{number}"
+    assert cleared(f"/data/0{number}/ct") == f"/data/{REMOVED}/ct"

@@ -63,6 +63,17 @@ def test_what_resuming_compares_is_never_cleared() -> None:
     assert record["options"] == {"input": REMOVED}
 
 
+def test_versions_and_the_machine_are_never_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "platform", lambda: "Linux-6.8.0-10012-generic")
+    monkeypatch.setattr("util.run_record.git_commit", lambda folder: "ab10012cd")
+    hide(["10012", np.__version__, "cpu"])
+    record = run_record({"input": "10012"})
+    assert record["platform"] == "Linux-6.8.0-10012-generic"
+    assert (record["git_commit"], record["versions"]["numpy"]) == ("ab10012cd", np.__version__)
+    assert record["device"] == "cpu"
+    assert record["options"] == {"input": REMOVED}
+
+
 def test_version_is_that_of_the_project_file() -> None:
     text = (PROJECT_FOLDER / "pyproject.toml").read_text()
     assert f'version = "{project_version()}"' in text
