@@ -72,11 +72,11 @@ def find_volumes(words: Sequence[str], cache_dir: Path | None = None) -> list[Pa
 
 def _without_labels(paths: list[Path], cache_dir: Path | None) -> list[Path]:
     """Volumes without label maps, which a line names."""
-    labels = {_case(path): path for path in paths if is_label_map(path, cache_dir)}
-    if labels:
-        shown = some_of([str(path) for path in labels.values()])
+    labels = {path: is_label_map(path, cache_dir) for path in dict.fromkeys(paths)}
+    if any(labels.values()):
+        shown = some_of([str(path) for path, is_label in labels.items() if is_label])
         print(f"left out, label maps and no images: {shown}")
-    return [path for path in paths if _case(path) not in labels]
+    return [path for path in paths if not labels[path]]
 
 
 def _nothing_in(words: str) -> UserError:
