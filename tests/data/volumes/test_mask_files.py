@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -240,3 +241,29 @@ def test_files_that_are_nearly_named_as_masks(tmp_path: Path, name: str, likely:
 def test_every_name_of_a_mask_has_a_rank() -> None:
     for name in ("lungsegmentation", "lungs_segmentation", "lung-mask", "lungseg", "label map"):
         assert split_mask_name(f"ct_{name}.nii")[1] in MASK_WORDS
+
+
+def test_folders_beside_a_ct_are_opened_where_their_name_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = case(tmp_path)
+    for name in ("lost+found", "other_lungs"):
+        (tmp_path / name).mkdir()
+    listed: list[Path] = []
+    listing = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        listed.append(path)
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert find_mask(volume, None) is None
+    assert listed == [tmp_path]
+    assert likely_masks(volume) == []
+    assert listed == [tmp_path] * 2
+    with pytest.raises(UserError, match=r"holds no mask of ct: .* got ct\.nii\.gz"):
+        find_mask(volume, tmp_path)  # all is opened to say what is there
+    path = write(tmp_path / "mask.nii.gz", own_mask())
+    assert find_mask(volume, None) == path
