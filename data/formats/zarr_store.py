@@ -77,7 +77,7 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
                 "it again, or give one of its arrays"
             ) from error
     elif "bioformats2raw.layout" in ome:
-        return read_zarr(f"{address.rstrip('/')}/0", spacing)
+        return read_zarr(f"{address.rstrip('/')}/{_one_series(found, address)}", spacing)
     elif not hasattr(found, "shape"):
         raise UserError(
             f"{address} is a Zarr group without an OME-Zarr image: give the array inside it "
@@ -122,6 +122,20 @@ def _check_plain(array: Any, attributes: Mapping[str, Any], address: str) -> Non
             f"{address} states scale_factor {scaling[0]} and add_offset {scaling[1]}: apply them, "
             "and save without"
         )
+
+
+def _one_series(group: Any, address: str) -> str:
+    """The one image of a store by bioformats2raw, whose images are called 0, 1, 2 ..."""
+    try:
+        series = sorted(filter(str.isdecimal, map(str, group.keys())), key=int)
+    except Exception:  # noqa: BLE001 - an address that cannot be listed; the stores' own errors
+        series = []
+    if len(series) > 1:
+        raise UserError(
+            f"{address} holds {len(series)} OME-Zarr images: give one of them by its path, "
+            f"{address.rstrip('/')}/NAME with NAME {some_of(series)}"
+        )
+    return series[0] if series else "0"
 
 
 def _names_in(group: Any, address: str) -> str:

@@ -329,6 +329,17 @@ def test_the_layout_of_bioformats2raw_is_read(tmp_path: Path) -> None:
     assert volume.spacing == pytest.approx((0.005, 0.006, 0.007))
 
 
+def test_of_several_series_of_bioformats2raw_none_is_guessed(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group.attrs["bioformats2raw.layout"] = 3
+    group.create_group("OME")
+    for name in ("0", "1"):
+        ome(tmp_path / "a.zarr" / name, "0.4")
+    with pytest.raises(UserError, match=r"holds 2 OME-Zarr images: .*a\.zarr/NAME with NAME 0, 1"):
+        read_volume(tmp_path / "a.zarr")
+    assert read_volume(tmp_path / "a.zarr" / "1").size == (14, 12, 10)
+
+
 def test_values_beyond_float32_are_refused(tmp_path: Path) -> None:
     large = VOXELS.astype(np.float64)
     large[3, 4, 5] = 1e300
