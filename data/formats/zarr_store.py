@@ -58,8 +58,9 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     component, place, leading = "", None, 0
     attributes = dict(found.attrs)
     ome = attributes.get("ome", attributes)
-    images = ome.get("multiscales") if isinstance(ome, Mapping) else None
-    if images and len(images) > 1:
+    ome = ome if isinstance(ome, Mapping) else {}
+    images = ome.get("multiscales")
+    if isinstance(images, list) and len(images) > 1:
         raise UserError(
             f"{address} holds {len(images)} OME-Zarr images: give the array of one of them"
         )

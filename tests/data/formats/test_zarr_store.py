@@ -302,6 +302,14 @@ def test_odd_metadata_is_one_line(tmp_path: Path) -> None:
         read_volume(path)
 
 
+@pytest.mark.parametrize("stated", [None, "x", [1], 5])
+def test_an_attribute_ome_that_is_none(tmp_path: Path, stated: Any) -> None:
+    volume = read_volume(store(tmp_path / "a.zarr", ome=stated, spacing=[3, 2, 1]))
+    assert volume.spacing == pytest.approx((1, 2, 3))
+    with pytest.raises(UserError, match="damaged OME-Zarr image"):
+        read_volume(store(tmp_path / "b.zarr", multiscales=stated or 5))
+
+
 def test_a_plain_array_that_states_other_axes_or_a_scaling_is_refused(tmp_path: Path) -> None:
     named = store(tmp_path / "named.zarr", _ARRAY_DIMENSIONS=["x", "y", "z"])
     with pytest.raises(UserError, match="has the axes x, y, z: expected them to end in z, y, x"):
