@@ -19,6 +19,7 @@ from util.errors import UserError, reason_of, some_of
 
 ZARR_FILES = (".zarray", ".zgroup", "zarr.json")
 SPATIAL = ("z", "y", "x")
+MOST_SHOWN = 60  # characters of an attribute in a message
 MOST_COUNTED = 2000  # chunks that are looked for one by one; beyond, that takes long
 _SAID: set[str] = set()  # stores that a line was said of
 
@@ -117,12 +118,24 @@ def _check_plain(array: Any, attributes: Mapping[str, Any], address: str) -> Non
         raise UserError(
             f"{address} has the axes {some_of(names, 5)}: expected them to end in z, y, x"
         )
-    scaling = (attributes.get("scale_factor", 1), attributes.get("add_offset", 0))
-    if scaling != (1, 0):
-        raise UserError(
-            f"{address} states scale_factor {scaling[0]} and add_offset {scaling[1]}: apply them, "
-            "and save without"
-        )
+    for name, neutral in (("scale_factor", 1), ("add_offset", 0)):
+        if not _is_neutral(attributes.get(name), neutral):
+            raise UserError(
+                f"{address} states {name} {str(attributes[name])[:MOST_SHOWN]}: apply it, and save "
+                "without"
+            )
+
+
+def _is_neutral(stated: Any, neutral: int) -> bool:
+    """Whether a stated scaling leaves values as they are. Three numbers are one for each axis, of
+    voxel sizes or a place, and none of values; what they mean is not agreed on."""
+    if stated is None:
+        return True
+    try:
+        numbers = np.ravel(np.asarray(stated, dtype=np.float64))
+    except (TypeError, ValueError):
+        return False
+    return numbers.size == len(SPATIAL) or bool((numbers == neutral).all())
 
 
 def _one_series(group: Any, address: str) -> str:

@@ -317,8 +317,25 @@ def test_a_plain_array_that_states_other_axes_or_a_scaling_is_refused(tmp_path: 
     read_volume(store(tmp_path / "right.zarr", _ARRAY_DIMENSIONS=["z", "y", "x"]))
     read_volume(store(tmp_path / "unnamed.zarr", _ARRAY_DIMENSIONS=["dim_0", "dim_1", "dim_2"]))
     scaled = store(tmp_path / "scaled.zarr", add_offset=-1024)
-    with pytest.raises(UserError, match="states scale_factor 1 and add_offset -1024: apply them"):
+    with pytest.raises(UserError, match="states add_offset -1024: apply it, and save"):
         read_volume(scaled)
+
+
+@pytest.mark.parametrize(
+    ("factor", "offset"),
+    [([1.0], [0.0]), (None, None), ("1", "0"), (1.0, 0), ([1.5, 0.7, 0.7], [0, 0, -100])],
+)
+def test_a_scaling_that_leaves_values_as_they_are(tmp_path: Path, factor: Any, offset: Any) -> None:
+    volume = read_volume(store(tmp_path / "a.zarr", scale_factor=factor, add_offset=offset))
+    assert not volume.spacing_known
+    np.testing.assert_array_equal(volume.read_slice(3), VOXELS[3])
+
+
+@pytest.mark.parametrize("factor", [2, [2.0], "2", "two", {"a": 1}, [1, 2], ["x"] * 100])
+def test_a_scaling_that_is_not_applied_is_refused(tmp_path: Path, factor: Any) -> None:
+    path = store(tmp_path / "a.zarr", scale_factor=factor)
+    with pytest.raises(UserError, match=r"states scale_factor .{1,60}: apply it, and save"):
+        read_volume(path)
 
 
 def test_of_several_images_none_is_guessed(tmp_path: Path) -> None:
