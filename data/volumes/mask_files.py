@@ -163,7 +163,8 @@ def _is_volume(entry: Path) -> bool:
 
 
 def _best(paths: list[Path], volume: Volume) -> Path | None:
-    """The one whose words come first among `MASK_WORDS`.
+    """The one whose words come first among `MASK_WORDS`, a file before a folder of slices (which
+    may hold previews).
 
     Raises:
         UserError: several have the same ones.
@@ -171,9 +172,10 @@ def _best(paths: list[Path], volume: Volume) -> Path | None:
     if not paths:
         return None
 
-    def rank(path: Path) -> int:
+    def rank(path: Path) -> tuple[int, bool]:
         word = split_mask_name(path)[1]
-        return MASK_WORDS.index(word) if word in MASK_WORDS else len(MASK_WORDS)
+        known = MASK_WORDS.index(word) if word in MASK_WORDS else len(MASK_WORDS)
+        return known, path.is_dir() and not is_volume_name(path)
 
     first, *others = sorted(paths, key=rank)
     if others and rank(others[0]) == rank(first):

@@ -213,6 +213,17 @@ def test_a_folder_of_slices_is_a_mask_by_the_name_of_the_ct(tmp_path: Path) -> N
     np.testing.assert_array_equal(load_lung_mask(volume, tmp_path / "masks"), own_mask())
 
 
+@pytest.mark.parametrize("name", ["ct", "ct_mask"])
+def test_a_mask_file_comes_before_a_folder_of_its_name(tmp_path: Path, name: str) -> None:
+    volume = case(tmp_path)
+    path = write(tmp_path / "m" / f"{name}.nii.gz", own_mask())
+    (tmp_path / "m" / name).mkdir()
+    (tmp_path / "m" / name / "preview.png").touch()
+    assert find_mask(volume, tmp_path / "m") == path
+    write_ct(tmp_path / "m" / name, np.full(SHAPE, -900, np.int16))
+    assert find_mask(volume, tmp_path / "m") == path
+
+
 def test_a_mask_folder_that_is_a_file(tmp_path: Path) -> None:
     volume = case(tmp_path)
     with pytest.raises(UserError, match=r"ct\.nii\.gz is a file: give the folder"):
