@@ -32,7 +32,8 @@ def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
     For a CT called CASE: `CASE_mask.nii.gz` and its like (`split_mask_name`), in any case of the
     letters and any format. In `mask_folder` also files that are named as the CT, without nnU-Net's
     `_0000`. Without a folder, beside the CT, or in the folder that holds its slices; there
-    `mask.nii.gz` will do, if no other volume lies beside it.
+    `mask.nii.gz` will do, if no other volume lies beside it, and DICOM segmentations, which are
+    not read, are left out.
 
     Raises:
         UserError: the folder does not exist or holds no mask of this CT; or several masks are
@@ -73,7 +74,8 @@ def likely_masks(volume: Volume) -> list[str]:
             name = case_name(entry)
             is_own = folder == place or volume.name.lower() in name.lower()
             is_likely = is_own and name != volume.name and LIKELY.search(name)
-            if is_likely and (is_dicom_name(entry) or _is_volume(entry)):
+            is_slice = is_likely and folder == place and _is_slice(entry)
+            if is_likely and not is_slice and (is_dicom_name(entry) or _is_volume(entry)):
                 found.append(entry.name)
     return found
 
@@ -106,6 +108,27 @@ def _is_mask(entry: Path) -> bool:
     return is_mask_name(entry) and (is_format or entry.is_dir())
 
 
+def _slices_in(path: Path) -> int | None:
+    """Slices of a DICOM file, none of a segmentation; None for one that cannot be read."""
+    from data.formats.dicom.slice_files import headers_of_file  # it loads pydicom
+
+    with suppress(UserError, OSError):
+        return len(headers_of_file(path))
+    return None
+
+
+def _is_dicom_object(path: Path) -> bool:
+    """Whether a file that is named as DICOM is no mask that is read: a segmentation, or a slice."""
+    return is_dicom_name(path) and path.is_file() and _slices_in(path) in (0, 1)
+
+
+def _is_slice(path: Path) -> bool:
+    """Whether a file in the folder of a CT's slices is one of them."""
+    if is_dicom_name(path):
+        return bool(_slices_in(path))
+    return path.name.lower().endswith(TIFF_ENDINGS) and not is_mask_name(path)
+
+
 def _names_of(case: str) -> tuple[str, str]:
     return case, case.removesuffix("_0000")
 
@@ -133,9 +156,10 @@ def _masks_near(folder: Path, case: str, place: Path) -> list[Path]:
         place: of the CT, a file or a folder.
     """
     entries = _entries(folder)
-    if named := _masks_in(entries, case):
+    if named := [path for path in _masks_in(entries, case) if not _is_dicom_object(path)]:
         return named
     nameless = [path for path in entries if split_mask_name(path) in NAMELESS and _is_mask(path)]
+    nameless = [path for path in nameless if not _is_dicom_object(path)]
     for path in [path for path in nameless if path.is_dir() and not _is_volume(path)]:
         nameless.remove(path)  # a folder of masks beside the CT
         if found := _masks_of(path, case, place):
