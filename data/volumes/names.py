@@ -54,13 +54,16 @@ def ending_of(path: str | Path) -> str:
 
 
 def case_name(path: str | Path) -> str:
-    """File or folder name without its format's ending: `scans/lung 7.nii.gz` -> `lung 7`."""
+    """File or folder name without its format's ending: `scans/lung 7.nii.gz` -> `lung 7`. A folder
+    has none of DICOM: its files are, and a folder `P1` may lie beside a folder `P1.dcm`."""
     name = Path(path).name or Path(path).resolve().name
     ending = max(
         (end for end in KNOWN_ENDINGS if name.lower().endswith(end)),
         key=len,
         default="",
     )
+    if ending in DICOM_SUFFIXES and Path(path).is_dir():
+        return name
     return name[: -len(ending)] if ending and len(name) > len(ending) else name
 
 

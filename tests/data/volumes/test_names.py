@@ -9,7 +9,7 @@ import pytest
 from dicom_helpers import ct_slice
 from pydicom.filewriter import dcmwrite
 
-from data.volumes.names import looks_like_dicom
+from data.volumes.names import case_name, looks_like_dicom
 
 
 @pytest.mark.parametrize("implicit", [True, False])
@@ -47,3 +47,10 @@ def test_dicom_without_a_preamble(tmp_path: Path, first: str, implicit: bool) ->
 def test_raw_voxels_are_no_dicom(tmp_path: Path, values: np.ndarray) -> None:
     (tmp_path / "ct.raw").write_bytes(values.tobytes())
     assert not looks_like_dicom(tmp_path / "ct.raw")
+
+
+@pytest.mark.parametrize("ending", ["dcm", "IMA"])
+def test_a_folder_keeps_what_looks_like_an_ending_of_dicom(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"P1.{ending}").mkdir()
+    assert case_name(tmp_path / f"P1.{ending}") == f"P1.{ending}"
+    assert case_name(tmp_path / f"P2.{ending}") == "P2"
