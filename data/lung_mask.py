@@ -280,6 +280,9 @@ def _turned_as(mask: Volume, volume: Volume) -> Volume:
     """
     if not (isinstance(mask.array, np.ndarray) and volume.spacing_known and mask.spacing_known):
         return mask
+    # Near 45 degrees rounding decides which axis is which.
+    if mask.size == volume.size and _apart(mask, volume) <= CORNER_TOLERANCE_MM:
+        return mask
     turn = nib.orientations.ornt_transform(
         nib.io_orientation(mask.affine), nib.io_orientation(volume.affine)
     )
@@ -298,14 +301,19 @@ def _check_grid(mask: Volume, volume: Volume) -> None:
             f"{volume.size}: give a mask made on the same grid"
         )
     # Without a stated voxel size, of either, there is no place in mm to compare.
-    if not (volume.spacing_known and mask.spacing_known):
-        return
-    distance = np.abs(corners(mask.affine, mask.size) - corners(volume.affine, volume.size)).max()
-    if not distance <= CORNER_TOLERANCE_MM:
+    known = volume.spacing_known and mask.spacing_known
+    if known and not _apart(mask, volume) <= CORNER_TOLERANCE_MM:
         raise UserError(
-            f"mask {mask.source} lies up to {distance:.3g} mm away from its CT {volume.source} "
-            f"(at most {CORNER_TOLERANCE_MM:g} mm expected): give a mask made on the same grid"
+            f"mask {mask.source} lies up to {_apart(mask, volume):.3g} mm away from its CT "
+            f"{volume.source} (at most {CORNER_TOLERANCE_MM:g} mm expected): give a mask made on "
+            "the same grid"
         )
+
+
+def _apart(mask: Volume, volume: Volume) -> float:
+    """Largest distance of the corners of two volumes along an axis, in mm."""
+    distances = corners(mask.affine, mask.size) - corners(volume.affine, volume.size)
+    return float(np.abs(distances).max())
 
 
 def _content_key(volume: Volume) -> str:

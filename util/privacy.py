@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 REMOVED = "[patient]"
 SHORTEST = 3  # characters: initials and short numbers would be found everywhere
+FEWEST_DIGITS = 5  # of a number: shorter ones stand in settings, sizes and versions, too
 IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # Chinese, Japanese, Korean
+TOKEN = re.compile(r"[^\W\d_]+|\d+|[\W_]")  # words are found where these begin and end
 _hidden: set[str] = set()
+_lengths: dict[str, set[int]] = {}  # of the hidden words that begin with a token
 _kept = False
 
 
@@ -26,7 +30,11 @@ def keep_all(keep: bool) -> None:
 
 def hide(words: Iterable[str]) -> None:
     """Clear these words, as they stand in a file's header, from all that is written from now on."""
-    _hidden.update(word for word in map(_composed, words) if _is_telling(word))
+    for word in map(_composed, words):
+        if _is_telling(word):
+            small = _in_small_letters(word)
+            _hidden.add(small)
+            _lengths.setdefault(TOKEN.findall(small)[0], set()).add(len(small))
 
 
 def _composed(text: str) -> str:
@@ -34,8 +42,19 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def _in_small_letters(text: str) -> str:
+    """Text of the same length in one case."""
+    small = text.lower()
+    if len(small) == len(text):
+        return small
+    return "".join(one if len(one.lower()) > 1 else one.lower() for one in text)
+
+
 def _is_telling(word: str) -> bool:
-    """Whether a word is long enough; two ideographs are a whole name."""
+    """Whether a word is long enough; two ideographs are a whole name. No setting begins with 0."""
+    is_number = not any(map(str.isalpha, word)) and not word.startswith("0")
+    if is_number and sum(map(str.isdigit, word)) < FEWEST_DIGITS:
+        return False
     shortest = SHORTEST if word.isascii() or not IDEOGRAPHS.search(word) else 2
     return len(word) >= shortest
 
@@ -43,6 +62,7 @@ def _is_telling(word: str) -> bool:
 def forget_hidden() -> None:
     """Start anew, as a new process does."""
     _hidden.clear()
+    _lengths.clear()
     keep_all(False)
 
 
@@ -56,24 +76,27 @@ def cleared(value: Any) -> Any:
     """
     if _kept or not _hidden:
         return value
-    longest_first = sorted(_hidden, key=lambda word: (-len(word), word))
-    pattern = re.compile("|".join(map(_alone, longest_first)), re.IGNORECASE)
-    return _cleared(value, pattern)
-
-
-def _alone(word: str) -> str:
-    """Pattern of a word that is no part of a longer one."""
-    before, after = (r"[^\W\d_]" if end.isalpha() else r"\d" for end in (word[0], word[-1]))
-    return f"(?<!{before}){re.escape(word)}(?!{after})"
-
-
-def _cleared(value: Any, pattern: re.Pattern[str]) -> Any:
     if isinstance(value, str):
-        composed = _composed(value)
-        found = pattern.sub(REMOVED, composed)
-        return value if found == composed else found
+        return _cleared_text(value)
     if isinstance(value, Mapping):
-        return {key: _cleared(one, pattern) for key, one in value.items()}
+        return {key: cleared(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_cleared(one, pattern) for one in value]
+        return [cleared(one) for one in value]
     return value
+
+
+def _cleared_text(text: str) -> str:
+    """Text without hidden words, of those at one place the longest; looked up from token to token,
+    since a pattern of all words of a cohort would be tried at each letter."""
+    composed = _composed(text)
+    small = _in_small_letters(composed)
+    edges = [*(token.start() for token in TOKEN.finditer(small)), len(small)]
+    ends = set(edges)
+    pieces, done = [], 0
+    for start, after in pairwise(edges):
+        for length in sorted(_lengths.get(small[start:after], ()), reverse=True):
+            end = start + length
+            if start >= done and end in ends and small[start:end] in _hidden:
+                pieces += [composed[done:start], REMOVED]
+                done = end
+    return "".join([*pieces, composed[done:]]) if pieces else text

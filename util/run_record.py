@@ -20,6 +20,12 @@ from util.privacy import cleared
 STATUS = Path("/proc/self/status")
 PROJECT_FOLDER = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "tifffile", "scikit-image")
+# What names nobody and stays as it is, whatever digits it holds: the machine and its programs, and
+# the digests and settings that `--resume` compares.
+NEVER_CLEARED = (
+    *("project_version", "versions", "git_commit", "platform", "device", "device_name"),
+    *("started", "determined_by"),
+)
 GIT_SECONDS = 10.0  # a repository on a slow network disk must not hold a run up
 
 # This module is imported at the start of every script, so this is when the run began.
@@ -60,7 +66,7 @@ def run_record(options: Mapping[str, Any], device: str = "cpu", **facts: Any) ->
         **facts,
     }
     written = [Path(str(one)) for one in facts.get("outputs", ())]
-    record = cleared(record)
+    record = {key: one if key in NEVER_CLEARED else cleared(one) for key, one in record.items()}
     if written:
         record["outputs"] = [str(Path(cleared(str(one.parent)), one.name)) for one in written]
     return record

@@ -72,11 +72,11 @@ def find_volumes(words: Sequence[str], cache_dir: Path | None = None) -> list[Pa
 
 def _without_labels(paths: list[Path], cache_dir: Path | None) -> list[Path]:
     """Volumes without label maps, which a line names."""
-    labels = {_case(path): path for path in paths if is_label_map(path, cache_dir)}
-    if labels:
-        shown = some_of([str(path) for path in labels.values()])
+    labels = {path: is_label_map(path, cache_dir) for path in dict.fromkeys(paths)}
+    if any(labels.values()):
+        shown = some_of([str(path) for path, is_label in labels.items() if is_label])
         print(f"left out, label maps and no images: {shown}")
-    return [path for path in paths if _case(path) not in labels]
+    return [path for path in paths if not labels[path]]
 
 
 def _nothing_in(words: str) -> UserError:
@@ -175,8 +175,9 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
     )
     files = [entry for entry in entries if entry.is_file()]
     slices = tiff_files(folder)
-    others = [file for file in files if ending_of(file) and ending_of(file) not in TIFF_ENDINGS]
-    single = slices if slices and count_slices(slices[0]) == 1 else []
+    single = dict.fromkeys(_single_pages(slices))
+    others = any(ending_of(file) not in ("", *TIFF_ENDINGS) for file in files)
+    others = others or len(single) < len(slices)
     is_stack = bool(single) and (not others or len(single) >= FEWEST)
     if single and not is_stack:
         shown = some_of([str(path) for path in single])
@@ -194,6 +195,26 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
         if entry.is_dir():
             found += _volumes_in(entry, seen)
     return found
+
+
+def _single_pages(files: Sequence[Path]) -> list[Path]:
+    """Those of a folder's TIFF files that hold one page, and no part of a volume of several files.
+    One that cannot be read counts as the others do: the reader says what is wrong."""
+    single: list[Path] = []
+    damaged: list[Path] = []
+    whole: set[Path] = set()
+    for path in files:
+        if _real(path) in whole:  # each of them lists all others
+            continue
+        try:
+            if count_slices(path) == 1:
+                single.append(path)
+            else:
+                whole.update(map(_real, files_of_volume(path)))
+        except UserError:
+            damaged.append(path)
+    single = [path for path in single if _real(path) not in whole]
+    return single + damaged if single and not whole else single
 
 
 def _holds_scan(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from data.volumes.cache import (
     zlib_blocks,
 )
 from data.volumes.checks import check_affine, check_all_finite, check_voxel_type, volume_shape
-from data.volumes.geometry import LPS_TO_RAS, millimetres_of, millimetres_per
+from data.volumes.geometry import LPS_TO_RAS, millimetres_per
 from data.volumes.mapping import map_file
 from data.volumes.volume import Volume
 from util.errors import UserError
@@ -83,8 +83,8 @@ def nrrd_place(path: Path) -> VoxelPlace:
     """Place of the voxels of a .nrrd or .nhdr file (http://teem.sourceforge.net/nrrd).
 
     Raises:
-        UserError: text, hexadecimal or bzip2 encoding, data spread over several files, a unit that
-            is not known or not the same for all axes.
+        UserError: text, hexadecimal or bzip2 encoding, data spread over several files, axes in
+            several units of length.
     """
     with path.open("rb") as stream:
         fields = _nrrd_fields(stream)
@@ -101,8 +101,9 @@ def nrrd_place(path: Path) -> VoxelPlace:
     if detached is not None:
         file, offset = _detached(path, detached), 0
     stated = fields.get("spaceunits") or fields.get("units", "")
-    millimetres = millimetres_of(re.findall(r'"([^"]*)"', stated))
-    if millimetres is None:
+    units = {millimetres_per(unit) for unit in re.findall(r'"([^"]*)"', stated) if unit.strip()}
+    lengths = {unit for unit in units if unit is not None}
+    if len(lengths) > 1:
         raise UserError(
             f"{path} states the units {stated[:LONGEST_SHOWN]}, expected one unit of length for "
             "all axes: save it in mm"
@@ -112,8 +113,9 @@ def nrrd_place(path: Path) -> VoxelPlace:
         offset=skip if skip == -1 else offset + skip,
         packing=packing,
         byte_order=">" if fields.get("endian", "").lower() == "big" else "<",
-        spacing_stated=_states_spacing(fields),
-        millimetres=millimetres,
+        # "pixel", "none" and seconds of a stack are no sizes.
+        spacing_stated=_states_spacing(fields) and None not in units,
+        millimetres=next(iter(lengths), 1.0),
     )
 
 

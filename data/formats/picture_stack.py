@@ -22,6 +22,8 @@ from util.errors import UserError, reason_of
 FEWEST = 3  # pictures of a stack: one or two are previews
 MOST_PIXELS = 1 << 28  # of a slice; Pillow refuses a file that claims more
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # it warns from here on, and refuses from twice of it
+SIZES_OF_JPEG2000 = b"\xff\x4f\xff\x51"  # start of its stream; 42 bytes on, bits less 1 and sign
+LONGEST_HEAD = 1 << 16  # bytes before it; behind longer ones a file counts as odd
 ORIENTATION = 274  # Exif
 GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
 
@@ -106,11 +108,10 @@ def _decode(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 _check_meaning(image, path)
-                if image.format == "JPEG2000":
-                    image.load()  # it sees damage that the other decoder does not
+                # It sees damage that the decoder of odd JPEG 2000 does not.
+                pixels = np.asarray(image.convert("L") if image.mode == "P" else image)
+                if image.format == "JPEG2000" and not _is_plain_jpeg2000(path):
                     pixels = _decode_jpeg2000(path)
-                else:
-                    pixels = np.asarray(image.convert("L") if image.mode == "P" else image)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # of a damaged file Pillow raises errors of any type
@@ -118,6 +119,14 @@ def _decode(path: Path) -> np.ndarray:
             f"{path} cannot be read ({reason_of(error)}): copy or export it again"
         ) from error
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+def _is_plain_jpeg2000(path: Path) -> bool:
+    """Whether a JPEG 2000 file has 8 or 16 bits without a sign, which Pillow leaves as they are."""
+    with path.open("rb") as stream:
+        start = stream.read(LONGEST_HEAD)
+    place = start.find(SIZES_OF_JPEG2000)
+    return place >= 0 and start[place + 42 : place + 43] in (b"\x07", b"\x0f")
 
 
 def _decode_jpeg2000(path: Path) -> np.ndarray:

@@ -20,8 +20,8 @@ def order_by_number(files: Sequence[Path], folder: Path) -> list[Path]:
     """Sort slices by the number in their names: `rec_9.tif` before `rec_10.tif`.
 
     The slice number is the number that differs from file to file; others (a date, a sample's
-    number) may stand in the name as well. Where several differ, they have to give one order, or all
-    but one of them not to count in equal steps.
+    number) may stand in the name as well. Where several differ, decimal ones among them, those that
+    count in equal steps have to give one order, or all if none does.
 
     Raises:
         UserError: names of several series, no single slice number, two orders, or a missing number.
@@ -35,10 +35,15 @@ def order_by_number(files: Sequence[Path], folder: Path) -> list[Path]:
             f"folder {folder} holds names of different kinds ({one}, {other}): "
             "give a folder with the slices of one stack, named alike but for a number"
         )
-    if decimals := _decimals(files):
-        return _by_decimals(decimals, files, folder)
-    rows = [[int(number) for number in NUMBER.findall(path.name.lower())] for path in files]
+    decimals = _decimals(files)
+    names = [path.name.lower() for path in files]
+    rows = [
+        [int(number) for number in NUMBER.findall(DECIMAL.sub("", name) if decimals else name)]
+        for name in names
+    ]
     columns = [list(column) for column in zip(*rows, strict=True) if len(set(column)) == len(files)]
+    if decimals:
+        columns.append(decimals)
     if not columns:
         raise UserError(
             f"folder {folder}: no number in the names tells the slices apart "
@@ -55,10 +60,10 @@ def order_by_number(files: Sequence[Path], folder: Path) -> list[Path]:
     numbers = (regular or columns)[-1]
     if missing := _missing(numbers):
         before, number, after = missing
-        names = dict(zip(numbers, files, strict=True))
+        named = dict(zip(numbers, files, strict=True))
         raise UserError(
-            f"folder {folder}: slice number {number} is missing between "
-            f"{names[before].name} and {names[after].name}: add it, or renumber the slices"
+            f"folder {folder}: {'a slice' if decimals else f'slice number {number}'} is missing "
+            f"between {named[before].name} and {named[after].name}: add it, or renumber the slices"
         )
     refuse_doubtful_minus(orders[0], folder)
     return orders[0]
@@ -79,16 +84,6 @@ def _decimals(files: Sequence[Path]) -> list[int] | None:
     return numbers if len(set(numbers)) == len(files) else None
 
 
-def _by_decimals(numbers: Sequence[int], files: Sequence[Path], folder: Path) -> list[Path]:
-    if missing := _missing(numbers):
-        names = dict(zip(numbers, files, strict=True))
-        raise UserError(
-            f"folder {folder}: a slice is missing between {names[missing[0]].name} and "
-            f"{names[missing[2]].name}: add it, or renumber the slices"
-        )
-    return _sorted(numbers, files)
-
-
 def refuse_doubtful_minus(ordered: Sequence[Path], folder: Path) -> None:
     """Refuse names such as z-30, z-20, z-10, where a minus may be a sign or a hyphen.
 
@@ -102,10 +97,11 @@ def refuse_doubtful_minus(ordered: Sequence[Path], folder: Path) -> None:
     Raises:
         UserError: with both orders.
     """
-    apart = [re.findall(r"[ _]-([0-9]+)", path.stem.lower()) for path in ordered]
+    stems = [DECIMAL.sub("", path.stem.lower()) for path in ordered]  # whose minus is a sign
+    apart = [re.findall(r"[ _]-([0-9]+)", stem) for stem in stems]
     if all(apart) and any(numbers[-1].startswith("0") for numbers in apart):
         raise _doubtful(ordered, folder)
-    found = [re.findall(r"(?<=[a-z])-([0-9]+)", path.stem.lower()) for path in ordered]
+    found = [re.findall(r"(?<=[a-z])-([0-9]+)", stem) for stem in stems]
     if not all(found):
         return
     words = [numbers[-1] for numbers in found]

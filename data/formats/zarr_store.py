@@ -19,6 +19,7 @@ from util.errors import UserError, reason_of, some_of
 
 ZARR_FILES = (".zarray", ".zgroup", "zarr.json")
 SPATIAL = ("z", "y", "x")
+MOST_SHOWN = 60  # characters of an attribute in a message
 MOST_COUNTED = 2000  # chunks that are looked for one by one; beyond, that takes long
 _SAID: set[str] = set()  # stores that a line was said of
 
@@ -58,8 +59,9 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
     component, place, leading = "", None, 0
     attributes = dict(found.attrs)
     ome = attributes.get("ome", attributes)
-    images = ome.get("multiscales") if isinstance(ome, Mapping) else None
-    if images and len(images) > 1:
+    ome = ome if isinstance(ome, Mapping) else {}
+    images = ome.get("multiscales")
+    if isinstance(images, list) and len(images) > 1:
         raise UserError(
             f"{address} holds {len(images)} OME-Zarr images: give the array of one of them"
         )
@@ -77,7 +79,7 @@ def read_zarr(path: str | Path, spacing: tuple[float, float, float] | None = Non
                 "it again, or give one of its arrays"
             ) from error
     elif "bioformats2raw.layout" in ome:
-        return read_zarr(f"{address.rstrip('/')}/0", spacing)
+        return read_zarr(f"{address.rstrip('/')}/{_one_series(found, address)}", spacing)
     elif not hasattr(found, "shape"):
         raise UserError(
             f"{address} is a Zarr group without an OME-Zarr image: give the array inside it "
@@ -116,12 +118,38 @@ def _check_plain(array: Any, attributes: Mapping[str, Any], address: str) -> Non
         raise UserError(
             f"{address} has the axes {some_of(names, 5)}: expected them to end in z, y, x"
         )
-    scaling = (attributes.get("scale_factor", 1), attributes.get("add_offset", 0))
-    if scaling != (1, 0):
+    for name, neutral in (("scale_factor", 1), ("add_offset", 0)):
+        if not _is_neutral(attributes.get(name), neutral):
+            raise UserError(
+                f"{address} states {name} {str(attributes[name])[:MOST_SHOWN]}: apply it, and save "
+                "without"
+            )
+
+
+def _is_neutral(stated: Any, neutral: int) -> bool:
+    """Whether a stated scaling leaves values as they are. Three numbers are one for each axis, of
+    voxel sizes or a place, and none of values; what they mean is not agreed on."""
+    if stated is None:
+        return True
+    try:
+        numbers = np.ravel(np.asarray(stated, dtype=np.float64))
+    except (TypeError, ValueError):
+        return False
+    return numbers.size == len(SPATIAL) or bool((numbers == neutral).all())
+
+
+def _one_series(group: Any, address: str) -> str:
+    """The one image of a store by bioformats2raw, whose images are called 0, 1, 2 ..."""
+    try:
+        series = sorted(filter(str.isdecimal, map(str, group.keys())), key=int)
+    except Exception:  # noqa: BLE001 - an address that cannot be listed; the stores' own errors
+        series = []
+    if len(series) > 1:
         raise UserError(
-            f"{address} states scale_factor {scaling[0]} and add_offset {scaling[1]}: apply them, "
-            "and save without"
+            f"{address} holds {len(series)} OME-Zarr images: give one of them by its path, "
+            f"{address.rstrip('/')}/NAME with NAME {some_of(series)}"
         )
+    return series[0] if series else "0"
 
 
 def _names_in(group: Any, address: str) -> str:

@@ -14,6 +14,7 @@ AIR, TISSUE = -1000.0, 40.0  # HU
 # What programs add to HU so that no value is below 0.
 SHIFTS = (1024.0, 2048.0, 32768.0)
 BRIGHTER_THAN_BONE = 600.0  # HU: most bone; lung and air of an inverted image have 800 and more
+DARKER_THAN_FAT = -400.0  # HU: lung and air; of an inverted image hardly more than bone
 MOST_BONE = 0.15  # share of voxels
 INVERTED = "an inverted image (air brighter than tissue)"
 NEAR = 120.0  # HU that air may be off, for it to count as seen
@@ -58,8 +59,13 @@ def is_inverted(volume: Volume) -> bool:
 
 
 def _is_inverted(slices: np.ndarray) -> bool:
-    # Of a chest a tenth at most is bone; lung and air around it are a third at least.
-    return bool((slices > BRIGHTER_THAN_BONE).mean() > MOST_BONE)
+    # Of a chest a tenth at most is bone; lung and air around it are a third at least, dark ones
+    # where a bright table lies beside them. Padding around a round field has one value, an extreme.
+    seen = slices[(slices > slices.min()) & (slices < slices.max())]
+    if not seen.size:
+        return False
+    bright = (seen > BRIGHTER_THAN_BONE).mean()
+    return bool(bright > MOST_BONE and bright > (seen < DARKER_THAN_FAT).mean())
 
 
 def _likeness(slices: np.ndarray, lowest: float, highest: float) -> str:

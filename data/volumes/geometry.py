@@ -48,16 +48,6 @@ def millimetres_per(unit: str) -> float | None:
     return MILLIMETRES_PER_UNIT.get(word) or MILLIMETRES_PER_UNIT.get(word.removesuffix("s"))
 
 
-def millimetres_of(units: Sequence[str]) -> float | None:
-    """Length in mm of the unit that all axes share; 1 where none states any.
-
-    Returns:
-        None for a unit that is not known, or several of them.
-    """
-    stated = {millimetres_per(unit) for unit in units if unit.strip()} or {1.0}
-    return stated.pop() if len(stated) == 1 else None
-
-
 def screen_affine(spacing: Sequence[float], first: Sequence[float] = (0.0, 0.0, 0.0)) -> np.ndarray:
     """RAS+ affine of formats that state no directions (TIFF, pictures, Zarr), as ITK reads them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from data.volumes.names import (
@@ -31,7 +32,8 @@ def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
     For a CT called CASE: `CASE_mask.nii.gz` and its like (`split_mask_name`), in any case of the
     letters and any format. In `mask_folder` also files that are named as the CT, without nnU-Net's
     `_0000`. Without a folder, beside the CT, or in the folder that holds its slices; there
-    `mask.nii.gz` will do, if no other volume lies beside it.
+    `mask.nii.gz` will do, if no other volume lies beside it, and DICOM segmentations, which are
+    not read, are left out.
 
     Raises:
         UserError: the folder does not exist or holds no mask of this CT; or several masks are
@@ -39,24 +41,25 @@ def find_mask(volume: Volume, mask_folder: Path | None) -> Path | None:
     """
     case = volume.name.lower()
     if mask_folder is None:
-        for place in (_place_by_name(volume), Path(volume.source).resolve()):
+        for place in dict.fromkeys((_place_by_name(volume), _real(Path(volume.source)))):
             near = [place.parent, place] if place.is_dir() else [place.parent]
             masks = [one for folder in near for one in _masks_near(folder, case, place)]
             if (found := _best(masks, volume)) is not None:
                 return found
         return None
-    if not mask_folder.is_dir():
-        what = "is a file" if mask_folder.exists() else "does not exist"
+    if not (mask_folder.is_dir() and os.access(mask_folder, os.R_OK)):
+        what = "cannot be read" if mask_folder.is_dir() else "does not exist"
         raise UserError(
-            f"mask folder {mask_folder} {what}: give the folder that holds the NAME_mask.nii.gz "
-            "files"
+            f"mask folder {mask_folder} {'is a file' if mask_folder.is_file() else what}: give the "
+            "folder that holds the NAME_mask.nii.gz files"
         )
-    found = _best(_masks_of(mask_folder, case, Path(volume.source).resolve()), volume)
+    found = _best(_masks_of(mask_folder, case, _real(Path(volume.source))), volume)
     if found is None:
-        there = some_of([path.name for path in _volumes_in(mask_folder)]) or "no volume"
+        volumes = [one.name for one in _entries(mask_folder) if _is_mask(one) or _is_volume(one)]
         raise UserError(
             f"--maskdatafolder {mask_folder} holds no mask of {volume.name}: expected "
-            f"{volume.name}_mask.nii.gz or {volume.name}.nii.gz, got {there}"
+            f"{volume.name}_mask.nii.gz or {volume.name}.nii.gz, got "
+            f"{some_of(volumes) or 'no volume'}"
         )
     return found
 
@@ -67,11 +70,12 @@ def likely_masks(volume: Volume) -> list[str]:
     place = _place_by_name(volume)
     found = []
     for folder in [place.parent, place] if place.is_dir() else [place.parent]:
-        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for entry in _entries(folder):
             name = case_name(entry)
             is_own = folder == place or volume.name.lower() in name.lower()
-            is_readable = _is_volume(entry) or is_dicom_name(entry)
-            if is_own and is_readable and name != volume.name and LIKELY.search(name):
+            is_likely = is_own and name != volume.name and LIKELY.search(name)
+            is_slice = is_likely and folder == place and _is_slice(entry)
+            if is_likely and not is_slice and (is_dicom_name(entry) or _is_volume(entry)):
                 found.append(entry.name)
     return found
 
@@ -86,36 +90,61 @@ def _place_by_name(volume: Volume) -> Path:
     return Path(os.path.abspath(volume.source))  # noqa: PTH100 - Path.resolve follows them
 
 
-def _volumes_in(folder: Path) -> list[Path]:
-    """What is named as a volume in a folder, folders that are named as masks and those that hold
-    slices; sorted."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if _is_volume(path) or (is_mask_name(path) and (path.is_dir() or is_dicom_name(path)))
-    )
+def _real(path: Path) -> Path:
+    """A path without links; of a link that leads nowhere but to itself the link."""
+    return Path(os.path.realpath(path))  # Path.resolve raises an error for such links
 
 
-def _masks_in(folder: Path, case: str) -> list[Path]:
-    return [
-        path
-        for path in _volumes_in(folder)
-        if is_mask_name(path) and split_mask_name(path)[0] in (case, case.removesuffix("_0000"))
-    ]
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, but for hidden files; nothing where it cannot be listed."""
+    with suppress(OSError):
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return []
+
+
+def _is_mask(entry: Path) -> bool:
+    """Whether an entry is named as a mask in a format that is read, or is a folder so named."""
+    is_format = is_volume_name(entry) or is_dicom_name(entry)
+    return is_mask_name(entry) and (is_format or entry.is_dir())
+
+
+def _slices_in(path: Path) -> int | None:
+    """Slices of a DICOM file, none of a segmentation; None for one that cannot be read."""
+    from data.formats.dicom.slice_files import headers_of_file  # it loads pydicom
+
+    with suppress(UserError, OSError):
+        return len(headers_of_file(path))
+    return None
+
+
+def _is_dicom_object(path: Path) -> bool:
+    """Whether a file that is named as DICOM is no mask that is read: a segmentation, or a slice."""
+    return is_dicom_name(path) and path.is_file() and _slices_in(path) in (0, 1)
+
+
+def _is_slice(path: Path) -> bool:
+    """Whether a file in the folder of a CT's slices is one of them."""
+    if is_dicom_name(path):
+        return bool(_slices_in(path))
+    return path.name.lower().endswith(TIFF_ENDINGS) and not is_mask_name(path)
+
+
+def _names_of(case: str) -> tuple[str, str]:
+    return case, case.removesuffix("_0000")
+
+
+def _masks_in(entries: list[Path], case: str) -> list[Path]:
+    names = _names_of(case)
+    return [path for path in entries if split_mask_name(path)[0] in names and _is_mask(path)]
 
 
 def _masks_of(folder: Path, case: str, place: Path) -> list[Path]:
     """Masks of a case in a folder of masks, which may be called as the case; no mask is the CT
     itself, which lies at `place`."""
-    like_the_ct = {case, case.removesuffix("_0000")}
-    named_alike = [
-        path
-        for path in _volumes_in(folder)
-        if case_name(path).lower() in like_the_ct and path.resolve() != place
-    ]
-    return [*_masks_in(folder, case), *named_alike]
+    entries, names = _entries(folder), _names_of(case)
+    named_alike = [path for path in entries if case_name(path).lower() in names]
+    alike = [path for path in named_alike if _real(path) != place and _is_volume(path)]
+    return [*_masks_in(entries, case), *alike]
 
 
 def _masks_near(folder: Path, case: str, place: Path) -> list[Path]:
@@ -126,35 +155,40 @@ def _masks_near(folder: Path, case: str, place: Path) -> list[Path]:
         case: of the CT.
         place: of the CT, a file or a folder.
     """
-    named = _masks_in(folder, case)
-    if named or not folder.is_dir():
+    entries = _entries(folder)
+    if named := [path for path in _masks_in(entries, case) if not _is_dicom_object(path)]:
         return named
-    nameless = [path for path in _volumes_in(folder) if split_mask_name(path) in NAMELESS]
+    nameless = [path for path in entries if split_mask_name(path) in NAMELESS and _is_mask(path)]
+    nameless = [path for path in nameless if not _is_dicom_object(path)]
     for path in [path for path in nameless if path.is_dir() and not _is_volume(path)]:
         nameless.remove(path)  # a folder of masks beside the CT
         if found := _masks_of(path, case, place):
             return found
-    others = [
-        entry
-        for entry in folder.iterdir()
-        if entry.resolve() != place
-        and _is_volume(entry)
-        and not is_mask_name(entry)
-        and not entry.name.startswith(".")
-    ]
-    return [] if others and folder != place else nameless
+    # Folders are opened here, those of a whole cohort: not before there is something to decide.
+    if not nameless or folder == place:
+        return nameless
+    others = (path for path in entries if _real(path) != place and not is_mask_name(path))
+    return [] if any(map(_is_volume, others)) else nameless
 
 
 def _is_volume(entry: Path) -> bool:
-    """Whether an entry of a folder is a volume by its name, or by the slices that it holds."""
-    if is_volume_name(entry) or not entry.is_dir():
-        return is_volume_name(entry)
+    """Whether an entry of a folder is a volume by its name, or by the slices that it holds; one
+    that cannot be looked at is none."""
     slices = (*TIFF_ENDINGS, *PICTURE_ENDINGS)
-    return holds_dicom(entry) or any(one.name.lower().endswith(slices) for one in entry.iterdir())
+    with suppress(OSError):
+        return is_volume_name(entry) or (
+            entry.is_dir()
+            and (
+                holds_dicom(entry)
+                or any(one.name.lower().endswith(slices) for one in entry.iterdir())
+            )
+        )
+    return False
 
 
 def _best(paths: list[Path], volume: Volume) -> Path | None:
-    """The one whose words come first among `MASK_WORDS`.
+    """The one whose words come first among `MASK_WORDS`, a file before a folder of slices (which
+    may hold previews).
 
     Raises:
         UserError: several have the same ones.
@@ -162,9 +196,10 @@ def _best(paths: list[Path], volume: Volume) -> Path | None:
     if not paths:
         return None
 
-    def rank(path: Path) -> int:
+    def rank(path: Path) -> tuple[int, bool]:
         word = split_mask_name(path)[1]
-        return MASK_WORDS.index(word) if word in MASK_WORDS else len(MASK_WORDS)
+        known = MASK_WORDS.index(word) if word in MASK_WORDS else len(MASK_WORDS)
+        return known, path.is_dir() and not is_volume_name(path)
 
     first, *others = sorted(paths, key=rank)
     if others and rank(others[0]) == rank(first):

@@ -20,10 +20,13 @@ ENDINGS = NIFTI_ENDINGS + PAIR_ENDINGS + ITK_ENDINGS + TIFF_ENDINGS
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 KNOWN_ENDINGS = ENDINGS + IMAGE_ENDINGS + ZARR_ENDINGS + DICOM_SUFFIXES
 START_BYTES = 1024
-# First element (group 2 or 8, little endian) of files that lack the 128-byte preamble.
-BARE_STARTS = (
-    b"\x02\x00\x00\x00",
-    *(b"\x08\x00" + bytes((element, 0)) for element in (0x00, 0x01, 0x05, 0x08, 0x16)),
+# First element (little endian, with a type or without) of files that lack the 128-byte preamble: a
+# length, behind which its group goes on, or the first texts of group 8. Its tag alone would be
+# found at the start of raw voxels, too.
+BARE_START = re.compile(
+    rb"(\x02\0|\x08\0)[\0\x01]\0(UL\x04\0|\x04\0\0\0)....\1"
+    rb"|\x08\0[\x05\x08\x16]\0(CS|UI|\0\0\0\0\x08\0|.[\0-\x03]\0\0[ -~])",
+    re.DOTALL,
 )
 
 # What ends the name of a mask, without what stands between the words; those that are more surely
@@ -51,13 +54,16 @@ def ending_of(path: str | Path) -> str:
 
 
 def case_name(path: str | Path) -> str:
-    """File or folder name without its format's ending: `scans/lung 7.nii.gz` -> `lung 7`."""
+    """File or folder name without its format's ending: `scans/lung 7.nii.gz` -> `lung 7`. A folder
+    has none of DICOM: its files are, and a folder `P1` may lie beside a folder `P1.dcm`."""
     name = Path(path).name or Path(path).resolve().name
     ending = max(
         (end for end in KNOWN_ENDINGS if name.lower().endswith(end)),
         key=len,
         default="",
     )
+    if ending in DICOM_SUFFIXES and Path(path).is_dir():
+        return name
     return name[: -len(ending)] if ending and len(name) > len(ending) else name
 
 
@@ -99,7 +105,7 @@ def looks_like_dicom(path: Path) -> bool:
     if is_dicom_name(path):
         return True
     start = file_start(path)
-    return start[128:132] == b"DICM" or start[:4] in BARE_STARTS
+    return start[128:132] == b"DICM" or BARE_START.match(start) is not None
 
 
 def holds_dicom(folder: Path) -> bool:

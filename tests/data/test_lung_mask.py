@@ -227,6 +227,19 @@ def test_a_mask_whose_axes_run_another_way_is_turned(tmp_path: Path, axes: str) 
     assert np.array_equal(load_lung_mask(volume), some_mask() > 0)
 
 
+def test_a_mask_in_its_place_is_not_turned_near_45_degrees(tmp_path: Path) -> None:
+    def turned(degrees: float) -> np.ndarray:
+        cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        rotation = np.array(
+            [[cosine, -sine, 0, 0], [sine, cosine, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+        )
+        return np.asarray(rotation @ RAS)
+
+    write_nifti(tmp_path / "ct.nii", chest(3)[0], turned(44.9999))
+    write_nifti(tmp_path / "ct_mask.nii", some_mask(), turned(45.0001))
+    assert np.array_equal(load_lung_mask(read_volume(tmp_path / "ct.nii")), some_mask())
+
+
 @pytest.mark.parametrize("values", ["the CT", "the CT, 1024 higher"])
 def test_an_image_is_no_mask(tmp_path: Path, values: str) -> None:
     volume = write_case(tmp_path)

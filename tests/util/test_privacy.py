@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from util.privacy import REMOVED, cleared, hide, keep_all
@@ -37,7 +39,29 @@ def test_all_that_json_holds_is_gone_through() -> None:
     }
 
 
+def test_the_longest_of_several_words_at_one_place_is_cleared() -> None:
+    hide(["Jane", "Jane Ann", "Jane Ann Doe", "(Roe)", "\u0130nci", "7-4711-x"])
+    assert cleared("Jane Ann/jane ann doe/JANE ANNA") == f"{REMOVED}/{REMOVED}/{REMOVED} ANNA"
+    assert cleared("a(Roe)b \u0130NCI 7-4711-X") == f"a{REMOVED}b {REMOVED} {REMOVED}"
+
+
+def test_a_cohort_of_words_costs_no_more_than_a_few() -> None:
+    hide(f"Name{number}_Jane{number % 7}" for number in range(20_000))
+    began = time.process_time()
+    assert (
+        cleared(["/data/cohort/name19999_jane0/ct"] * 500) == [f"/data/cohort/{REMOVED}/ct"] * 500
+    )
+    assert time.process_time() - began < 0.5  # seconds; one pattern of all words takes many
+
+
 def test_all_may_be_kept() -> None:
     hide(WORDS)
     keep_all(True)
     assert cleared("a/Doe") == "a/Doe"
+
+
+@pytest.mark.parametrize("number", ["100", "4711", "2.5.10", "1-2-80"])
+def test_short_numbers_stay_for_they_are_settings_and_versions_too(number: str) -> None:
+    hide([number, f"0{number}"])
+    assert cleared(f"--slices 0:{number}") == f"--slices 0:{number}"
+    assert cleared(f"/data/0{number}/ct") == f"/data/{REMOVED}/ct"

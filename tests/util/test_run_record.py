@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from util.errors import UserError
+from util.privacy import REMOVED, hide
 from util.run_record import (
     PROJECT_FOLDER,
     device_name,
@@ -52,6 +53,25 @@ def test_record_holds_what_a_reader_needs(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_fact_replaces_the_entry_of_its_name() -> None:
     assert run_record({}, duration_seconds=3.5)["duration_seconds"] == 3.5
+
+
+def test_what_resuming_compares_is_never_cleared() -> None:
+    hide(["12345"])
+    key = {"input": "3fa12345bd", "low": -1000.0}
+    record = run_record({"input": "12345"}, determined_by=key)
+    assert record["determined_by"] == key
+    assert record["options"] == {"input": REMOVED}
+
+
+def test_versions_and_the_machine_are_never_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "platform", lambda: "Linux-6.8.0-10012-generic")
+    monkeypatch.setattr("util.run_record.git_commit", lambda folder: "ab10012cd")
+    hide(["10012", np.__version__, "cpu"])
+    record = run_record({"input": "10012"})
+    assert record["platform"] == "Linux-6.8.0-10012-generic"
+    assert (record["git_commit"], record["versions"]["numpy"]) == ("ab10012cd", np.__version__)
+    assert record["device"] == "cpu"
+    assert record["options"] == {"input": REMOVED}
 
 
 def test_version_is_that_of_the_project_file() -> None:

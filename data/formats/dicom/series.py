@@ -127,7 +127,9 @@ def series_affine(ordered: Sequence[SliceHeader]) -> tuple[np.ndarray, bool]:
         known = known and bool(thickness)
         step = _normal(first) * (thickness or 1.0)
     affine = np.eye(4)
-    affine[:3, :2] = first.axes.T * np.array(first.spacing or (1.0, 1.0))
+    # Directions rounded to few digits are not of length 1, which would change the voxel size.
+    lengths = np.linalg.norm(first.axes, axis=1)
+    affine[:3, :2] = first.axes.T / lengths * np.array(first.spacing or (1.0, 1.0))
     affine[:3, 2] = step
     if first.position is not None:
         affine[:3, 3] = first.position

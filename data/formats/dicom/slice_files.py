@@ -4,6 +4,7 @@ there; nothing is decoded."""
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,6 @@ NO_SLICES = (
         for branch in ("9.", "11.", "30", "66", "67", "88.", "104.", "481.")
     ),
 )
-STANDARD_ROOT = "1.2.840.10008."
 PIXELS = tuple(Tag(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 UNDEFINED = 0xFFFFFFFF  # length of a sequence of compressed frames
 PLAIN_HEAD, LONG_HEAD = 8, 12  # bytes of an element before its value, implicit and explicit
@@ -107,13 +107,10 @@ def headers_of_file(path: Path) -> list[SliceHeader]:
 
 
 def _is_no_image(storage: UID, dataset: Dataset) -> bool:
-    """Whether an object without pixels is one that should have none: of a class of the standard
-    that is no image, or of a maker's own. A slice whose header is damaged is neither."""
-    if "Rows" in dataset or "SOPInstanceUID" not in dataset or not storage.is_valid:
-        return False
-    if storage.startswith(STANDARD_ROOT):
-        return storage.name != storage and "Image Storage" not in storage.name
-    return True
+    """Whether an object without pixels is one that should have none: of any class but the images of
+    the standard. A slice whose header is damaged is not: it has rows, or no class."""
+    is_class = re.fullmatch(r"\d+(\.\d+)+", storage, re.ASCII) is not None
+    return is_class and "Rows" not in dataset and "Image Storage" not in storage.name
 
 
 def frames_of(path: Path) -> list[SliceHeader]:

@@ -105,26 +105,24 @@ def read_tiff_folder(folder: Path, cache_dir: Path, tiff_spacing: Spacing | None
 
 
 def _spacing_of_all(files: Sequence[Path]) -> Spacing | None:
-    """The voxel size that the files of a stack state, each the same."""
-    first: Spacing | None = None
+    """The voxel size that the files of a stack state, the same wherever one does."""
+    stating, first = files[0], None
     for path in files:
         with open_tiff(path) as tiff:
             spacing = stated_spacing(tiff, len(files), stack_folder=True)
-        if path == files[0]:
-            first = spacing
-        elif (spacing is None) != (first is None) or not np.allclose(
-            spacing or 0.0, first or 0.0, rtol=SAME_SIZE, atol=0.0
-        ):
+        if first is None:
+            stating, first = path, spacing
+        elif spacing is not None and not np.allclose(spacing, first, rtol=SAME_SIZE, atol=0.0):
             raise UserError(
-                f"{path} states voxels of {_in_words(spacing)}, {files[0].name} of "
+                f"{path} states voxels of {_in_words(spacing)}, {stating.name} of "
                 f"{_in_words(first)}: leave only the slices of one stack in the folder, or give "
                 "the size"
             )
     return first
 
 
-def _in_words(spacing: Spacing | None) -> str:
-    return "no known size" if spacing is None else f"{' x '.join(f'{s:g}' for s in spacing)} mm"
+def _in_words(spacing: Spacing) -> str:
+    return f"{' x '.join(f'{size:g}' for size in spacing)} mm"
 
 
 def count_slices(path: Path) -> int:

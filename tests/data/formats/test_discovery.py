@@ -226,6 +226,28 @@ def test_a_picture_or_two_beside_volumes_are_no_stack(
     assert "left out, single pictures beside volumes: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["a_overview.tif", "z_overview.tif"])
+def test_a_picture_beside_a_file_of_many_pages(tmp_path: Path, name: str) -> None:
+    for one, shape in ((name, (8, 9)), ("scan.tif", (6, 8, 9))):
+        tifffile.imwrite(tmp_path / one, np.zeros(shape, np.uint8), photometric="minisblack")
+    assert names(find_volumes([str(tmp_path)]), tmp_path) == ["scan.tif"]
+    touch(tmp_path / "ct.nii", tmp_path / "empty.tif")
+    found = ["ct.nii", "empty.tif", "scan.tif"]
+    assert names(find_volumes([str(tmp_path)]), tmp_path) == found
+
+
+def test_a_mask_beside_two_slices_makes_them_no_pictures(tmp_path: Path) -> None:
+    for name in ("s1.tif", "s2.tif", "s_mask.tif"):
+        tifffile.imwrite(tmp_path / name, np.zeros((8, 9), np.uint8), photometric="minisblack")
+    assert find_volumes([str(tmp_path)]) == [tmp_path]
+
+
+def test_a_damaged_slice_leaves_a_stack_what_it_is(tmp_path: Path) -> None:
+    stack_folder(tmp_path / "s")
+    (tmp_path / "s" / "s1.tif").write_bytes(b"")
+    assert find_volumes([str(tmp_path)]) == [tmp_path / "s"]
+
+
 @pytest.mark.parametrize("word", ["", "  "])
 def test_an_empty_word_is_not_the_folder_here(word: str) -> None:
     with pytest.raises(UserError, match="as by a variable that is not set"):

@@ -352,11 +352,26 @@ def test_nrrd_states_its_unit_in_two_ways(tmp_path: Path, field: str) -> None:
     assert volume.spacing == pytest.approx((1e-3, 1e-3, 3e-3))
 
 
-@pytest.mark.parametrize("units", ['"mm" "mm" "um"', '"pixel" "pixel" "pixel"'])
-def test_nrrd_in_several_or_unknown_units_is_refused(tmp_path: Path, units: str) -> None:
-    lines = ("endian: little", "encoding: raw", *SPACE, f"space units: {units}")
+def test_nrrd_in_several_units_is_refused(tmp_path: Path) -> None:
+    lines = ("endian: little", "encoding: raw", *SPACE, 'space units: "mm" "mm" "um"')
     with pytest.raises(UserError, match="expected one unit of length for all axes"):
         read_volume(nrrd(tmp_path / "a.nrrd", SMALL.tobytes(), *lines))
+
+
+@pytest.mark.parametrize(
+    "units",
+    ['"pixel" "pixel" "pixel"', '"none" "none" "none"', '"???" "???" "???"', '"mm" "mm" "s"'],
+)
+@pytest.mark.parametrize("field", ["space units", "units"])
+def test_nrrd_in_no_unit_of_length_states_no_voxel_size(
+    tmp_path: Path, field: str, units: str
+) -> None:
+    place = SPACE if field == "space units" else ("spacings: 1 1 3",)
+    lines = ("endian: little", "encoding: raw", *place, f"{field}: {units}")
+    volume = read_volume(nrrd(tmp_path / "a.nrrd", SMALL.tobytes(), *lines))
+    assert not volume.spacing_known
+    assert volume.spacing == pytest.approx((1.0, 1.0, 3.0))
+    np.testing.assert_array_equal(volume.array, SMALL)
 
 
 def test_nrrd_without_the_size_of_an_axis_states_no_voxel_size(tmp_path: Path) -> None:

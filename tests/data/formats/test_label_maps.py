@@ -94,3 +94,10 @@ def test_a_label_map_in_two_formats_is_left_out_whole(tmp_path: Path) -> None:
     assert find_volumes([str(tmp_path / "*")]) == [tmp_path / "ct.nii.gz"]
     by_the_shell = [str(path) for path in sorted(tmp_path.glob("*.nii*"))]
     assert find_volumes(by_the_shell) == [tmp_path / "ct.nii.gz"]
+
+
+def test_an_image_stays_beside_a_label_map_of_its_name(tmp_path: Path) -> None:
+    save(tmp_path / "ct.nii.gz", HU)
+    save(tmp_path / "ct.nrrd", organs())
+    assert find_volumes([str(tmp_path)]) == [tmp_path / "ct.nii.gz"]
+    assert find_volumes([str(tmp_path / "*")]) == [tmp_path / "ct.nii.gz"]

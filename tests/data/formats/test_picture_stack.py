@@ -174,6 +174,15 @@ def test_jpeg_2000_as_it_is_stored(tmp_path: Path, signed: bool, bits: int) -> N
     np.testing.assert_array_equal(read_volume(tmp_path).array, stored)
 
 
+@pytest.mark.parametrize(("voxels", "ending"), [(GREY, "jp2"), (WIDE, "jp2"), (WIDE, "j2k")])
+def test_usual_jpeg_2000_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voxels: np.ndarray, ending: str
+) -> None:
+    monkeypatch.setattr("data.formats.picture_stack._decode_jpeg2000", pytest.fail)
+    folder = write(tmp_path / "lung", voxels, f"s{{}}.{ending}")
+    np.testing.assert_array_equal(read_volume(folder).array, voxels)
+
+
 def test_pictures_beside_a_tiff_are_no_stack_of_either(tmp_path: Path) -> None:
     folder = write(tmp_path / "lung", GREY)
     tifffile.imwrite(folder / "overview.tif", GREY[0], photometric="minisblack")

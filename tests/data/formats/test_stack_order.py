@@ -99,15 +99,34 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
         ["z_0.25.tif", "z_0.5.tif", "z_0.75.tif", "z_1.0.tif"],
         ["z_9.5.tif", "z_10.0.tif", "z_10.5.tif"],
         ["scan1.8.tif", "scan1.9.tif", "scan1.10.tif"],  # a counter behind one number
+        # What is measured of each slice, beside its number.
+        ["s_0_23.5C.tif", "s_1_23.9C.tif", "s_2_23.6C.tif", "s_3_23.7C.tif"],
+        ["s_0000_t0.51.tif", "s_0001_t1.02.tif", "s_0002_t1.54.tif"],
+        ["scan 9.58_001.tif", "scan 9.59_002.tif", "scan 10.00_003.tif"],
+        ["s_0_z_-0.1.tif", "s_1_z_0.2.tif", "s_2_z_0.3.tif"],
+        ["r_0000_z0.0.tif", "r_0001_z0.5.tif", "r_0002_z1.0.tif"],
     ],
 )
 def test_decimal_numbers(expected: list[str]) -> None:
     assert ordered(*reversed(expected)) == expected
 
 
+@pytest.mark.parametrize("heights", [(1.5, 1.0, 0.5, 0.0), (0.5, 1.0, 0.0, 1.5)])
+def test_a_decimal_number_that_gives_another_order_than_a_counter(heights: list[float]) -> None:
+    names = [f"rec_{index:04d}_z{height}.tif" for index, height in enumerate(heights)]
+    expected = r"two numbers in its names that give two orders: rec_0000_z.* or rec_000[23]_z0\.0"
+    with pytest.raises(UserError, match=expected):
+        ordered(*names)
+
+
 def test_a_missing_decimal_number() -> None:
     with pytest.raises(UserError, match=r"a slice is missing between z1\.5\.tif and z2\.5\.tif"):
         ordered("z0.5.tif", "z1.0.tif", "z1.5.tif", "z2.5.tif")
+
+
+def test_a_doubtful_minus_beside_a_decimal_number() -> None:
+    with pytest.raises(UserError, match="which may be a sign"):
+        ordered("z-30_23.5C.tif", "z-20_23.9C.tif", "z-10_23.6C.tif")
 
 
 def test_numbers_with_leading_zeros_behind_a_minus_are_doubtful() -> None:

@@ -302,6 +302,14 @@ def test_odd_metadata_is_one_line(tmp_path: Path) -> None:
         read_volume(path)
 
 
+@pytest.mark.parametrize("stated", [None, "x", [1], 5])
+def test_an_attribute_ome_that_is_none(tmp_path: Path, stated: Any) -> None:
+    volume = read_volume(store(tmp_path / "a.zarr", ome=stated, spacing=[3, 2, 1]))
+    assert volume.spacing == pytest.approx((1, 2, 3))
+    with pytest.raises(UserError, match="damaged OME-Zarr image"):
+        read_volume(store(tmp_path / "b.zarr", multiscales=stated or 5))
+
+
 def test_a_plain_array_that_states_other_axes_or_a_scaling_is_refused(tmp_path: Path) -> None:
     named = store(tmp_path / "named.zarr", _ARRAY_DIMENSIONS=["x", "y", "z"])
     with pytest.raises(UserError, match="has the axes x, y, z: expected them to end in z, y, x"):
@@ -309,8 +317,25 @@ def test_a_plain_array_that_states_other_axes_or_a_scaling_is_refused(tmp_path: 
     read_volume(store(tmp_path / "right.zarr", _ARRAY_DIMENSIONS=["z", "y", "x"]))
     read_volume(store(tmp_path / "unnamed.zarr", _ARRAY_DIMENSIONS=["dim_0", "dim_1", "dim_2"]))
     scaled = store(tmp_path / "scaled.zarr", add_offset=-1024)
-    with pytest.raises(UserError, match="states scale_factor 1 and add_offset -1024: apply them"):
+    with pytest.raises(UserError, match="states add_offset -1024: apply it, and save"):
         read_volume(scaled)
+
+
+@pytest.mark.parametrize(
+    ("factor", "offset"),
+    [([1.0], [0.0]), (None, None), ("1", "0"), (1.0, 0), ([1.5, 0.7, 0.7], [0, 0, -100])],
+)
+def test_a_scaling_that_leaves_values_as_they_are(tmp_path: Path, factor: Any, offset: Any) -> None:
+    volume = read_volume(store(tmp_path / "a.zarr", scale_factor=factor, add_offset=offset))
+    assert not volume.spacing_known
+    np.testing.assert_array_equal(volume.read_slice(3), VOXELS[3])
+
+
+@pytest.mark.parametrize("factor", [2, [2.0], "2", "two", {"a": 1}, [1, 2], ["x"] * 100])
+def test_a_scaling_that_is_not_applied_is_refused(tmp_path: Path, factor: Any) -> None:
+    path = store(tmp_path / "a.zarr", scale_factor=factor)
+    with pytest.raises(UserError, match=r"states scale_factor .{1,60}: apply it, and save"):
+        read_volume(path)
 
 
 def test_of_several_images_none_is_guessed(tmp_path: Path) -> None:
@@ -327,6 +352,17 @@ def test_the_layout_of_bioformats2raw_is_read(tmp_path: Path) -> None:
     ome(tmp_path / "a.zarr" / "0", "0.4")
     volume = read_volume(tmp_path / "a.zarr")
     assert volume.spacing == pytest.approx((0.005, 0.006, 0.007))
+
+
+def test_of_several_series_of_bioformats2raw_none_is_guessed(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group.attrs["bioformats2raw.layout"] = 3
+    group.create_group("OME")
+    for name in ("0", "1"):
+        ome(tmp_path / "a.zarr" / name, "0.4")
+    with pytest.raises(UserError, match=r"holds 2 OME-Zarr images: .*a\.zarr/NAME with NAME 0, 1"):
+        read_volume(tmp_path / "a.zarr")
+    assert read_volume(tmp_path / "a.zarr" / "1").size == (14, 12, 10)
 
 
 def test_values_beyond_float32_are_refused(tmp_path: Path) -> None:

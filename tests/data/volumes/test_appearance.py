@@ -73,6 +73,23 @@ def test_ct_is_like_nothing_else() -> None:
     assert compute_lung_mask(volume_of(with_spine())).any()
 
 
+@pytest.mark.parametrize("padding", [-3024, 3071, 32767])
+def test_padding_around_a_round_field_is_not_air(padding: int) -> None:
+    rows, columns = np.mgrid[:60, :80]
+    values = body()
+    mask = compute_lung_mask(volume_of(values))
+    values[:, ((rows - 30) / 30) ** 2 + ((columns - 40) / 40) ** 2 > 1] = padding
+    np.testing.assert_array_equal(compute_lung_mask(volume_of(values)), mask)
+    with pytest.raises(UserError, match="like an inverted image"):
+        compute_lung_mask(volume_of(-values))
+
+
+def test_a_bright_table_makes_no_inverted_image() -> None:
+    values = np.pad(body(), ((0, 0), (0, 14), (0, 0)), constant_values=1500)
+    values[:, 60:] += np.random.default_rng(0).integers(-99, 99, (3, 14, 80)).astype(np.int16)
+    assert compute_lung_mask(volume_of(values)).any()
+
+
 def test_what_is_no_label_map() -> None:
     values = body()
     assert not holds_labels(np.clip((values + 1024) / 8, 0, 255).round())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the library's own short name
 import tifffile
-from dicom_helpers import write_ct
+from dicom_helpers import ct_slice, enhanced_ct, write_ct
+from pydicom.uid import SegmentationStorage
 
 from data.formats.readers import read_volume
 from data.lung_mask import load_lung_mask
@@ -212,6 +214,17 @@ def test_a_folder_of_slices_is_a_mask_by_the_name_of_the_ct(tmp_path: Path) -> N
     np.testing.assert_array_equal(load_lung_mask(volume, tmp_path / "masks"), own_mask())
 
 
+@pytest.mark.parametrize("name", ["ct", "ct_mask"])
+def test_a_mask_file_comes_before_a_folder_of_its_name(tmp_path: Path, name: str) -> None:
+    volume = case(tmp_path)
+    path = write(tmp_path / "m" / f"{name}.nii.gz", own_mask())
+    (tmp_path / "m" / name).mkdir()
+    (tmp_path / "m" / name / "preview.png").touch()
+    assert find_mask(volume, tmp_path / "m") == path
+    write_ct(tmp_path / "m" / name, np.full(SHAPE, -900, np.int16))
+    assert find_mask(volume, tmp_path / "m") == path
+
+
 def test_a_mask_folder_that_is_a_file(tmp_path: Path) -> None:
     volume = case(tmp_path)
     with pytest.raises(UserError, match=r"ct\.nii\.gz is a file: give the folder"):
@@ -237,6 +250,75 @@ def test_files_that_are_nearly_named_as_masks(tmp_path: Path, name: str, likely:
     assert likely_masks(volume) == [name] * likely
 
 
+def segmentation(path: Path) -> Path:
+    header = ct_slice(np.zeros((4, 4), np.int16))
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["s/mask.dcm", "s/s_seg.dcm", "s/seg.dcm", "s/lung_mask.dcm", "s/1_seg.dcm", "s_seg.dcm"],
+)
+def test_a_dicom_segmentation_near_the_ct_is_noted_and_not_taken(tmp_path: Path, name: str) -> None:
+    write_ct(tmp_path / "s", np.full(SHAPE, -900, np.int16))
+    path = segmentation(tmp_path / name)
+    volume = read_volume(tmp_path / "s")
+    assert find_mask(volume, None) is None
+    assert likely_masks(volume) == [path.name]
+    mask = write(tmp_path / "s" / "s_mask.nii.gz", own_mask())
+    assert find_mask(volume, None) == mask
+    mask.unlink()
+    (tmp_path / "m").mkdir()
+    path.rename(tmp_path / "m" / "s_mask.dcm")
+    assert find_mask(volume, tmp_path / "m") == tmp_path / "m" / "s_mask.dcm"  # refused as such
+
+
+def test_a_mask_in_one_dicom_file_of_many_frames(tmp_path: Path) -> None:
+    write_ct(tmp_path / "s", np.full(SHAPE, -900, np.int16))
+    enhanced_ct(own_mask().astype(np.int16)).save_as(
+        tmp_path / "s_mask.dcm", enforce_file_format=True
+    )
+    assert find_mask(read_volume(tmp_path / "s"), None) == tmp_path / "s_mask.dcm"
+
+
+def test_slices_of_the_ct_are_not_noted(tmp_path: Path) -> None:
+    write_ct(tmp_path / "s", np.full(SHAPE, -900, np.int16))
+    for path in (tmp_path / "s").iterdir():
+        path.rename(path.with_name(f"LUNG_{path.stem}.dcm"))
+    assert likely_masks(read_volume(tmp_path / "s")) == []
+    for index, section in enumerate(own_mask()):
+        write(tmp_path / "t" / f"lung_{index}.tif", section)
+    assert likely_masks(read_volume(tmp_path / "t")) == []
+
+
 def test_every_name_of_a_mask_has_a_rank() -> None:
     for name in ("lungsegmentation", "lungs_segmentation", "lung-mask", "lungseg", "label map"):
         assert split_mask_name(f"ct_{name}.nii")[1] in MASK_WORDS
+
+
+def test_folders_beside_a_ct_are_opened_where_their_name_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = case(tmp_path)
+    for name in ("lost+found", "other_lungs"):
+        (tmp_path / name).mkdir()
+    listed: list[Path] = []
+    listing = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        listed.append(path)
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert find_mask(volume, None) is None
+    assert listed == [tmp_path]
+    assert likely_masks(volume) == []
+    assert listed == [tmp_path] * 2
+    with pytest.raises(UserError, match=r"holds no mask of ct: .* got ct\.nii\.gz"):
+        find_mask(volume, tmp_path)  # all is opened to say what is there
+    path = write(tmp_path / "mask.nii.gz", own_mask())
+    assert find_mask(volume, None) == path

@@ -99,6 +99,14 @@ def test_coronal_series_runs_along_its_own_normal(tmp_path: Path) -> None:
     np.testing.assert_allclose(volume.affine[:3, :3], directions)
 
 
+def test_directions_of_few_digits_leave_the_voxel_size_as_it_is(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"ImageOrientationPatient": [0.98, 0.17, 0, -0.17, 0.98, 0]}
+    for index in range(3):
+        write_slice(tmp_path / "s" / f"{index}", pixels_of(index), (0, 0, 3.0 * index), changes)
+    volume = read_volume(tmp_path / "s")
+    np.testing.assert_allclose(volume.spacing, (0.7, 0.8, 3.0), rtol=1e-12)
+
+
 def test_fractional_rescale_becomes_float_and_wide_values_int32(tmp_path: Path) -> None:
     fraction: dict[str, object] = {"RescaleSlope": "0.5"}
     volume = read_volume(write_series(tmp_path / "f", changes=fraction))

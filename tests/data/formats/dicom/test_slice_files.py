@@ -173,3 +173,21 @@ def test_a_slice_whose_header_is_damaged_is_not_another_object(
     header.save_as(last, enforce_file_format=True)
     with pytest.raises(UserError, match="IM0003 states no Columns, it is cut off or no image"):
         read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "storage", ["1.3.12.2.1107.5.9.1", "1.2.840.0113.1", "1.2.840.10008.5.1.4.1.1.201.99"]
+)
+@pytest.mark.parametrize("instance", ["1.2.3", None])
+def test_an_object_of_a_class_that_is_not_known_may_lie_beside_slices(
+    tmp_path: Path, storage: str, instance: str | None
+) -> None:
+    write_ct(tmp_path / "s", chest())
+    header = Dataset()
+    header.file_meta = ct_slice(chest()[0]).file_meta
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = UID(storage)
+    header.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    if instance is not None:
+        header.SOPInstanceUID = UID(instance)
+    header.save_as(tmp_path / "s" / "x.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(read_volume(tmp_path / "s").array, chest())

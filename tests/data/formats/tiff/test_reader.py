@@ -126,6 +126,22 @@ def test_spacing_unknown_and_given(tmp_path: Path) -> None:
     assert volume.spacing_known
 
 
+@pytest.mark.parametrize("stating", [0, 2, 3])
+def test_a_stack_has_the_voxel_size_that_some_of_its_files_state(
+    tmp_path: Path, stating: int
+) -> None:
+    folder = write_stack(tmp_path / "s", VOXELS[:4])
+    path, unit = folder / f"rec_{stating}.tif", "CENTIMETER"
+    tifffile.imwrite(path, VOXELS[stating], resolution=(500, 500), resolutionunit=unit)
+    volume = read_volume(folder)
+    assert volume.spacing_known
+    assert volume.spacing == pytest.approx((0.02,) * 3)
+    np.testing.assert_array_equal(volume.array, VOXELS[:4])
+    tifffile.imwrite(folder / "rec_1.tif", VOXELS[1], resolution=(400, 400), resolutionunit=unit)
+    with pytest.raises(UserError, match=r"states voxels of 0\.02\d* x .* mm, rec_\d\.tif of 0\.02"):
+        read_volume(folder)
+
+
 @pytest.mark.parametrize("spacing", [(0.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, float("nan"))])
 def test_impossible_spacing(tmp_path: Path, spacing: tuple[float, float, float]) -> None:
     with pytest.raises(UserError, match=r"voxel size .* three positive numbers"):
