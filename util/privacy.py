@@ -14,7 +14,7 @@ from typing import Any
 
 REMOVED = "[patient]"
 SHORTEST = 3  # characters: initials and short numbers would be found everywhere
-FEWEST_DIGITS = 5  # of a number: shorter ones stand in settings, sizes and versions, too
+FEWEST_DIGITS = 5  # of a number: shorter ones are cleared from paths alone, not from settings
 IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # Chinese, Japanese, Korean
 TOKEN = re.compile(r"[^\W\d_]+|\d+|[\W_]")  # words are found where these begin and end
 _hidden: set[str] = set()
@@ -50,11 +50,14 @@ def _in_small_letters(text: str) -> str:
     return "".join(one if len(one.lower()) > 1 else one.lower() for one in text)
 
 
-def _is_telling(word: str) -> bool:
-    """Whether a word is long enough; two ideographs are a whole name. No setting begins with 0."""
+def _is_short_number(word: str) -> bool:
+    """Whether it may as well be a size or a window. No setting begins with 0."""
     is_number = not any(map(str.isalpha, word)) and not word.startswith("0")
-    if is_number and sum(map(str.isdigit, word)) < FEWEST_DIGITS:
-        return False
+    return is_number and sum(map(str.isdigit, word)) < FEWEST_DIGITS
+
+
+def _is_telling(word: str) -> bool:
+    """Whether a word is long enough; two ideographs are a whole name."""
     shortest = SHORTEST if word.isascii() or not IDEOGRAPHS.search(word) else 2
     return len(word) >= shortest
 
@@ -96,7 +99,10 @@ def _cleared_text(text: str) -> str:
     for start, after in pairwise(edges):
         for length in sorted(_lengths.get(small[start:after], ()), reverse=True):
             end = start + length
-            if start >= done and end in ends and small[start:end] in _hidden:
+            word = small[start:end]
+            if "/" not in text and _is_short_number(word):
+                continue
+            if start >= done and end in ends and word in _hidden:
                 pieces += [composed[done:start], REMOVED]
                 done = end
     return "".join([*pieces, composed[done:]]) if pieces else text

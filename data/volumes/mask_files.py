@@ -16,6 +16,7 @@ from data.volumes.names import (
     is_dicom_name,
     is_mask_name,
     is_volume_name,
+    mask_cases,
     split_mask_name,
 )
 from data.volumes.volume import Volume
@@ -135,7 +136,10 @@ def _names_of(case: str) -> tuple[str, str]:
 
 def _masks_in(entries: list[Path], case: str) -> list[Path]:
     names = _names_of(case)
-    return [path for path in entries if split_mask_name(path)[0] in names and _is_mask(path)]
+    found = [path for path in entries if set(mask_cases(path)) & set(names) and _is_mask(path)]
+    # That of the CT with the longer name is its own.
+    there = {case_name(path).lower() for path in entries if not is_mask_name(path)}
+    return [path for path in found if not (set(mask_cases(path)[1:]) - set(names)) & there]
 
 
 def _masks_of(folder: Path, case: str, place: Path) -> list[Path]:

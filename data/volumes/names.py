@@ -41,7 +41,8 @@ MASK_WORDS = (
 )
 MASK_NAME = re.compile(
     r"(?:(?P<case>.+?)[ ._-])??"
-    r"(?P<words>(?:lungs?[ ._-]?)?(?:masks?|seg|segmentation)|labels?|label[ ._-]?map)"
+    r"(?P<words>(?:lungs?[ ._-]?)?(?:masks?|seg|segmentation)|labels?|label[ ._-]?map)",
+    re.DOTALL,
 )
 
 KNOWN_FORMATS = "NIfTI, NRRD, MetaImage, TIFF, Zarr, or a folder of DICOM, TIFF or picture slices"
@@ -74,6 +75,16 @@ def split_mask_name(path: str | Path) -> tuple[str, str]:
     if match is None:
         return case_name(path).lower(), ""
     return match["case"] or "", re.sub(r"[ ._-]", "", match["words"])
+
+
+def mask_cases(path: str | Path) -> list[str]:
+    """Names in lower case of the CTs that a mask may be of: `ct_lung_mask` is the lung mask of `ct`
+    or the mask of `ct_lung`; none for a name of no mask."""
+    case, words = split_mask_name(path)
+    named = re.fullmatch(
+        r"(.*lungs?)[ ._-](?:masks?|seg|segmentation)", case_name(path).lower(), re.S
+    )
+    return [case, *([named[1]] if named else [])] if words else []
 
 
 def is_mask_name(path: str | Path) -> bool:

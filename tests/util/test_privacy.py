@@ -61,7 +61,10 @@ def test_all_may_be_kept() -> None:
 
 
 @pytest.mark.parametrize("number", ["100", "4711", "2.5.10", "1-2-80"])
-def test_short_numbers_stay_for_they_are_settings_and_versions_too(number: str) -> None:
+def test_short_numbers_stay_but_in_paths_since_settings_hold_them_too(
+    number: str,
+) -> None:
     hide([number, f"0{number}"])
     assert cleared(f"--slices 0:{number}") == f"--slices 0:{number}"
     assert cleared(f"/data/0{number}/ct") == f"/data/{REMOVED}/ct"
+    assert cleared(f"/data/{number}/ct") == f"/data/{REMOVED}/ct"

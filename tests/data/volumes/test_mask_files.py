@@ -322,3 +322,27 @@ def test_folders_beside_a_ct_are_opened_where_their_name_fits(
         find_mask(volume, tmp_path)  # all is opened to say what is there
     path = write(tmp_path / "mask.nii.gz", own_mask())
     assert find_mask(volume, None) == path
+
+
+@pytest.mark.parametrize("case", ["two\nlines", "01_lung", "left lungs", "lung"])
+def test_a_case_whose_name_ends_with_lung_has_its_mask(tmp_path: Path, case: str) -> None:
+    ct, mask = tmp_path / f"{case}.nii.gz", tmp_path / f"{case}_mask.nii.gz"
+    for path in (ct, mask):
+        path.touch()
+    volume = Volume(np.zeros((1, 1, 1), np.int16), np.eye(4), str(ct))
+    assert find_mask(volume, None) == mask
+    assert find_mask(volume, tmp_path) == mask
+
+
+def test_of_two_cases_the_longer_name_has_the_mask_that_may_be_of_both(tmp_path: Path) -> None:
+    for name in ("ct.nii.gz", "ct_lung.nii.gz", "ct_lung_mask.nii.gz"):
+        (tmp_path / name).touch()
+
+    def found(case: str) -> Path | None:
+        source = str(tmp_path / f"{case}.nii.gz")
+        return find_mask(Volume(np.zeros((1, 1, 1), np.int16), np.eye(4), source), None)
+
+    assert found("ct_lung") == tmp_path / "ct_lung_mask.nii.gz"
+    assert found("ct") is None
+    (tmp_path / "ct_lung.nii.gz").unlink()
+    assert found("ct") == tmp_path / "ct_lung_mask.nii.gz"
