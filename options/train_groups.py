@@ -121,7 +121,7 @@ NETWORKS: Rows = (
      "narrow network, adapt as best, texture as best with its layers"),
     ("init_type", ("normal", "xavier", "kaiming", "orthogonal"), "normal",
      "how new weights are drawn"),
-    ("init_gain", non_negative_float, 0.02, "spread of new weights (normal, xavier, orthogonal)"),
+    ("init_gain", positive_float, 0.02, "spread of new weights (normal, xavier, orthogonal)"),
 )
 SCHEDULE: Rows = (
     ("batch_size", positive_int, 4, "patches a step"),

@@ -41,6 +41,8 @@ PER_CALL_OPTIONS = frozenset(
 )
 
 NONE = "none"
+MOST_THREADS = 256
+LONGEST_NAME = 200  # bytes of a folder's name: file systems allow 255
 
 
 class TrainOptions(BaseOptions):
@@ -161,6 +163,13 @@ class TrainOptions(BaseOptions):
             parser.error(f"--ngf is {options.ngf}, expected a multiple of the scale {scale}")
         if options.ema == 1:
             parser.error("--ema is 1, expected less, such as 0.999: at 1 nothing is ever learned")
+        if options.beta1 == 1:
+            parser.error("--beta1 is 1, expected less, such as 0.5: at 1 Adam never moves")
+        if options.num_threads > MOST_THREADS:
+            parser.error(
+                f"--num_threads is {options.num_threads}, expected {MOST_THREADS} at the most: each "
+                "is a process that loads data"
+            )
         if options.ssim_data_range <= 0:
             parser.error("--ssim_data_range is 0, expected 2 (or 1 as published)")
         last = options.niter + options.niter_decay
@@ -179,11 +188,19 @@ class TrainOptions(BaseOptions):
         options.name = options.name or default_name(options.model, scale)
         try:
             options.name += options.suffix.format(**vars(options))
-        except (KeyError, IndexError, ValueError) as error:
-            parser.error(f"--suffix is {options.suffix!r}: {error} names no option")
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            parser.error(
+                f"--suffix is {options.suffix!r}, which cannot be filled in ({error}): expected "
+                "names of options, such as _ngf{ngf}"
+            )
         options.suffix = ""  # spent: a resumed run must not append it again
         if "/" in options.name or options.name in (".", ".."):
             parser.error(f"--name is {options.name!r}, expected a plain folder name")
+        if len(os.fsencode(options.name)) > LONGEST_NAME:
+            parser.error(
+                f"--name has {len(os.fsencode(options.name))} letters, expected {LONGEST_NAME} at "
+                "the most, as folders have"
+            )
 
 
 def opposite(flag: str) -> str:
