@@ -164,7 +164,8 @@ def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPo
         # The micro window is only a placeholder: minmax never looks at it.
         normalization: Normalization = "window" if options.windows else "minmax"
         policy = WindowPolicy(normalization, CLINICAL_WINDOW, IntensityWindow(0.0, 15000.0))
-        print(f"{loaded.origin} states no intensity windows: using {normalization} normalization")
+        words = f"using {options.normalization or normalization} normalization"
+        print(f"{loaded.origin} states no intensity windows: {words}")
     tested = "micro" if options.method == "microCTsmallpatchtest" else "clinical"
     given = parse_windows(options.windows or [])
     for domain in given:
@@ -188,7 +189,12 @@ def choose_test_windows(loaded: LoadedGenerator, options: Namespace) -> WindowPo
             policy = replace(policy, clinical=window)
         else:
             policy = replace(policy, micro=window)
-    if options.normalization:
+    if options.normalization == "public":
+        clinical, micro = (
+            replace(window, unit_low=0.0) for window in (policy.clinical, policy.micro)
+        )
+        policy = WindowPolicy("window", clinical, micro)
+    elif options.normalization:
         policy = replace(policy, normalization=options.normalization)
     if options.windows and policy.normalization == "minmax":
         raise UserError(

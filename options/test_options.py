@@ -56,8 +56,9 @@ TEST: Rows = (
     ("overwrite", FLAG, False, "replace results that are already there"),
     ("sampling_times", (1, 2, 3, 4), None,
      "n of the scale 2^n; only checked against the checkpoint, which knows it"),
-    ("normalization", ("window", "minmax"), None,
-     "overrides the checkpoint's: fixed windows or each volume's own range"),
+    ("normalization", ("window", "minmax", "public"), None,
+     "overrides the checkpoint's: fixed windows, each volume's own range, or the clinical window "
+     "mapped to [0, 1], as weights of the original's public setting expect"),
     ("region", ("lung", "all"), None,
      "lung (default for clinical CT): smallpatchtest puts cubic interpolation outside the lung "
      "mask, where the networks were not trained; wholevolumetest scores the lung"),

@@ -167,8 +167,8 @@ class TrainOptions(BaseOptions):
             parser.error("--beta1 is 1, expected less, such as 0.5: at 1 Adam never moves")
         if options.num_threads > MOST_THREADS:
             parser.error(
-                f"--num_threads is {options.num_threads}, expected {MOST_THREADS} at the most: each "
-                "is a process that loads data"
+                f"--num_threads is {options.num_threads}, expected {MOST_THREADS} at the most: "
+                "each is a process that loads data"
             )
         if options.ssim_data_range <= 0:
             parser.error("--ssim_data_range is 0, expected 2 (or 1 as published)")

@@ -223,7 +223,9 @@ def restore_volume(
                 name: image[:rows, :columns].clip(-1.0, 1.0) for name, image in restored.items()
             }
             if item.section is None or item.section.any():
-                scores += score_slice(item.index, restored, item.high, item.section)
+                scored = {name: window.standard(image) for name, image in restored.items()}
+                truth = window.standard(item.high)
+                scores += score_slice(item.index, scored, truth, item.section)
             high_writer.append(item.physical)
             low_writer.append(window.to_physical(item.low))
             sr_writer.append(window.to_physical(restored[written]))

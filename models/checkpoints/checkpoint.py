@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.checkpoints.foreign_weights import as_published, opened, unlike
 from models.checkpoints.shipped_weights import SCANS, SPREAD, SUFFIX, read_weights
 from models.networks import SRGenerator
 from util.errors import UserError, some_of
@@ -127,11 +128,6 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
     return {"average": None, **state, "version": VERSION}
 
 
-def strip_parallel_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict without the `module.` that nn.DataParallel puts before every key."""
-    return {key.removeprefix("module."): value for key, value in weights.items()}
-
-
 def load_generator(path: Path) -> LoadedGenerator:
     """Load G_A for testing: a checkpoint, weights of models.checkpoints.shipped_weights, or a bare
     state dict.
@@ -173,10 +169,12 @@ def load_generator(path: Path) -> LoadedGenerator:
             ) from error
     else:
         try:
-            weights = strip_parallel_prefix(state)
+            weights = as_published(opened(state))
             generator = SRGenerator(**recognise_generator(weights))  # type: ignore[arg-type]
+            if difference := unlike(generator.state_dict(), weights):
+                raise ValueError(difference)
             generator.load_state_dict(weights)
-        except (ValueError, AttributeError, TypeError, RuntimeError) as error:
+        except (ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"{path} does not hold an SR generator ({reason}): give a checkpoint of train.py "
@@ -209,7 +207,13 @@ def load_original_weights(folder: Path, epoch: str) -> dict[str, dict[str, Tenso
     paths = {name: folder / f"{epoch}_net_{name}.pth" for name in ORIGINAL_NAMES}
     if not all(path.is_file() for path in paths.values()):
         return None
-    return {name: strip_parallel_prefix(load_file(path)) for name, path in paths.items()}
+    found = {}
+    for name, path in paths.items():
+        try:
+            found[name] = as_published(opened(load_file(path)))
+        except ValueError as error:
+            raise UserError(f"{path} holds no weights ({error}): give a state dict") from error
+    return found
 
 
 def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
@@ -239,7 +243,13 @@ def recognise_generator(weights: dict[str, Tensor]) -> dict[str, int | str]:
     channels = [tuple(tensor.shape[:2]) for _, tensor in convolutions]
     sampling_times = len(channels) - 3
     if blocks < 1 or sampling_times < 1 or channels[0][1] != 1:
-        raise ValueError("these are not the weights of an SR generator")
+        first = next(iter(weights), "nothing")
+        if "model.1.weight" in weights:
+            raise ValueError(
+                f"{blocks} residual blocks and {len(channels)} other convolutions, the first with "
+                f"{channels[0][1] if channels else 0} channels: no SR generator"
+            )
+        raise ValueError(f"it lacks model.1.weight, and begins with {first}")
     ngf = int(channels[0][0])
     expected = [(ngf, 1), (ngf, ngf)]
     expected += [(2 * ngf // 2**step, ngf // 2**step) for step in range(sampling_times)]

@@ -173,3 +173,17 @@ def test_the_minmax_window_of_a_slice_does_not_depend_on_the_selection() -> None
     whole = policy.window_for(volume, "clinical")
     part = volume.select_slices(1, 3).select_slices(0, 1)
     assert policy.window_for(part, "clinical") == whole == IntensityWindow(0, 23)
+
+
+def test_a_window_of_the_public_setting_begins_at_zero() -> None:
+    """HU -1000 to 500 as 0 to 1; scores are taken on [-1, 1] as with any other window."""
+    window = IntensityWindow(-1000, 500, unit_low=0.0)
+    values = np.array([-2000.0, -1000.0, -250.0, 500.0, 900.0])
+    unit = window.to_unit(values)
+    np.testing.assert_allclose(unit, [0, 0, 0.5, 1, 1])
+    np.testing.assert_allclose(window.to_physical(unit), [-1000, -1000, -250, 500, 500])
+    np.testing.assert_allclose(window.standard(unit), [-1, -1, 0, 1, 1])
+    plain = IntensityWindow(-1000, 500)
+    assert plain.standard(unit) is unit
+    assert IntensityWindow.from_dict(window.as_dict()) == window
+    assert "unit_low" not in plain.as_dict()  # results of before can be resumed

@@ -219,3 +219,15 @@ def test_pooled_statistics_run_in_torch(tmp_path: Path) -> None:
     assert load_model(options_in(tmp_path, "--norm_scope", "volume")).resolver.backend == "torch"
     with pytest.raises(UserError, match="--backend openvino cannot take --norm_scope volume"):
         load_model(options_in(tmp_path, "--norm_scope", "volume", "--backend", "openvino"))
+
+
+def test_weights_of_the_public_setting_expect_zero_to_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    policy = choose_test_windows(loaded(None), evaluation_options("--normalization", "public"))
+    assert policy.normalization == "window"
+    assert policy.clinical == replace(CLINICAL_WINDOW, unit_low=0.0)
+    assert "states no intensity windows: using public normalization" in capsys.readouterr().out
+    words = ("--normalization", "public", "--windows", "clinical=-900:300")
+    policy = choose_test_windows(loaded(None), evaluation_options(*words))
+    assert policy.clinical == IntensityWindow(-900, 300, 0.0)
