@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from util.errors import UserError, is_out_of_memory, was_interrupted
-from util.names import one_line
+from util.file_names import one_line
 from util.processes import process_place
 
 EXIT_SOME_FAILED = 1

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from util.console import make_streams_last
-from util.names import one_line
+from util.file_names import one_line
 
 EXIT_USER_ERROR = 2
 LONGEST_REASON = 100  # characters

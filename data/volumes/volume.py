@@ -17,7 +17,7 @@ from data.volumes.mapping import (
 )
 from data.volumes.names import case_name
 from util.errors import UserError
-from util.names import presentable
+from util.file_names import presentable
 from util.privacy import cleared
 
 MOST_MAPPED = 1 << 26  # bytes of a mapped file at once

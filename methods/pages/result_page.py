@@ -19,8 +19,8 @@ from typing import Any
 from dominate import tags
 
 from util.errors import UserError
+from util.file_names import one_line
 from util.files import write_text
-from util.names import one_line
 from util.pages.page_parts import address, facts_table, inline_png, new_page, table, text_of
 from util.pages.viewer_page import Viewer, viewer_nodes, viewer_style
 from util.privacy import cleared

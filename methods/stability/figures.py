@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from methods.trust_report import CALM, NOT_TRUSTED, Redo
+from util.file_names import drawn
 from util.images.resampling import enlarge
 from util.images.trust import noised
-from util.names import drawn
 from util.pages.page_parts import figure_png
 
 LUNG = (-1000.0, 200.0)  # HU of the pictures

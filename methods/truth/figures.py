@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from methods.truth.opponents import Kind, Method
 from methods.truth.scores import CaseScores
 from methods.truth.tables import Summary
+from util.file_names import drawn
 from util.files import atomic_path
 from util.images.resolution import THRESHOLD
-from util.names import drawn
 
 DPI = 110
 MARKERS: dict[Kind, str] = {"model": "o", "baseline": "s", "oracle": "^", "control": "x"}

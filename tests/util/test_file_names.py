@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from util.names import LONGEST_NAME, drawn, one_line, presentable
+from util.file_names import LONGEST_NAME, drawn, one_line, presentable
 
 
 @pytest.mark.parametrize(
