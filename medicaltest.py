@@ -6,6 +6,8 @@ import sys
 
 from options import TestOptions
 from options.base_options import format_options
+from options.presets import ALSO_LISTED
+from util.disk.cache_folder import cache_in_words
 from util.errors import run_command_line
 from util.interrupt import terminate_like_interrupt
 from util.privacy import keep_all
@@ -30,6 +32,8 @@ def main(arguments: list[str]) -> int:
         return export_onnx(options)
     return TEST_METHODS[options.method](options)
 
+
+ALSO_LISTED.append(cache_in_words)
 
 if __name__ == "__main__":
     terminate_like_interrupt()

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from options import TrainOptions
 from options.base_options import format_options
+from options.presets import ALSO_LISTED
 from util.devices import count_gpus
+from util.disk.cache_folder import cache_in_words
+from util.disk.folder_lock import first_owns_folder
 from util.errors import EXIT_INTERRUPTED, UserError, run_command_line
-from util.folder_lock import first_owns_folder
 from util.privacy import keep_all
 from util.processes import leave_processes, process_place
 
@@ -169,6 +171,8 @@ def stop_early(run: Run) -> int:
         print(f"stopped after {after}; {go_on}", file=sys.stderr)
     return EXIT_INTERRUPTED
 
+
+ALSO_LISTED.append(cache_in_words)
 
 if __name__ == "__main__":
     sys.exit(run_command_line(main, sys.argv[1:]))

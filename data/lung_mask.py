@@ -18,11 +18,12 @@ from scipy import ndimage
 
 from data.formats.readers import read_volume
 from data.volumes.appearance import appearance, holds_labels, is_inverted, looked_at
-from data.volumes.cache import cached_file, default_cache_dir
+from data.volumes.cache import cached_file
 from data.volumes.geometry import corners
 from data.volumes.mapping import map_file, release_pages
 from data.volumes.mask_files import find_mask, likely_masks
 from data.volumes.volume import Volume
+from util.disk.cache_folder import default_cache_dir
 from util.errors import UserError, some_of
 
 # Half way between lung (about -850 HU) and soft tissue (about 50 HU).

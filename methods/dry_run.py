@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from argparse import Namespace
 from collections import deque
@@ -38,6 +37,7 @@ from models.inference.case_enlarger import CaseEnlarger
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from options.base_options import PHANTOM_FOLDER
+from util.disk.disk_space import free_space
 from util.progress import format_bytes, format_seconds
 
 TIMED_SIDE = 64  # pixels of the square whose time is measured: enough to keep the device busy
@@ -85,11 +85,9 @@ def dry_run(options: Namespace) -> int:
             if (folder / name).exists() and not (options.overwrite or options.resume):
                 print(f"  {folder / name} exists already: --overwrite would replace it")
                 break
-    results = Path(options.results_dir).absolute()
-    target = next(folder for folder in (results, *results.parents) if folder.exists())
     print(
         f"{len(cases)} cases: at most {format_bytes(total_bytes)} before packing, "
-        f"{format_bytes(shutil.disk_usage(target).free)} are free; about "
+        f"{format_bytes(free_space(Path(options.results_dir)))} are free; about "
         f"{format_seconds(total_seconds)}, less where a slice shows little lung"
     )
     return 0

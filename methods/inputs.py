@@ -22,8 +22,8 @@ from methods.cohort import own_share, run_cases
 from methods.loading import LoadedModel, load_model
 from methods.pages.result_page import write_overview
 from options.base_options import PHANTOM_FOLDER
+from util.disk.folder_lock import owned_folder
 from util.errors import UserError
-from util.folder_lock import owned_folder
 from util.privacy import hide
 
 SAMPLED_SLICES = 16

@@ -7,7 +7,6 @@ from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.volumes.cache import default_cache_dir
 from data.windows import (
     CLINICAL_WINDOW,
     IntensityWindow,
@@ -20,6 +19,7 @@ from models.checkpoints.experiment_folder import LAST_FILE, checkpoint_path, las
 from models.checkpoints.shipped_weights import shipped_weights
 from models.inference.super_resolver import SuperResolver
 from util.devices import choose_devices, warn_of_emulated_bf16
+from util.disk.cache_folder import default_cache_dir
 from util.errors import UserError
 
 DEFAULT_TIMES = 3  # n of the weights that are taken before any training: 8x, as train.py's default

@@ -7,7 +7,7 @@ that there is to choose from.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +249,11 @@ def listing() -> str:
     for title, choices in CHOICES.items():
         lines.append(title)
         lines += [f"  {name:<24}{what}" for name, what in choices.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(say() for say in ALSO_LISTED)])
+
+
+# What scripts add to the list, since nothing but the standard library is known here.
+ALSO_LISTED: list[Callable[[], str]] = []
 
 
 class ListChoices(argparse.Action):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OWNER = """
 import os, sys
 from pathlib import Path
-from util.folder_lock import owned_folder
+from util.disk.folder_lock import owned_folder
 with owned_folder(Path(sys.argv[1]), "wait"):
     if sys.argv[2:] and os.fork() == 0:
         sys.stdin.read()

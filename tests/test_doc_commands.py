@@ -38,7 +38,7 @@ RUN_HERE = (
     "bash run.sh --help\n",
     "bash run.sh --list\n",
     "bash run.sh --summary --preset paper --batch_size 1\n",
-    'python -c "from data.volumes.cache import default_cache_dir',
+    'python -c "from util.disk.cache_folder import default_cache_dir',
     'python -c "from models.checkpoints.shipped_weights import read_weights',
 )
 

@@ -20,15 +20,20 @@ from models.checkpoints.experiment_folder import (
     superseded_checkpoints,
 )
 from models.medical_cycle_gan import MedicalCycleGANModel
-from models.networks import all_finite
+from models.networks import all_finite, count_parameters
 from options import TrainOptions
 from options.base_options import format_options
 from training.state import Position, process_state, save_training_state
+from util.disk.cache_folder import renew_use
+from util.disk.disk_space import refuse_small_disk
 from util.errors import UserError
 from util.files import write_json, write_text
 from util.privacy import cleared
 from util.processes import process_place
 from util.run_record import write_run_record
+
+FLOAT_BYTES = 4
+MOMENTS_AND_WEIGHTS = 3  # a checkpoint holds Adam's two moments of each weight
 
 
 class RunSaver:
@@ -72,6 +77,11 @@ class RunSaver:
             self.superseded.append(folder / BEST)
             position.best = None
         self._has_options = False
+        if model.processes.is_first:
+            weights = sum(count_parameters(network) for network in model.networks.values())
+            needed = FLOAT_BYTES * weights * MOMENTS_AND_WEIGHTS
+            remedy = "give another --checkpoints_dir, or a smaller --ngf"
+            refuse_small_disk(folder, needed, "one checkpoint", remedy)
 
     def save(self, *names: str) -> None:
         """Write checkpoints under `names`.
@@ -103,6 +113,7 @@ class RunSaver:
             self.scans,
             processes,
         )
+        renew_use()
         # Only now, so that a run which fails before its first save loses nothing.
         while self.superseded:
             path = self.superseded.pop()

@@ -17,7 +17,6 @@ from data.formats.picture_stack import (
 )
 from data.formats.tiff.reader import check_tiff_spacing, read_tiff, read_tiff_folder, tiff_files
 from data.formats.zarr_store import is_zarr, read_zarr
-from data.volumes.cache import default_cache_dir
 from data.volumes.names import (
     IMAGE_ENDINGS,
     ITK_ENDINGS,
@@ -30,6 +29,7 @@ from data.volumes.names import (
     looks_like_dicom,
 )
 from data.volumes.volume import Volume
+from util.disk.cache_folder import default_cache_dir
 from util.errors import UserError, some_of
 
 
@@ -48,7 +48,7 @@ def read_volume(
     Args:
         path: NIfTI (.nii, .hdr with .img), NRRD, MetaImage or TIFF file, a folder with one DICOM
             series or one stack of TIFF files or pictures, a Zarr store or its address.
-        cache_dir: folder for decoded volumes; None means `data.volumes.cache.default_cache_dir()`.
+        cache_dir: folder for decoded volumes; None means `util.disk.cache_folder.default_cache_dir()`.
         tiff_spacing: voxel size (x, y, z) in mm for TIFF, pictures and Zarr, in place of what they
             state.
 

@@ -38,9 +38,9 @@ from data.phantom.render import (
 from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.truth_case import LABELS
 from data.writing.nifti_writer import write_volume
+from util.disk.folder_lock import owned_folder
 from util.errors import UserError, some_of
 from util.files import write_json
-from util.folder_lock import owned_folder
 from util.images.resampling import area_average
 
 RECORD = "phantom.json"

@@ -22,9 +22,9 @@ from data.phantom.pair import RECORD, fitting_micro, refuse_version
 from data.phantom.render import Size, render_clinical, render_lung_mask, render_micro
 from data.phantom.scanners import ClinicalScanner, MicroScanner
 from data.volumes.volume import Volume
+from util.disk.folder_lock import owned_folder
 from util.errors import UserError
 from util.files import atomic_path, write_json
-from util.folder_lock import owned_folder
 
 SCALES = (2, 4, 8, 16)
 FIELD_OF_VIEW = 16.0  # side of a micro-CT specimen, mm: a small tissue block

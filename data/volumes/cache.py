@@ -19,6 +19,7 @@ from isal import igzip, igzip_lib
 
 from data.volumes.checks import check_finite
 from data.volumes.mapping import map_file
+from util.disk.cache_folder import make_room, note_use
 from util.errors import UserError
 
 BLOCK_BYTES = 1 << 20
@@ -28,15 +29,6 @@ STALE_SECONDS = 24 * 3600.0
 DECODING = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 ANY_HEADER = 47  # window bits that accept both a zlib and a gzip header
-
-
-def default_cache_dir() -> Path:
-    """$SR_CYCLEGAN_CACHE, else $XDG_CACHE_HOME/sr_cyclegan, else ~/.cache/sr_cyclegan."""
-    own = os.environ.get("SR_CYCLEGAN_CACHE")
-    if own:
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sr_cyclegan"
 
 
 def file_key(path: str | Path) -> str:
@@ -75,6 +67,7 @@ def cached_file(cache_dir: Path, name: str, make: Callable[[Path], None]) -> Pat
     """
     target = cache_dir / name
     if target.is_file():
+        note_use(target)
         return target
     partial = cache_dir / f"{name}.{secrets.token_hex(6)}.partial"
     try:
@@ -100,6 +93,8 @@ def cached_file(cache_dir: Path, name: str, make: Callable[[Path], None]) -> Pat
         # NotADirectoryError: a file stands where the cache folder should be.
         with suppress(NotADirectoryError):
             partial.unlink(missing_ok=True)
+    note_use(target)
+    make_room(cache_dir)
     return target
 
 

@@ -39,6 +39,7 @@ from methods.restoration.shrunk_slices import (
     shrink_slices,
     statistics_job,
 )
+from methods.result_size import refuse_without_room
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.super_resolver import SuperResolver
 from util.errors import UserError
@@ -87,6 +88,9 @@ def score_case(
         refuse_training_data(volume, model)
     window = model.windows.window_for(volume, domain)
     check_window(volume, window)
+    stored = np.dtype(stored_type(volume.array.dtype, volume.slope, volume.intercept))
+    low = volume.array.size / model.scale**2
+    refuse_without_room(folder, volume, 1, stored.itemsize * (2 * volume.array.size + low), 0)
     settings = RestorationSettings(
         options.degradation,
         lung_statistics=model.lung_statistics,

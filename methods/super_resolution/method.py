@@ -20,6 +20,7 @@ from data.writing.exports import remove_exports
 from methods.inputs import check_window, mask_words, open_case, run_method
 from methods.loading import LoadedModel
 from methods.pages.result_page import PAGE, may_fail
+from methods.result_size import refuse_without_room
 from methods.super_resolution.companions import (
     check_exports,
     complete_exports,
@@ -33,10 +34,13 @@ from methods.super_resolution.resuming import forget_journals, plan_case, record
 from methods.super_resolution.volume_upscaling import Upscaled, upscale_volume
 from methods.trust_report import check_scan, judge
 from util.errors import UserError
+from util.files import PARTIAL_ENDING
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import enlarge
 from util.interrupt import StopRequest
 from util.run_record import write_run_record
+
+INT16_BYTES = 2
 
 
 def super_resolution(options: Namespace) -> int:
@@ -77,6 +81,13 @@ def super_resolve_case(path: Path, folder: Path, model: LoadedModel, options: Na
         if not (folder / PAGE).is_file():
             show_result(options, folder, recorded(folder / "run.json"), volume, mask, window)
         return
+    fine = INT16_BYTES * volume.array.size * model.scale**2
+    files = fine * (1 + options.uncertainty) + INT16_BYTES * volume.array.size
+    is_packed = options.output_name.endswith(".gz")
+    derived = fine * (options.output_format == "dicom")
+    begun = sum(one.stat().st_size for one in folder.glob(f"*{PARTIAL_ENDING}"))
+    room = (files, derived, begun) if is_packed else (0, files + derived, begun)
+    refuse_without_room(folder, volume, model.scale, *room)
     seen = check_scan(volume, mask, model)
     picture = folder / "preview.png"
     # Not as an exception from anywhere: a lock or a finaliser in Python's own code may lose it.

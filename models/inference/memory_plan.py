@@ -81,17 +81,20 @@ def bands_within(budget: int, band_values: int, highest: int) -> int:
 
 def with_fewer_maps(
     work: Callable[[int], Result], kept: int, release: Callable[[], None]
-) -> Result:
+) -> tuple[Result, int]:
     """Call `work(kept)`; when memory runs out all the same, again with one map fewer, down to 0.
 
     Args:
         work: computes a slice with so many maps of the tail kept.
         kept: the plan's number.
         release: gives memory back before the next try.
+
+    Returns:
+        What it made, and with how many maps.
     """
     while True:
         try:
-            return work(kept)
+            return work(kept), kept
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or kept == 0:
                 raise

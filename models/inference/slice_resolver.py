@@ -127,6 +127,7 @@ class SliceResolver:
             self._noises,
         )
         self._copies = DeviceCopies(device)
+        self._most_kept = self.memory.doublings  # maps of the tail
         self._turn = Turn()
 
     def refuse_texture(self, share: float) -> None:
@@ -331,8 +332,12 @@ class SliceResolver:
         """Do work that uses the engine's maps, one thread at a time."""
         budget, (count, _, rows, columns) = self.max_memory, images.shape
         kept = self.memory.levels_to_keep(rows, columns, budget, count)
+        kept = min(kept, self._most_kept)  # what has failed once would fail at each slice
         pixels = count * rows * columns
         with self._turn, exact_convolutions():
             if self.memory.needed(pixels, kept) + self.engine.idle_bytes(pixels, kept) > budget:
                 self.engine.release()
-            return with_fewer_maps(work, kept, self.engine.release)
+            result, found = with_fewer_maps(work, kept, self.engine.release)
+            if found < kept:
+                self._most_kept = found
+            return result

@@ -10,19 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.volumes.cache import cached_file, default_cache_dir, file_key, files_key
+from data.volumes.cache import cached_file, file_key, files_key
 from util.errors import UserError
-
-
-def test_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_CYCLEGAN_CACHE", "/a/b")
-    assert default_cache_dir() == Path("/a/b")
-    monkeypatch.delenv("SR_CYCLEGAN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
-    assert default_cache_dir() == Path("/c/sr_cyclegan")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/h")
-    assert default_cache_dir() == Path("/h/.cache/sr_cyclegan")
 
 
 def test_keys(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from lock_helpers import another_owner
 
+from util.disk.folder_lock import LOCK, first_owns_folder, owned_folder
 from util.errors import UserError
-from util.folder_lock import LOCK, first_owns_folder, owned_folder
 
 REMEDY = "give another folder"
 
