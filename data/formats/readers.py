@@ -48,7 +48,7 @@ def read_volume(
     Args:
         path: NIfTI (.nii, .hdr with .img), NRRD, MetaImage or TIFF file, a folder with one DICOM
             series or one stack of TIFF files or pictures, a Zarr store or its address.
-        cache_dir: folder for decoded volumes; None means `util.disk.cache_folder.default_cache_dir()`.
+        cache_dir: folder for decoded volumes; None: the default of `util.disk.cache_folder`.
         tiff_spacing: voxel size (x, y, z) in mm for TIFF, pictures and Zarr, in place of what they
             state.
 

@@ -13,11 +13,7 @@ from util.errors import UserError
 
 
 def volume(noise: float) -> Volume:
-    values = (
-        np.random.default_rng(0).normal(-800, noise, (4, 40, 36))
-        if noise
-        else np.zeros((4, 40, 36))
-    )
+    values = np.random.default_rng(0).normal(-800, noise, (4, 40, 36))
     return Volume(values.round().astype(np.int16), np.eye(4), "ct.nii")
 
 

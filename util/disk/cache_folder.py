@@ -14,9 +14,7 @@ from util.progress import format_bytes
 LIMIT_VARIABLE = "SR_CYCLEGAN_CACHE_GB"
 LIMIT_GB = 50.0
 IN_USE_SECONDS = 2 * 24 * 3600.0  # since it was last opened or renewed, a file may be in use
-OWN_NAME = re.compile(
-    r"(?:[0-9a-f]{40}|[0-9a-f]{64})[._]"
-)  # what a file was made from, see data/volumes/cache.py
+OWN_NAME = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})[._]")  # see data/volumes/cache.py
 _used: set[Path] = set()  # by this process
 
 
@@ -49,10 +47,8 @@ def cache_in_words() -> str:
     """Where the cache is, what it holds and what it may hold, in one line."""
     folder = default_cache_dir()
     held = sum(size for _, size, _ in _files(folder))
-    return (
-        f"cache of unpacked volumes: {folder}, {format_bytes(held)} of {format_bytes(cache_limit())} "
-        f"(${LIMIT_VARIABLE})"
-    )
+    share = f"{format_bytes(held)} of {format_bytes(cache_limit())}"
+    return f"cache of unpacked volumes: {folder}, {share} (${LIMIT_VARIABLE})"
 
 
 def note_use(path: Path) -> None:
