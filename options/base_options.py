@@ -207,6 +207,19 @@ def format_options(parser: argparse.ArgumentParser, options: argparse.Namespace)
     return "\n".join(lines)
 
 
+def refuse_empty(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, given: set[str]
+) -> None:
+    """Refuse an option without a word, as `--checkpoint "$W"` gives where W is not set: what is
+    taken without the option would be taken in silence."""
+    for name in sorted(given - {"suffix", "input"}):
+        value = getattr(options, name)
+        if value == "" or (isinstance(value, list) and "" in value):
+            parser.error(
+                f'--{name} is "", as by a variable that is not set: give a value, or leave it out'
+            )
+
+
 def given_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
     """Names of the options that stand on the command line themselves."""
     words = {argument.split("=", 1)[0] for argument in arguments if argument.startswith("--")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from options.base_options import (
@@ -15,6 +16,7 @@ from options.base_options import (
     join_slices,
     positive_float,
     positive_int,
+    refuse_empty,
     whole_number,
 )
 from options.presets import METHODS
@@ -180,7 +182,9 @@ class TestOptions(BaseOptions):
         arguments = join_slices(arguments)
         parser = self.build()
         options = parser.parse_args(arguments)
-        refuse_idle_options(parser, options, given_names(parser, arguments))
+        given = given_names(parser, arguments)
+        refuse_empty(parser, options, given)
+        refuse_idle_options(parser, options, given)
         self.check(parser, options)
         options.region = options.region or "lung"
         options.uncertainty = options.uncertainty or options.samples > 0  # --samples tells it too
@@ -218,6 +222,11 @@ class TestOptions(BaseOptions):
             parser.error(
                 f"--output_name is {options.output_name!r}, expected a name that ends in .nii or "
                 ".nii.gz"
+            )
+        if options.output_name.startswith(".") or len(os.fsencode(options.output_name)) > 200:
+            parser.error(
+                f"--output_name is {options.output_name[:50]!r}, expected a name of at most 200 "
+                "letters that is not hidden"
             )
         if "/" in options.output_name or "\\" in options.output_name:
             parser.error(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 
-from options.base_options import BaseOptions, given_names, join_slices
+from options.base_options import BaseOptions, given_names, join_slices, refuse_empty
 from options.presets import FROM_SCRATCH, X4_DEFAULTS, preset_values
 from options.train_checks import (
     FOUND_BY_AUTO,
@@ -103,6 +103,7 @@ class TrainOptions(BaseOptions):
             value, default = getattr(options, name), parser.get_default(name)
             if name != "name" and default is None and value in ([None], NONE):
                 setattr(options, name, None)
+        refuse_empty(parser, options, given)
         refuse_restart(parser, options, given)
         stored = stored_options(parser, options) if options.continue_train else None
         if stored is not None:

@@ -149,3 +149,19 @@ def test_given_names_sees_both_spellings() -> None:
     words = ["--name=a", "--slices", "0:2", "--overwrite", "--", "--debug"]
     assert {"name", "slices", "overwrite"} <= given_names(parser, words)
     assert "method" not in given_names(parser, words)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("medicaltest.py", ["--checkpoint", ""]),
+        ("medicaltest.py", ["--results_dir="]),
+        ("train.py", ["--clinical_folder", ""]),
+        ("train.py", ["--val_micro_paths", "a.nii", ""]),
+        ("train.py", ["--name", "", "--continue_train"]),
+    ],
+)
+def test_a_variable_that_is_not_set_is_not_taken_for_nothing(
+    capsys: pytest.CaptureFixture[str], program: str, words: list[str]
+) -> None:
+    assert 'is "", as by a variable that is not set' in refusal(capsys, program, *words)

@@ -118,6 +118,8 @@ def test_published_tiles_by_either_flag() -> None:
         ("--output_name out\\SR.nii", "expected a file name: folders go to --results_dir"),
         ("--output_name uncertainty.nii.gz", "which is a companion's name"),
         ("--output_name SR.mha", "expected a name that ends in .nii or .nii.gz"),
+        (f"--output_name {'n' * 250}.nii", "expected a name of at most 200 letters"),
+        ("--output_name .nii.gz", "that is not hidden"),
         ("--output_name Clinical.nii", "which is a companion's name"),
         ("--export m.onnx --consistency", "--consistency has no effect with --export"),
         ("--export model.pt", "expected a name that ends in .onnx"),
