@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,3 +158,15 @@ def test_no_process_is_left(made: Callable[..., PatchLoader]) -> None:
     for child in children:
         child.join(10)
         assert child.exitcode == -signal.SIGKILL
+
+
+def test_a_long_name_of_the_temporary_folder_stops_nothing(
+    made: Callable[..., PatchLoader], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The name of a socket in it may have 107 letters; nothing is handed over by sockets."""
+    folder = tmp_path / ("long" * 40)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert keys(made(2).batches(6, never)) == keys(made(0).batches(6, never))
+    assert list(folder.iterdir()) == []

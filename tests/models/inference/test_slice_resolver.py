@@ -505,6 +505,9 @@ def test_out_of_memory_is_tried_again_with_fewer_maps(
     assert lines == [
         f"out of memory: trying again, maps of the tail kept: {left}" for left in (1, 0)[:times]
     ]
+    resolver.upscale_slice(values)
+    assert kept[times + 1 :] == [2 - times]  # what failed once is not tried at each slice
+    assert capsys.readouterr().err == ""
 
 
 def test_out_of_memory_is_tried_again_a_bounded_number_of_times(
