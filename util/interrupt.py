@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import TypeVar
@@ -18,17 +19,18 @@ STOPPING = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
     if hasattr(signal, name)
 )
+TOGETHER = 1.0  # seconds within which signals are one request
 
 
 class StopRequest:
-    """While active, the first signal of `STOPPING` sets `requested`; a second one acts as usual.
+    """While active, the first signal of `STOPPING` sets `requested`; a later Ctrl-C acts as usual.
 
-    SIGHUP does not where nohup has it ignored.
+    SIGHUP does not where nohup has it ignored. Other later signals do nothing, nor does a Ctrl-C
+    that comes with the first one: `timeout`, schedulers and torchrun send to a process and to its
+    group, so the same signal comes twice, which must not end the saving that the first one began.
 
     Args:
-        patient: later signals do nothing either. Of several processes each may get the same signal
-            twice, from a scheduler and from torchrun, which must not end the saving that the first
-            one began.
+        patient: no later signal does anything, where several processes stop together.
 
     An exception in the middle of a step would leave the generators updated and the discriminators
     not, so the loop finishes its step, saves, and leaves by itself. Works in the main thread only,
@@ -40,6 +42,7 @@ class StopRequest:
         self.requested: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
         self._terminals: list[int] = []
+        self._since = 0.0
 
     def __enter__(self) -> StopRequest:
         for number in STOPPING:
@@ -68,13 +71,19 @@ class StopRequest:
             yield item
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        is_later = self.requested is not None
+        if is_later and number == signal.SIGINT and time.monotonic() - self._since > TOGETHER:
+            if not self._patient:
+                self._restore()
+                signal.raise_signal(number)
+            return
+        if not is_later:
+            self._since = time.monotonic()
         self.requested = signal.Signals(number)
         if self.requested.name == "SIGHUP":  # a line to a terminal that is gone would be an error
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for terminal in self._terminals:
                 os.dup2(nowhere, terminal)
-        if not self._patient:
-            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

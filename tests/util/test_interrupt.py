@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import util.interrupt
 from util.interrupt import (
     STOPPING,
     StopRequest,
@@ -50,12 +51,30 @@ def test_all_items_come_where_nobody_stops() -> None:
         assert list(stop.checked(iter("abc"))) == ["a", "b", "c"]
 
 
-def test_the_second_interrupt_acts_as_usual() -> None:
+def test_the_second_interrupt_acts_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util.interrupt, "TOGETHER", -1.0)
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested is signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_comes_twice_at_once_is_one(number: signal.Signals) -> None:
+    """`timeout` sends it to the process and to its group."""
+    with StopRequest() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.requested is number
+        os.kill(os.getpid(), number)
+        assert stop.requested is number
+
+
+def test_only_ctrl_c_ends_the_saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util.interrupt, "TOGETHER", -1.0)
+    with StopRequest():
+        for number in (*SIGNALS[1:], *SIGNALS[1:]):
+            os.kill(os.getpid(), number)
 
 
 def test_a_patient_request_outlasts_further_signals() -> None:
@@ -115,11 +134,8 @@ def test_handlers_are_put_back() -> None:
     with StopRequest():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)  # its handler goes at the first signal already
-        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
     assert calls == [signal.SIGTERM]
-    assert stop.requested is signal.SIGINT
 
 
 def test_handlers_are_put_back_after_an_error() -> None:
