@@ -277,7 +277,8 @@ class SliceResolver:
     def _upload(self, images: np.ndarray) -> Tensor:
         """(N, C, rows, columns) to the device, at least `SMALLEST_EDGE` wide and high."""
         below, right = (max(0, SMALLEST_EDGE - length) for length in images.shape[2:])
-        tensor = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+        # A copy: numpy leaves a mirrored side of one pixel its stride, which torch refuses.
+        tensor = torch.from_numpy(np.array(images, dtype=np.float32, order="C"))
         return F.pad(self._copies.upload(tensor), (0, right, 0, below), mode="replicate")
 
     def _weights(self, scope: np.ndarray | None, shape: tuple[int, ...]) -> PixelWeights | None:

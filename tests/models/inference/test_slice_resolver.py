@@ -95,6 +95,18 @@ def test_a_slice_may_be_any_view(generator: SRGenerator) -> None:
     assert np.array_equal(resolver.upscale_slice(values[::-1, ::2]), expected)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (6, 1)])
+def test_a_slice_of_one_pixels_width_may_be_mirrored(
+    generator: SRGenerator, size: tuple[int, int]
+) -> None:
+    """numpy calls such a view contiguous, and torch refuses its negative strides."""
+    resolver = SliceResolver(generator, CPU)
+    values = image(*size)
+    for view in (values[::-1], values[:, ::-1], values[::-1, ::-1]):
+        expected = resolver.upscale_slice(view.copy())
+        assert np.array_equal(resolver.upscale_slice(view), expected)
+
+
 # Tiles as published
 
 
