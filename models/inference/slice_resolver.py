@@ -213,8 +213,14 @@ class SliceResolver:
         return int(FREE_SHARE * (free_memory(self.device) + self.engine.held_bytes()))
 
     def group_size(self, rows: int, columns: int) -> int:
-        """How many slices of this size without scope share a call."""
-        return 1 if self.tile_size is not None else max(1, GROUP_PIXELS // (rows * columns))
+        """How many slices of this size without scope share a call, if the memory is enough."""
+        if self.tile_size is not None:
+            return 1
+        pixels = max(rows, SMALLEST_EDGE) * max(columns, SMALLEST_EDGE)
+        count = max(1, GROUP_PIXELS // pixels)
+        while count > 1 and self.memory.needed(count * pixels, 0) > self.max_memory:
+            count //= 2
+        return count
 
     def _start_group(self, group: list[SliceJob | None]) -> _Running:
         if group[0] is None:

@@ -379,6 +379,15 @@ def test_small_slices_share_a_call_and_large_ones_do_not(
     assert SliceResolver(generator, CPU, tile_size=16).group_size(4, 4) == 1
 
 
+def test_no_more_slices_share_a_call_than_memory_holds(generator: SRGenerator) -> None:
+    resolver = SliceResolver(generator, CPU, max_memory=2_000_000)
+    assert resolver.group_size(1, 1) == resolver.group_size(4, 4)  # as small ones are padded
+    most = resolver.group_size(16, 16)
+    assert 1 <= most < models.inference.slice_resolver.GROUP_PIXELS // 16**2
+    found = list(resolver.upscale_slices(SliceJob(image(16, 16)) for _ in range(2 * most + 1)))
+    assert len(found) == 2 * most + 1
+
+
 def test_a_series_is_read_no_farther_than_it_is_asked_for(generator: SRGenerator) -> None:
     """A volume comes slice by slice from its file and shall not pile up in memory."""
     read = 0
