@@ -53,9 +53,8 @@ def pair_benchmark(options: Namespace) -> int:
         refuse_too_large(pair.truth, len(INTERPOLATIONS) + 2 + len(rows))
     linear = linear_methods(benchmark_plan(scale), known=False)
     methods: Sequence[Method] = [*INTERPOLATIONS, *linear, *rows]
-    benchmark = Benchmark(options, models, methods, len(pairs))
-    for pair in pairs:
-        benchmark.add(as_case(pair, scale))
+    benchmark = Benchmark(options, models, methods)
+    benchmark.add((as_case(pair, scale) for pair in pairs), len(pairs))
     names = []
     for clinical, _, truth in pairs:
         mask = mask_words(clinical, options)
