@@ -74,6 +74,12 @@ def test_what_is_no_pair_is_refused(pair: Path, capsys: pytest.CaptureFixture[st
     write_volume(pair / "moved.nii", np.zeros((2, 48, 48), np.int16), moved)
     assert run(pair, "--input", low, "--truth", str(pair / "moved.nii")) == 2
     assert "lies up to 3 mm from where" in capsys.readouterr().err
+    write_volume(pair / "thin.nii", np.zeros((2, 24, 1), np.int16), LOW_AFFINE)
+    write_volume(pair / "thin_fine.nii", np.zeros((2, 48, 2), np.int16), FINE_AFFINE)
+    assert run(pair, "--input", str(pair / "thin.nii"), "--truth", str(pair / "thin_fine.nii")) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: SSIM got ")
+    assert f"{pair / 'thin_fine.nii'} of shape (48, 2) and needs" in err
     assert not (pair / "r").exists()
 
 
