@@ -65,10 +65,12 @@ class Benchmark:
                 self._add(case, bar)
 
     def _add(self, case: TruthCase, bar: tqdm[None]) -> None:
-        if "parenchyma" not in case.regions:
+        lung = case.thin[case.labelled("parenchyma")]
+        lung = lung.clip(CLINICAL_WINDOW.low, CLINICAL_WINDOW.high)
+        if not lung.size or lung.min() == lung.max():
             raise UserError(
-                f"{case.name} shows no lung beside other structures, so nothing would be scored: "
-                "leave it out"
+                f"{case.name} shows no lung beside other structures, or one value in all of it, so "
+                "nothing would be scored: leave it out"
             )
         if any(one.patient == case.name for one in self._scores):
             raise UserError(

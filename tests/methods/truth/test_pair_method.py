@@ -96,6 +96,16 @@ def test_two_pairs_of_one_name_are_refused(pair: Path, capsys: pytest.CaptureFix
     assert line.startswith("error: two cases are called lung")
 
 
+def test_a_truth_of_one_value_is_refused_by_name_before_the_work(
+    pair: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = np.full((2, 48, 48), -800, np.int16)
+    write_volume(pair / "flat.nii", truth, FINE_AFFINE)
+    low = str(pair / "in" / "lung.nii")
+    assert run(pair, "--input", low, "--truth", str(pair / "flat.nii")) == 2
+    assert "error: lung shows no lung beside other" in capsys.readouterr().err
+
+
 def test_a_pair_too_large_for_memory_is_refused_before_the_work(
     pair: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
