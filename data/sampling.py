@@ -151,7 +151,10 @@ def _empty_message(volume: Volume, patch_size: int, mask: np.ndarray | None, rul
     else:
         problem = f"{wanted} does not fit in {volume.source} (size {_text(volume.size)})"
     if largest == 0:
-        return f"{problem}, whose mask is empty: give a mask with lung in it, or leave it out"
+        return (
+            f"{problem}, whose mask is empty: give a mask with lung in it, slices that show some, "
+            "or leave it out"
+        )
     return f"{problem}: give a patch size of at most {largest}, or leave this volume out"
 
 

@@ -174,6 +174,8 @@ class ClinicalScanner:
             shape: (z, y, x).
             generator: source of randomness.
         """
+        if shape[1:] == (1, 1):  # there is no frequency but zero: one pixel of larger slices
+            return self.unit_noise((shape[0], 2, 2), generator)[:, :1, :1]
         amplitude = np.sqrt(self._frequency(shape)) * self._transfer(shape)
         # Parseval: every frequency but those of the half spectrum's edges counts twice.
         twice = np.full(amplitude.shape[1], 2.0)

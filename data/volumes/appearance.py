@@ -37,8 +37,9 @@ def holds_labels(slices: np.ndarray) -> bool:
     between = (slices > lowest) & (slices < highest)
     if not between.any():  # a mask
         return True
-    same = slices[..., 1:] == slices[..., :-1]
-    return bool(same[between[..., 1:]].mean() > SAME_AS_NEIGHBOUR)
+    same = (slices[..., 1:] == slices[..., :-1])[between[..., 1:]]
+    # Where slices are one pixel wide none has a neighbour.
+    return bool(same.size and same.mean() > SAME_AS_NEIGHBOUR)
 
 
 def appearance(volume: Volume) -> str:

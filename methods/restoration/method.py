@@ -44,6 +44,7 @@ from models.inference.case_enlarger import CaseEnlarger
 from models.inference.super_resolver import SuperResolver
 from util.errors import UserError
 from util.files import write_json
+from util.images.metrics import refuse_too_small
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import back_project, enlarge
 from util.pages.viewer_page import Viewer
@@ -79,6 +80,7 @@ def score_case(
 ) -> None:
     """Evaluate one volume and write volumes, scores, picture and record into its folder."""
     volume, mask = open_case(path, options, domain)
+    refuse_too_small(volume.size[1::-1], volume.source)
     if mask is not None and not any(section.any() for section in mask):
         raise UserError(
             f"{volume.source}: no slice shows lung, so nothing would be scored: give other "

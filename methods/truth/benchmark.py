@@ -37,7 +37,6 @@ class Benchmark:
         options: of the run.
         models: those of the methods that are models, by name.
         methods: all of them.
-        cases: how many there will be, for the progress bar.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class Benchmark:
         options: Namespace,
         models: Mapping[str, LoadedModel],
         methods: Sequence[Method],
-        cases: int,
     ) -> None:
         self._options, self._prefix = options, prefix_of(options)
         self._models, self._methods = models, methods
@@ -54,18 +52,25 @@ class Benchmark:
         self._seconds = dict.fromkeys((method.name for method in methods), 0.0)
         first = next(iter(models.values()))
         self._device = str(first.resolver.device)
-        self._bar: tqdm[None] = progress((), self._prefix, "image", total=cases * len(methods))
 
-    def add(self, case: TruthCase) -> None:
-        """Enlarge and score one case by all methods.
+    def add(self, cases: Iterable[TruthCase], count: int) -> None:
+        """Enlarge and score so many cases by all methods.
 
         Raises:
-            UserError: it shows no lung, or a case of its name was scored already.
+            UserError: one shows no lung, or has the name of another.
         """
-        if "parenchyma" not in case.regions:
+        bar: tqdm[None]
+        with progress((), self._prefix, "image", total=count * len(self._methods)) as bar:
+            for case in cases:
+                self._add(case, bar)
+
+    def _add(self, case: TruthCase, bar: tqdm[None]) -> None:
+        lung = case.thin[case.labelled("parenchyma")]
+        lung = lung.clip(CLINICAL_WINDOW.low, CLINICAL_WINDOW.high)
+        if not lung.size or lung.min() == lung.max():
             raise UserError(
-                f"{case.name} shows no lung beside other structures, so nothing would be scored: "
-                "leave it out"
+                f"{case.name} shows no lung beside other structures, or one value in all of it, so "
+                "nothing would be scored: leave it out"
             )
         if any(one.patient == case.name for one in self._scores):
             raise UserError(
@@ -82,14 +87,12 @@ class Benchmark:
 
         def score(name: str) -> CaseScores:
             found = scorer.score(name, enlarged[name], trust[name])
-            self._bar.update()
+            bar.update()
             return found
 
         # Most of the time goes by in libraries that let other threads run.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             self._scores += pool.map(score, enlarged)
-        if self._bar.n == self._bar.total:
-            self._bar.close()  # what follows has bars of its own
         if len(self._pictures) < SHOWN:
             self._pictures.append(self._picture(case, enlarged))
 

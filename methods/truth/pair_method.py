@@ -25,6 +25,7 @@ from methods.truth.opponents import INTERPOLATIONS, Method
 from methods.truth.phantom_method import benchmark_plan, linear_methods
 from util.devices import free_memory
 from util.errors import UserError
+from util.images.metrics import refuse_too_small
 from util.progress import format_bytes
 
 REGISTERED = 0.5  # input pixels by which corners may lie apart, where both files say where they are
@@ -50,12 +51,12 @@ def pair_benchmark(options: Namespace) -> int:
     # Whatever does not fit is told before any work.
     for pair in pairs:
         refuse_unregistered(pair.clinical, pair.truth, scale)
+        refuse_too_small(pair.truth.size[1::-1], pair.truth.source)
         refuse_too_large(pair.truth, len(INTERPOLATIONS) + 2 + len(rows))
     linear = linear_methods(benchmark_plan(scale), known=False)
     methods: Sequence[Method] = [*INTERPOLATIONS, *linear, *rows]
-    benchmark = Benchmark(options, models, methods, len(pairs))
-    for pair in pairs:
-        benchmark.add(as_case(pair, scale))
+    benchmark = Benchmark(options, models, methods)
+    benchmark.add((as_case(pair, scale) for pair in pairs), len(pairs))
     names = []
     for clinical, _, truth in pairs:
         mask = mask_words(clinical, options)

@@ -59,9 +59,8 @@ def phantom_benchmark(options: Namespace) -> int:
     folders = given or patients(template, "benchmark", options.patient_set, options.patients)
     known = all(scanner_of(folder) == template.clinical for folder in folders)
     methods = [*INTERPOLATIONS, *linear_methods(template, known), *model_rows(models, options)]
-    benchmark = Benchmark(options, models, methods, len(folders))
-    for case in read(folders):
-        benchmark.add(case)
+    benchmark = Benchmark(options, models, methods)
+    benchmark.add(read(folders), len(folders))
     matrix = None
     if options.scanners:
         matrix = scanner_matrix(methods, folders, read, template, options.patient_set)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from util.errors import UserError, is_out_of_memory
+from util.progress import format_bytes
 
 Result = TypeVar("Result")
 
@@ -58,11 +59,10 @@ class SliceMemory:
         for kept in range(self.doublings, -1, -1):
             if self.needed(pixels, kept) <= budget:
                 return kept
-        least = self.needed(pixels, 0) / 1e9
         raise UserError(
-            f"a slice of {columns}x{rows} pixels takes at least {least:.2f} GB, --max_memory or "
-            f"the free memory allows {budget / 1e9:.2f} GB: allow more, use --precision bf16, or "
-            "crop the volume"
+            f"a slice of {columns}x{rows} pixels takes at least "
+            f"{format_bytes(self.needed(pixels, 0))}, --max_memory or the free memory allows "
+            f"{format_bytes(budget)}: allow more, use --precision bf16, or crop the volume"
         )
 
 

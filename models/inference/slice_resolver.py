@@ -214,8 +214,14 @@ class SliceResolver:
         return int(FREE_SHARE * (free_memory(self.device) + self.engine.held_bytes()))
 
     def group_size(self, rows: int, columns: int) -> int:
-        """How many slices of this size without scope share a call."""
-        return 1 if self.tile_size is not None else max(1, GROUP_PIXELS // (rows * columns))
+        """How many slices of this size without scope share a call, if the memory is enough."""
+        if self.tile_size is not None:
+            return 1
+        pixels = max(rows, SMALLEST_EDGE) * max(columns, SMALLEST_EDGE)
+        count = max(1, GROUP_PIXELS // pixels)
+        while count > 1 and self.memory.needed(count * pixels, 0) > self.max_memory:
+            count //= 2
+        return count
 
     def _start_group(self, group: list[SliceJob | None]) -> _Running:
         if group[0] is None:
@@ -278,7 +284,8 @@ class SliceResolver:
     def _upload(self, images: np.ndarray) -> Tensor:
         """(N, C, rows, columns) to the device, at least `SMALLEST_EDGE` wide and high."""
         below, right = (max(0, SMALLEST_EDGE - length) for length in images.shape[2:])
-        tensor = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+        # A copy: numpy leaves a mirrored side of one pixel its stride, which torch refuses.
+        tensor = torch.from_numpy(np.array(images, dtype=np.float32, order="C"))
         return F.pad(self._copies.upload(tensor), (0, right, 0, below), mode="replicate")
 
     def _weights(self, scope: np.ndarray | None, shape: tuple[int, ...]) -> PixelWeights | None:

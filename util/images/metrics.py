@@ -84,11 +84,7 @@ def ssim_map(
     """The map that `ssim` is the mean of, as large as the images; arguments as there."""
     _pair(image, reference, None)
     _check_range(data_range)
-    if np.ndim(image) != 2 or min(np.shape(image)) < SSIM_WINDOW:
-        raise UserError(
-            f"SSIM got an image of shape {np.shape(image)} and needs (rows, columns) of at least "
-            f"{SSIM_WINDOW}x{SSIM_WINDOW} pixels, its window: give larger images"
-        )
+    refuse_too_small(np.shape(image), "an image")
     # float64: the variances are differences of large squares when the values are HU.
     _, similarity = structural_similarity(
         np.asarray(reference, dtype=np.float64),
@@ -101,6 +97,19 @@ def ssim_map(
     )
     result: NDArray[np.float64] = similarity
     return result
+
+
+def refuse_too_small(shape: tuple[int, ...], name: str) -> None:
+    """Refuse a shape other than (rows, columns) that hold the window of SSIM.
+
+    Raises:
+        UserError: says what `name` measures.
+    """
+    if len(shape) != 2 or min(shape) < SSIM_WINDOW:
+        raise UserError(
+            f"SSIM got {name} of shape {shape} and needs (rows, columns) of at least "
+            f"{SSIM_WINDOW}x{SSIM_WINDOW} pixels, its window: give larger images"
+        )
 
 
 def mean_absolute_error(

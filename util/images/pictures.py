@@ -31,6 +31,7 @@ CHARACTER_WIDTH = 7.5  # pixels, on the wide side for the 9-point font
 PIXEL_BUDGET = 1_200_000
 WIDEST_PANEL = 560
 NARROWEST_PANEL = 120
+LONGEST = 20  # times as high as wide, or as wide as high: longer images are drawn shorter
 
 
 def unit_to_grey(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -111,7 +112,8 @@ def comparison_picture(
     """
     _check(panels, value_range, inset)
     rows, columns = panels[-1][1].shape
-    heights = [rows / columns]  # of each row of panels, in panel widths
+    # of each row of panels, in panel widths
+    heights = [min(max(rows / columns, 1 / LONGEST), LONGEST)]
     if inset is not None:
         heights.append(inset[2] * rows / (inset[3] * columns))
     width = _panel_width(len(panels), sum(heights))

@@ -68,6 +68,13 @@ def test_noise_power_goes_with_frequency_times_the_squared_mtf() -> None:
     assert power[0, 0] < 1e-6 * power.max()  # none at frequency zero
 
 
+@pytest.mark.filterwarnings("error")
+def test_slices_of_one_pixel_have_noise() -> None:
+    noise = ClinicalScanner().unit_noise((4000, 1, 1), np.random.default_rng(0))
+    assert noise.shape == (4000, 1, 1)
+    assert noise.std() == pytest.approx(1, rel=0.1)  # of neighbours that are alike
+
+
 @pytest.mark.parametrize(("dose", "thickness"), [(1.0, 1.0), (0.25, 1.0), (1.0, 0.25)])
 def test_noise_grows_with_less_dose_and_thinner_slices(dose: float, thickness: float) -> None:
     scanner = ClinicalScanner(dose=dose, slice_thickness=thickness)

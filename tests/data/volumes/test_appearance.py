@@ -98,3 +98,12 @@ def test_what_is_no_label_map() -> None:
     assert not holds_labels(organs().astype(np.int16) - 2)  # -1 is no label
     assert not holds_labels(organs() * 0.5)
     assert holds_labels(organs().astype(np.float32))
+
+
+@pytest.mark.filterwarnings("error")
+def test_slices_of_one_pixels_width_are_no_label_map() -> None:
+    """None of their voxels has a neighbour."""
+    assert not holds_labels(organs()[..., :1])
+    assert appearance(volume_of(organs()[..., :1])).endswith(
+        "like 8-bit pictures, whose HU are lost"
+    )

@@ -106,6 +106,17 @@ def test_the_registry_holds_the_methods_of_the_option() -> None:
     assert tuple(TEST_METHODS) == tuple(METHOD_NAMES)
 
 
+@pytest.mark.parametrize("size", [(1, 1, 1), (40, 1, 2), (10, 40, 1)])
+def test_slices_smaller_than_the_window_of_ssim_are_refused_before_the_work(
+    tmp_path: Path, resolver: IdentityResolver, size: tuple[int, int, int]
+) -> None:
+    path = micro_file(tmp_path / "small.nii", size)
+    named = rf"SSIM got .*small\.nii of shape \({size[1]}, {size[0]}\) and needs"
+    with pytest.raises(UserError, match=named):
+        run(tmp_path, "--input", str(path))
+    assert not resolver.inputs
+
+
 @pytest.mark.parametrize("name", AFFINES)
 def test_volumes_lie_in_the_same_place(
     tmp_path: Path, resolver: IdentityResolver, name: str

@@ -74,6 +74,12 @@ def test_what_is_no_pair_is_refused(pair: Path, capsys: pytest.CaptureFixture[st
     write_volume(pair / "moved.nii", np.zeros((2, 48, 48), np.int16), moved)
     assert run(pair, "--input", low, "--truth", str(pair / "moved.nii")) == 2
     assert "lies up to 3 mm from where" in capsys.readouterr().err
+    write_volume(pair / "thin.nii", np.zeros((2, 24, 1), np.int16), LOW_AFFINE)
+    write_volume(pair / "thin_fine.nii", np.zeros((2, 48, 2), np.int16), FINE_AFFINE)
+    assert run(pair, "--input", str(pair / "thin.nii"), "--truth", str(pair / "thin_fine.nii")) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: SSIM got ")
+    assert f"{pair / 'thin_fine.nii'} of shape (48, 2) and needs" in err
     assert not (pair / "r").exists()
 
 
@@ -85,7 +91,19 @@ def test_two_pairs_of_one_name_are_refused(pair: Path, capsys: pytest.CaptureFix
     words = ["--input", low, str(pair / "other" / "lung.nii")]
     words += ["--truth", fine, str(pair / "other" / "fine.nii")]
     assert run(pair, *words) == 2
-    assert "two cases are called lung" in capsys.readouterr().err
+    # On a line of its own, not behind the bar.
+    (line,) = [line for line in capsys.readouterr().err.split("\n") if "error:" in line]
+    assert line.startswith("error: two cases are called lung")
+
+
+def test_a_truth_of_one_value_is_refused_by_name_before_the_work(
+    pair: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = np.full((2, 48, 48), -800, np.int16)
+    write_volume(pair / "flat.nii", truth, FINE_AFFINE)
+    low = str(pair / "in" / "lung.nii")
+    assert run(pair, "--input", low, "--truth", str(pair / "flat.nii")) == 2
+    assert "error: lung shows no lung beside other" in capsys.readouterr().err
 
 
 def test_a_pair_too_large_for_memory_is_refused_before_the_work(

@@ -67,6 +67,20 @@ def test_mean_and_deviation_are_those_of_the_eight_results(resolver: SuperResolv
     np.testing.assert_allclose(enlarged.deviation, results.std(axis=0), atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
+def test_a_slice_of_one_pixels_width_has_eight_orientations(
+    resolver: SuperResolver, shape: tuple[int, int]
+) -> None:
+    values = image(*shape)
+    averaged = CaseEnlarger(resolver, self_ensemble=True, uncertainty=True)
+    (enlarged,) = averaged.enlarge([SliceJob(values)])
+    assert enlarged is not None
+    assert enlarged.deviation is not None
+    results = oriented(resolver, values)
+    np.testing.assert_allclose(enlarged.unit, results.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(enlarged.deviation, results.std(axis=0), atol=1e-5)
+
+
 def test_uncertainty_alone_leaves_the_plain_result(resolver: SuperResolver) -> None:
     values = image()
     (enlarged,) = CaseEnlarger(resolver, uncertainty=True).enlarge([SliceJob(values)])

@@ -54,14 +54,18 @@ def test_a_budget_is_used_to_the_byte(kept: int, count: int) -> None:
 def test_a_slice_that_does_not_fit_is_refused_with_what_to_do() -> None:
     least = PUBLISHED.needed(2000 * 3000, 0)
     message = (
-        f"a slice of 3000x2000 pixels takes at least {least / 1e9:.2f} GB, --max_memory or the "
-        "free memory allows 1.00 GB: allow more, use --precision bf16, or crop the volume"
+        f"a slice of 3000x2000 pixels takes at least {least / 1e9:.1f} GB, --max_memory or the "
+        "free memory allows 1.0 GB: allow more, use --precision bf16, or crop the volume"
     )
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         PUBLISHED.levels_to_keep(2000, 3000, 10**9)
     with pytest.raises(UserError):
         PUBLISHED.levels_to_keep(2000, 3000, least - 1)
     assert PUBLISHED.levels_to_keep(2000, 3000, least) == 0
+    with pytest.raises(
+        UserError, match=r"pixels takes at least 12\.6 MB, .* allows 1\.0 kB: allow"
+    ):
+        PUBLISHED.levels_to_keep(4, 4, 1000)
 
 
 def test_what_succeeds_is_not_tried_again(capsys: pytest.CaptureFixture[str]) -> None:

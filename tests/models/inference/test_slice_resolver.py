@@ -95,6 +95,18 @@ def test_a_slice_may_be_any_view(generator: SRGenerator) -> None:
     assert np.array_equal(resolver.upscale_slice(values[::-1, ::2]), expected)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (6, 1)])
+def test_a_slice_of_one_pixels_width_may_be_mirrored(
+    generator: SRGenerator, size: tuple[int, int]
+) -> None:
+    """numpy calls such a view contiguous, and torch refuses its negative strides."""
+    resolver = SliceResolver(generator, CPU)
+    values = image(*size)
+    for view in (values[::-1], values[:, ::-1], values[::-1, ::-1]):
+        expected = resolver.upscale_slice(view.copy())
+        assert np.array_equal(resolver.upscale_slice(view), expected)
+
+
 # Tiles as published
 
 
@@ -365,6 +377,15 @@ def test_small_slices_share_a_call_and_large_ones_do_not(
     assert len(list(resolver.upscale_slices(SliceJob(image(32, 32)) for _ in range(3)))) == 3
     assert counts == [1, 1, 1]
     assert SliceResolver(generator, CPU, tile_size=16).group_size(4, 4) == 1
+
+
+def test_no_more_slices_share_a_call_than_memory_holds(generator: SRGenerator) -> None:
+    resolver = SliceResolver(generator, CPU, max_memory=2_000_000)
+    assert resolver.group_size(1, 1) == resolver.group_size(4, 4)  # as small ones are padded
+    most = resolver.group_size(16, 16)
+    assert 1 <= most < models.inference.slice_resolver.GROUP_PIXELS // 16**2
+    found = list(resolver.upscale_slices(SliceJob(image(16, 16)) for _ in range(2 * most + 1)))
+    assert len(found) == 2 * most + 1
 
 
 def test_a_series_is_read_no_farther_than_it_is_asked_for(generator: SRGenerator) -> None:

@@ -110,6 +110,20 @@ def test_even_noise_stays_below_one_and_a_half_megabytes(tmp_path: Path, count: 
     assert (tmp_path / "a.png").stat().st_size < 1.5e6
 
 
+@pytest.mark.parametrize(("shape", "bright_end"), [((2000, 1), (2000, 60)), ((1, 2000), (40, 500))])
+def test_a_line_of_pixels_makes_a_picture_that_can_be_looked_at(
+    tmp_path: Path, shape: tuple[int, int], bright_end: tuple[int, int]
+) -> None:
+    line = np.zeros(shape, np.float32)
+    line.ravel()[1000:] = 0.5
+    panels = [("line", line), ("finer", enlarge(line, 2, order=0))]
+    comparison_picture(tmp_path / "a.png", panels, (0, 1), best_inset(line))
+    drawn = _drawn(tmp_path / "a.png")
+    assert max(drawn.shape) < 4000
+    assert drawn[40, 60] == 0
+    assert drawn[bright_end] == 128
+
+
 def test_grey_scale_is_the_same_for_all_panels(tmp_path: Path) -> None:
     panels = [("low", np.full((32, 32), -1000.0)), ("high", np.full((16, 16), -250.0))]
     comparison_picture(tmp_path / "a.png", panels, (-1000, 500), None, "cost: $5 and $6")
