@@ -33,8 +33,7 @@ def main(arguments: list[str]) -> int:
     return TEST_METHODS[options.method](options)
 
 
-ALSO_LISTED.append(cache_in_words)
-
 if __name__ == "__main__":
+    ALSO_LISTED.append(cache_in_words)
     terminate_like_interrupt()
     sys.exit(run_command_line(main, sys.argv[1:]))

@@ -173,8 +173,7 @@ def stop_early(run: Run) -> int:
     return EXIT_INTERRUPTED
 
 
-ALSO_LISTED.append(cache_in_words)
-
 if __name__ == "__main__":
+    ALSO_LISTED.append(cache_in_words)
     terminate_like_interrupt()  # until the loop begins, and its `StopRequest`
     sys.exit(run_command_line(main, sys.argv[1:]))

@@ -114,6 +114,7 @@ def signalled(receivers: str, number: signal.Signals) -> Fault:
             check_step(started, job)
         return f"{number.name} to the {receivers}"
 
+    fault.__name__ = f"{number.name} to the {receivers}"
     return fault
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,6 @@ class Job:
     whole: Path
     folder: Path
     inputs: Path
-    settings: dict[str, Any] = field(default_factory=dict)
 
     def next_words(self) -> list[str]:
         """Of the call that is due."""

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from util.disk.cache_folder import renew_use
 from util.errors import UserError, is_out_of_memory, was_interrupted
 from util.file_names import one_line
 from util.processes import process_place
@@ -73,6 +74,7 @@ def run_cases(
         return 0
     failed: dict[Path, str] = {}
     for number, (path, folder) in enumerate(share, start=1):
+        renew_use()
         print(one_line(f"case {number} of {len(share)}: {path}"))
         try:
             work(path, folder)

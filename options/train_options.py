@@ -101,6 +101,8 @@ class TrainOptions(BaseOptions):
         for name in given:
             # Of an option that takes several words, and of one that has choices.
             value, default = getattr(options, name), parser.get_default(name)
+            if isinstance(value, list) and None in value and len(value) > 1:
+                parser.error(f"--{name} has none among other words: give none alone, or leave it")
             if name != "name" and default is None and value in ([None], NONE):
                 setattr(options, name, None)
         refuse_empty(parser, options, given)

@@ -54,13 +54,15 @@ lock_environment() {
     # Of two first starts at once the second waits. The lock hangs on descriptor 9, so it goes with
     # the last of the processes that install, however they end.
     exec 9>"$PROJECT/.venv.lock" || fail "cannot write in $PROJECT"
-    "$1" - <<'LOCK' || true # a file system without locks
+    "$1" - <<'LOCK'
 import fcntl, sys
 try:
     fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
     print("waiting for another start, which installs .venv", file=sys.stderr)
     fcntl.flock(9, fcntl.LOCK_EX)
+except OSError:
+    pass  # a file system without locks
 LOCK
 }
 

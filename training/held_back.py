@@ -26,6 +26,7 @@ from util.images.resampling import resize
 
 SLICES = 8  # of a domain, evenly spaced: enough to see a trend, a matter of seconds on a GPU
 SMALLEST_EDGE = 6  # pixels at low resolution: SSIM's window is 11 at high, and G_A needs 4
+SCORED_BY = ("sampling_times", "dataset_mode", "match_spacing", "degradation")
 LARGEST_EDGE = 512  # micro pixels of a square: bounds memory and time, whatever the slices are
 
 
@@ -138,22 +139,33 @@ def make_samples(held_back: HeldBack, data: TrainingData, options: Namespace) ->
     return samples
 
 
-def fingerprint(samples: Sequence[Sample], options: Namespace) -> str:
-    """32 hex digits of all that scores depend on besides the model.
+def fingerprint(held_back: HeldBack, data: TrainingData, options: Namespace) -> str:
+    """32 hex digits of all that scores depend on besides the model: of the files and options, since
+    the last bit of a resampled image depends on the processor.
 
     Args:
-        samples: before `seen_by_scanner`.
-        options: for the scanner that will see them.
+        held_back: volumes.
+        data: that is trained on, for its windows.
+        options: of the run.
     """
-    digest = blake2b(digest_size=16)
-    for sample in samples:
-        for image in (sample.low, sample.high):
-            digest.update(b"none" if image is None else np.ascontiguousarray(image).tobytes())
-    if has_weight(options, PAIR_LOSSES):
-        said = vars(options).items()
-        seen = {name: value for name, value in said if name.startswith(("scanner", "pair_"))}
-        digest.update(json.dumps(plain(seen), sort_keys=True).encode())
-    return digest.hexdigest()
+    volumes = [*(volume for volume, _ in held_back.clinical), *held_back.micro]
+    masks = [
+        np.packbits(np.asarray(mask) != 0) for _, mask in held_back.clinical if mask is not None
+    ]
+    scanner = has_weight(options, PAIR_LOSSES)
+    starts = ("scanner", "pair_") if scanner else ()
+    said = {
+        name: value
+        for name, value in vars(options).items()
+        if name in SCORED_BY or name.startswith(starts)
+    }
+    facts = {
+        "slices": [slice_digests([volume]) for volume in volumes],
+        "masks": [blake2b(mask.tobytes(), digest_size=16).hexdigest() for mask in masks],
+        "windows": data.windows.as_dict(),
+        "options": said,
+    }
+    return blake2b(json.dumps(plain(facts), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def seen_by_scanner(samples: Sequence[Sample], scanner: Scanner) -> list[Sample]:

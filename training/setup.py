@@ -165,7 +165,6 @@ def open_run(options: Namespace) -> Run:
         sampler,
         options.batch_size,
         options.num_threads,
-        options.seed,
         pinned=devices[0].type == "cuda",
     )
     steps = -(-(len(dataset) // processes.count) // options.batch_size)
@@ -181,7 +180,7 @@ def open_run(options: Namespace) -> Run:
     if processes.is_first and has_held_back(options):  # the others only wait for what it finds
         held_back = open_held_back(options, data, digests)
         samples = make_samples(held_back, data, options)
-        scored = fingerprint(samples, options)
+        scored = fingerprint(held_back, data, options)
         if has_weight(options, PAIR_LOSSES):
             samples = seen_by_scanner(samples, model.scanner)
         validator = Validator(samples, model.scale)

@@ -54,7 +54,7 @@ class Position:
     best: float | None = None  # the best validation score; None before the first
     best_epoch: int = 0  # the epoch it came from
     best_metric: str | None = None  # which score it is
-    # `validation.fingerprint` of what was scored; None where nothing was, or nobody says
+    # `training.held_back.fingerprint` of what was scored; None where nothing was, or nobody says
     best_of: str | None = None
     epoch_items: int | None = None  # patches of the running epoch; None where nobody says
 

@@ -66,7 +66,7 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"error: {shortened(one_line(of_worker(str(error))))}", file=sys.stderr)
+        print(f"error: {shortened(one_line(str(error)))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -107,13 +107,6 @@ def shortened(message: str) -> str:
             short = Path(*path.parts[:2], "..", *path.parts[-2:])
             message = message.replace(str(path), str(short))
     return message
-
-
-def of_worker(message: str) -> str:
-    """A loader worker's error without the traceback that torch puts into its message."""
-    if not message.startswith("Caught UserError in "):
-        return message
-    return message.strip().splitlines()[-1].partition("UserError: ")[2]
 
 
 def say_interrupted() -> int:

@@ -91,7 +91,7 @@ class StopRequest:
         self._previous = {}
 
 
-def leave_signals_to_the_first(worker: int) -> None:
+def leave_signals_to_the_first() -> None:
     """Loader processes get the signals of their group, too; the first process ends them."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

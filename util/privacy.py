@@ -16,6 +16,7 @@ REMOVED = "[patient]"
 SHORTEST = 3  # characters: initials and short numbers would be found everywhere
 FEWEST_DIGITS = 5  # of a number: shorter ones are cleared from paths alone, not from settings
 IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # Chinese, Japanese, Korean
+PATH_ENDING = re.compile(r"\.[A-Za-z]{2,4}(\.gz)?$")  # of a file without its folder
 TOKEN = re.compile(r"[^\W\d_]+|\d+|[\W_]")  # words are found where these begin and end
 _hidden: set[str] = set()
 _lengths: dict[str, set[int]] = {}  # of the hidden words that begin with a token
@@ -91,6 +92,7 @@ def cleared(value: Any) -> Any:
 def _cleared_text(text: str) -> str:
     """Text without hidden words, of those at one place the longest; looked up from token to token,
     since a pattern of all words of a cohort would be tried at each letter."""
+    is_path = "/" in text or PATH_ENDING.search(text) is not None
     composed = _composed(text)
     small = _in_small_letters(composed)
     edges = [*(token.start() for token in TOKEN.finditer(small)), len(small)]
@@ -100,7 +102,7 @@ def _cleared_text(text: str) -> str:
         for length in sorted(_lengths.get(small[start:after], ()), reverse=True):
             end = start + length
             word = small[start:end]
-            if "/" not in text and _is_short_number(word):
+            if not is_path and _is_short_number(word):
                 continue
             if start >= done and end in ends and word in _hidden:
                 pieces += [composed[done:start], REMOVED]

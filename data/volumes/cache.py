@@ -19,7 +19,7 @@ from isal import igzip, igzip_lib
 
 from data.volumes.checks import check_finite
 from data.volumes.mapping import map_file
-from util.disk.cache_folder import make_room, note_use
+from util.disk.cache_folder import make_room, mark_own, note_use
 from util.errors import UserError
 
 BLOCK_BYTES = 1 << 20
@@ -71,7 +71,7 @@ def cached_file(cache_dir: Path, name: str, make: Callable[[Path], None]) -> Pat
         return target
     partial = cache_dir / f"{name}.{secrets.token_hex(6)}.partial"
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
+        mark_own(cache_dir)
         _remove_stale(cache_dir)
         partial.touch(exist_ok=False)
         make(partial)

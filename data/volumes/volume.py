@@ -77,7 +77,7 @@ class Volume:
     @property
     def title(self) -> str:
         """Case name for pages and pictures, without what identifies the patient."""
-        return presentable(str(cleared(self.name)))
+        return presentable(str(cleared(f"/{self.name}"))[1:])  # as in a path
 
     @property
     def printed_name(self) -> str:

@@ -226,7 +226,8 @@ def restore_volume(
             written = CONSISTENT if settings.consistency else "SR"
             restored |= {name: enlarge(item.low, scale, order) for name, order in BASELINES.items()}
             restored = {
-                name: image[:rows, :columns].clip(-1.0, 1.0) for name, image in restored.items()
+                name: image[:rows, :columns].clip(window.unit_low, 1.0)
+                for name, image in restored.items()
             }
             if item.section is None or item.section.any():
                 scored = {name: window.standard(image) for name, image in restored.items()}
@@ -247,7 +248,7 @@ def restore_volume(
         comparison_picture(
             folder / f"{domain}_preview.png",
             panels,
-            (-1.0, 1.0),
+            (window.unit_low, 1.0),
             best_inset(panels[-1][1]),
             f"{volume.title}, slice {shown} of {slices}, {settings.degradation} degradation",
         )

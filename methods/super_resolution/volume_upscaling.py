@@ -317,7 +317,7 @@ def spread_in_hu(
     """Standard deviation in HU where super-resolution stands, 0 elsewhere."""
     if enlarged is None or enlarged.deviation is None:
         return np.zeros(shape, dtype=np.float32)
-    spread = enlarged.deviation * np.float32((window.high - window.low) / 2)
+    spread = enlarged.deviation * np.float32(window.per_unit)
     if section is None:
         return spread
     scale = shape[0] // section.shape[0]

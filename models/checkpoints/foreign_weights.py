@@ -31,12 +31,13 @@ def opened(state: Any) -> dict[str, Tensor]:
     for _ in range(DEEPEST):
         if not isinstance(state, Mapping):
             raise ValueError(f"it holds a {type(state).__name__}, not weights by their names")
-        if any(isinstance(value, Tensor) for value in state.values()):
-            return _without_prefixes({str(k): v for k, v in state.items() if isinstance(v, Tensor)})
         inner = next((name for name in WRAPPERS if isinstance(state.get(name), Mapping)), None)
-        if inner is None:
+        if inner is not None:
+            state = state[inner]
+        elif any(isinstance(value, Tensor) for value in state.values()):
+            return _without_prefixes({str(k): v for k, v in state.items() if isinstance(v, Tensor)})
+        else:
             break
-        state = state[inner]
     raise ValueError(f"it holds {', '.join(map(str, list(state)[:3])) or 'nothing'}, no weights")
 
 

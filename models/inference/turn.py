@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from types import TracebackType
+from weakref import WeakSet
 
 import torch
 
@@ -15,11 +16,9 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._process = os.getpid()
+        turns.add(self)
 
     def __enter__(self) -> None:
-        if self._process != os.getpid():
-            self._lock, self._process = threading.RLock(), os.getpid()
         self._lock.acquire()
 
     def __exit__(
@@ -33,11 +32,20 @@ class Turn:
     def __reduce__(self) -> tuple[type[Turn], tuple[()]]:
         return Turn, ()
 
+    def renew(self) -> None:
+        """Open it, whoever held it."""
+        self._lock = threading.RLock()
 
-def compute_with_one_thread() -> None:
+
+turns: WeakSet[Turn] = WeakSet()
+
+
+def begin_forked() -> None:
     """In a forked process torch's own threads are gone, and its first parallel loop would wait for
-    them for ever. Loader workers of torch do the same."""
+    them for ever: compute with one, as loader workers of torch do. Nobody holds a turn there."""
     torch.set_num_threads(1)
+    for turn in turns:
+        turn.renew()
 
 
-os.register_at_fork(after_in_child=compute_with_one_thread)
+os.register_at_fork(after_in_child=begin_forked)

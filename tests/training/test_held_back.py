@@ -205,7 +205,7 @@ def test_a_fingerprint_changes_with_what_is_scored(files: tuple[Path, Path]) -> 
     def told(slices: str, *words: str) -> str:
         options = tiny_options("--val_slices", slices, *words)
         data = opened(*files, options.slices)
-        return fingerprint(make_samples(open_held_back(options, data, []), data, options), options)
+        return fingerprint(open_held_back(options, data, []), data, options)
 
     scanner = ("--lambda_pair", "1", "--scanner", "random")
     prints = [

@@ -8,24 +8,27 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import Dataset, get_worker_info
 
 import training.patch_loader
 from data.patches import Item
 from data.sampling import EpochSampler
 from training.patch_loader import PatchLoader
+from util.errors import UserError
 from util.interrupt import STOPPING
 
 LENGTH = 12
+EDGE = 300  # 720 kB a batch
 
 
-class Numbers(Dataset[Item]):
-    """Items that are their key; `slow` takes that many seconds in a loader process."""
+class Numbers:
+    """Items that are their key; `slow` takes that many seconds in a loader process. A batch is
+    larger than what a pipe holds unread."""
 
     def __init__(self, slow: float = 0.0) -> None:
         self.slow = slow
@@ -34,9 +37,12 @@ class Numbers(Dataset[Item]):
         return LENGTH
 
     def __getitem__(self, key: int) -> Item:
-        if get_worker_info() is not None:
+        if multiprocessing.parent_process() is not None:
             time.sleep(self.slow)
-        return {"micro": torch.full((1, 2, 2), float(key)), "shrunk": torch.tensor(key % 2 == 0)}
+        return {
+            "micro": torch.full((1, EDGE, EDGE), float(key)),
+            "shrunk": torch.tensor(key % 2 == 0),
+        }
 
 
 def loader(
@@ -45,7 +51,7 @@ def loader(
     data: Any = Numbers(slow)
     sampler = EpochSampler(LENGTH, 0, rank=0, processes=processes)
     sampler.set_position(epoch, offset)
-    return PatchLoader(data, sampler, 2, workers, 0, False)
+    return PatchLoader(data, sampler, 2, workers, False)
 
 
 @pytest.fixture
@@ -148,6 +154,66 @@ def test_a_stop_does_not_wait_for_processes_that_never_answer(
     told = capsys.readouterr().err
     assert told.count("no patches for 0.3 s from 1 loader processes") == 1
     assert one.failure is None
+
+
+def test_a_process_that_dies_in_the_middle_of_a_batch_is_seen(
+    made: Callable[..., PatchLoader],
+) -> None:
+    """It waits with most of a batch unwritten, since nobody reads it."""
+    one = made(2)
+    batches = one.batches(6, never)
+    first = next(batches)
+    time.sleep(0.5)
+    for child in multiprocessing.active_children():
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+    found = [first["micro"][:, 0, 0, 0].tolist(), *keys(batches)]
+    assert found == keys(made(0).batches(len(found), never))
+    assert one.failure is not None
+
+
+def test_loader_processes_end_with_the_first(tmp_path: Path) -> None:
+    """Also in the middle of a batch, and each though the others were forked with its pipe."""
+    first = multiprocessing.get_context("fork").Process(target=begin, args=(tmp_path,))
+    first.start()
+    while not (tmp_path / "pids").exists():
+        time.sleep(0.01)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    for pid in (tmp_path / "pids").read_text().split():
+        while Path(f"/proc/{pid}").exists() and "Z" not in state_of(pid):
+            time.sleep(0.01)  # a hang fails by the limit of the test's runner
+
+
+def state_of(pid: str) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return "Z"
+
+
+def begin(folder: Path) -> None:
+    """Take one batch of three loader processes, tell their ids, and wait."""
+    batches = loader(3).batches(6, never)
+    next(batches)
+    time.sleep(0.3)
+    pids = " ".join(str(child.pid) for child in multiprocessing.active_children())
+    (folder / "partial").write_text(pids)
+    (folder / "partial").rename(folder / "pids")
+    time.sleep(600)
+
+
+def test_an_error_in_a_loader_process_is_raised_here(made: Callable[..., PatchLoader]) -> None:
+    class Broken(Numbers):
+        def __getitem__(self, key: int) -> Item:
+            raise UserError("the volume is gone: put it back")
+
+    sampler = EpochSampler(LENGTH, 0)
+    data: Any = Broken()
+    one = PatchLoader(data, sampler, 2, 1, False)
+    with pytest.raises(UserError, match="the volume is gone: put it back"):
+        next(one.batches(1, never))
+    one.close()
 
 
 def test_no_process_is_left(made: Callable[..., PatchLoader]) -> None:

@@ -146,7 +146,7 @@ def test_handlers_are_put_back_after_an_error() -> None:
 
 
 def test_loader_processes_leave_signals_to_the_first_process() -> None:
-    leave_signals_to_the_first(0)
+    leave_signals_to_the_first()
     for number in SIGNALS:
         os.kill(os.getpid(), number)  # does nothing
         assert signal.getsignal(number) is signal.SIG_IGN

@@ -68,3 +68,4 @@ def test_short_numbers_stay_but_in_paths_since_settings_hold_them_too(
     assert cleared(f"--slices 0:{number}") == f"--slices 0:{number}"
     assert cleared(f"/data/0{number}/ct") == f"/data/{REMOVED}/ct"
     assert cleared(f"/data/{number}/ct") == f"/data/{REMOVED}/ct"
+    assert cleared(f"{number}.nii.gz") == f"{REMOVED}.nii.gz"

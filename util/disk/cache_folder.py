@@ -15,6 +15,7 @@ LIMIT_VARIABLE = "SR_CYCLEGAN_CACHE_GB"
 LIMIT_GB = 50.0
 IN_USE_SECONDS = 2 * 24 * 3600.0  # since it was last opened or renewed, a file may be in use
 OWN_NAME = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})[._]")  # see data/volumes/cache.py
+MARK = ".sr_cyclegan_cache"
 _used: set[Path] = set()  # by this process
 
 
@@ -64,11 +65,22 @@ def renew_use() -> None:
         note_use(path)
 
 
+def mark_own(folder: Path) -> None:
+    """Make the folder of a cache, marked as one where it is new or empty."""
+    is_new = not folder.exists() or not any(folder.iterdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_new:
+        (folder / MARK).touch()
+
+
 def make_room(folder: Path) -> None:
     """Delete the files that were used longest ago, until the rest is within the limit.
 
-    Those that may be in use stay, also beyond it.
+    Those that may be in use stay, also beyond it. Nothing goes from a folder that was there before
+    it became a cache: files that are named by a digest may be somebody's scans.
     """
+    if folder != default_cache_dir() and not (folder / MARK).exists():
+        return
     files = _files(folder)
     beyond = sum(size for _, size, _ in files) - cache_limit()
     for used, size, path in sorted(files):

@@ -8,12 +8,18 @@ from pathlib import Path
 from util.errors import UserError
 from util.progress import format_bytes
 
+NOT_KNOWN = 1 << 62
+
 
 def free_space(folder: Path) -> int:
-    """Bytes that are free where a folder is, or would be made."""
+    """Bytes that are free where a folder is, or would be made; very many where nobody says."""
     absolute = folder.absolute()
     there = next(place for place in (absolute, *absolute.parents) if place.exists())
-    return shutil.disk_usage(there).free
+    try:
+        total, _, free = shutil.disk_usage(there)
+    except OSError:
+        return NOT_KNOWN
+    return free if total else NOT_KNOWN
 
 
 def refuse_small_disk(folder: Path, needed: float, what: str, remedy: str) -> None:

@@ -19,7 +19,7 @@ from util.processes import process_place
 LOCK = ".lock"
 RETRY_SECONDS = 0.5
 # What a file system answers that keeps no locks.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EIO)
 _held: set[Path] = set()  # by this process, whose own locks never stand in each other's way
 
 
@@ -39,11 +39,10 @@ def owned_folder(folder: Path, remedy: str, patient: bool = False) -> Iterator[N
     Raises:
         UserError: another process holds it; says which. Or the folder cannot be written.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     path = folder / LOCK
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file = _locked(path, remedy, patient)
     except OSError as error:
         raise UserError(
@@ -78,12 +77,24 @@ def _locked(path: Path, remedy: str, patient: bool) -> int:
     while True:
         if path in _held:
             raise UserError(f"{path.parent} is being written by this very process: {remedy}")
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # its owner has just removed the empty folder
+            continue
+        except PermissionError as error:
+            if not path.exists():
+                raise
+            raise UserError(
+                f"{path} is of another user, who may be writing there: {remedy}, or remove that "
+                "file if nobody is"
+            ) from error
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.read(file, 1000)
             os.close(file)
+            if error.errno == errno.ESTALE:  # its owner has just removed it
+                continue
             if error.errno in NO_LOCKS:
                 print(
                     f"warning: {path.parent} lies on a file system without locks: see to it that "
@@ -93,6 +104,7 @@ def _locked(path: Path, remedy: str, patient: bool) -> int:
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
+            owner = _content(path)
             if not patient:
                 raise UserError(f"{path.parent} is in use by {_words(owner)}: {remedy}") from None
             if not told:
@@ -103,9 +115,17 @@ def _locked(path: Path, remedy: str, patient: bool) -> int:
         if _is_gone(path, file):  # its owner has left between our opening and our lock
             os.close(file)
             continue
+        with suppress(OSError):  # whoever may write the folder may take the lock after a crash
+            os.fchmod(file, path.parent.stat().st_mode & 0o666)
         os.truncate(file, 0)
         os.write(file, _own_words())
         return file
+
+
+def _content(path: Path) -> bytes:
+    with suppress(OSError):  # under locks that forbid reading, too
+        return path.read_bytes()
+    return b""
 
 
 def _is_gone(path: Path, file: int) -> bool:

@@ -14,7 +14,7 @@ from util.errors import UserError
 
 @dataclass(frozen=True)
 class IntensityWindow:
-    """Linear map of [low, high] in physical units (HU for clinical CT) onto [-1, 1].
+    """Linear map of [low, high] in physical units (HU for clinical CT) onto [unit_low, 1].
 
     Args:
         low, high: ends of the window.
@@ -36,14 +36,14 @@ class IntensityWindow:
             )
 
     def to_unit(self, values: np.ndarray) -> np.ndarray:
-        """Physical values of any shape -> float32 in [-1, 1]; values outside are clipped."""
+        """Physical values of any shape -> float32 in [unit_low, 1]; others are clipped."""
         scaled = np.asarray(values, dtype=np.float32) - np.float32(self.low)
         scaled *= np.float32((1.0 - self.unit_low) / (self.high - self.low))
         scaled += np.float32(self.unit_low)
         return np.clip(scaled, self.unit_low, 1.0, out=scaled)
 
     def to_physical(self, unit: np.ndarray) -> np.ndarray:
-        """Values in [-1, 1] of any shape -> float32 physical values; inverse of `to_unit`."""
+        """Values in [unit_low, 1] of any shape -> float32 physical values; inverse of `to_unit`."""
         values = np.asarray(unit, dtype=np.float32) - np.float32(self.unit_low)
         values *= np.float32((self.high - self.low) / (1.0 - self.unit_low))
         values += np.float32(self.low)
@@ -54,6 +54,11 @@ class IntensityWindow:
         if self.unit_low == -1:
             return unit
         return (unit - self.unit_low) * (2.0 / (1.0 - self.unit_low)) - 1.0
+
+    @property
+    def per_unit(self) -> float:
+        """Physical units that a step of 1 of `to_unit` stands for."""
+        return (self.high - self.low) / (1.0 - self.unit_low)
 
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Bool array, shape of `values`: True where `to_unit` clips, so the value is lost."""

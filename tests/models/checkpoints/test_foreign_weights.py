@@ -45,6 +45,7 @@ WRAPPED: dict[str, Callable[[Weights], Any]] = {
     "BasicSR": lambda weights: {"params": named("x", weights), "params_ema": weights},
     "state_dict": lambda weights: {"epoch": 3, "state_dict": named("module.", weights)},
     "optimizer": lambda weights: {"optimizer": {"state": {}}, "model_state_dict": weights},
+    "beside a number": lambda weights: {"best": torch.ones(1), "state_dict": weights},
     "nested": lambda weights: {"model": {"state_dict": weights}},
     "trainer": lambda weights: {
         "state_dict": {**named("netG_A.", weights), **named("netD_A.", {"0.weight": torch.ones(3)})}

@@ -13,6 +13,7 @@ from util.disk.cache_folder import (
     cache_limit,
     default_cache_dir,
     make_room,
+    mark_own,
     note_use,
     renew_use,
 )
@@ -49,6 +50,7 @@ def test_the_files_that_were_used_longest_ago_make_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SR_CYCLEGAN_CACHE_GB", "2.5e-6")
+    mark_own(tmp_path)
     old = [cached(tmp_path, number, LONG_AGO + number) for number in (3, 1, 2, 0)]
     stranger = tmp_path / "thesis.nii"
     stranger.write_bytes(bytes(9000))
@@ -63,6 +65,7 @@ def test_what_may_be_in_use_stays_beyond_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SR_CYCLEGAN_CACHE_GB", "1e-9")
+    mark_own(tmp_path)
     fresh = cached(tmp_path, 1, time.time() - IN_USE_SECONDS / 2)
     mine = cached(tmp_path, 2, LONG_AGO)
     note_use(mine)
@@ -89,3 +92,13 @@ def test_a_limit_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, word: 
     monkeypatch.setenv("SR_CYCLEGAN_CACHE_GB", word)
     with pytest.raises(UserError, match="expected a number of GB above 0"):
         cache_limit()
+
+
+def test_a_folder_that_was_there_before_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SR_CYCLEGAN_CACHE_GB", "1e-9")
+    scan = cached(tmp_path, 1, LONG_AGO)  # pseudonymised by a digest
+    mark_own(tmp_path)
+    make_room(tmp_path)
+    assert scan.exists()

@@ -6,13 +6,13 @@ import os
 import re
 import signal
 import socket
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from lock_helpers import another_owner
 
+import util.disk.folder_lock
 from util.disk.folder_lock import LOCK, first_owns_folder, owned_folder
 from util.errors import UserError
 
@@ -67,14 +67,27 @@ def test_one_process_does_not_hold_a_folder_twice(tmp_path: Path) -> None:
 
 
 def test_the_patient_wait_and_say_so_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with another_owner(tmp_path) as owner:
-        timer = threading.Timer(1.2, owner.kill)
-        timer.start()
-        with owned_folder(tmp_path, REMEDY, patient=True):
-            assert owner.poll() is not None or owner.wait(10) is not None
+    with another_owner(tmp_path / "made") as owner:
+        waits: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                owner.communicate("")  # which removes the empty folder
+
+        monkeypatch.setattr(util.disk.folder_lock.time, "sleep", wait)
+        with owned_folder(tmp_path / "made", REMEDY, patient=True):
+            assert len(waits) == 3
     assert capsys.readouterr().err.count(f"waiting for process {owner.pid} on ") == 1
+
+
+def test_one_folder_by_two_names_is_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    very = pytest.raises(UserError, match="by this very process")
+    with owned_folder(tmp_path / "folder", REMEDY), very, owned_folder(tmp_path / "link", REMEDY):
+        pass
 
 
 def test_folders_that_stay_empty_go_and_those_that_were_there_stay(tmp_path: Path) -> None:
