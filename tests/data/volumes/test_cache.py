@@ -38,7 +38,7 @@ def test_made_once_and_kept(tmp_path: Path) -> None:
     for _ in range(2):
         assert cached_file(cache, "a.bin", make).read_bytes() == b"voxels"
     assert len(calls) == 1
-    assert [path.name for path in cache.iterdir()] == ["a.bin"]
+    assert [path.name for path in cache.glob("[!.]*")] == ["a.bin"]
 
 
 @pytest.mark.parametrize("error", [UserError("broken"), KeyboardInterrupt(), RuntimeError("x")])
@@ -49,7 +49,7 @@ def test_nothing_stays_after_an_error(tmp_path: Path, error: BaseException) -> N
 
     with pytest.raises(type(error)):
         cached_file(tmp_path, "a.bin", make)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 def test_full_disk_is_a_user_error(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_full_disk_is_a_user_error(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"No space left on device.*SR_CYCLEGAN_CACHE"):
         cached_file(tmp_path, "a.bin", make)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 def test_a_source_that_cannot_be_read_is_not_told_of_the_cache(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_old_leftovers_are_removed_and_young_ones_kept(tmp_path: Path) -> None:
     young.touch()
     os.utime(old, (time.time() - 90_000, time.time() - 90_000))
     cached_file(tmp_path, "a.bin", lambda target: None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.bin.1.partial"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["a.bin", "a.bin.1.partial"]
 
 
 def _slow_make(target: Path) -> None:
@@ -113,4 +113,4 @@ def test_two_processes_at_once_both_find_a_whole_file(tmp_path: Path) -> None:
         process.join()
         process.close()
     sizes.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["a.bin"]
