@@ -51,7 +51,7 @@ class LossError(Exception):
 
 
 def training_job(out: Path, whole: Path) -> Job:
-    """A training of twelve epochs."""
+    """A training of ten epochs."""
     inputs = out / "inputs"
     data = (
         *("--all_clinical_paths", str(inputs / "ct.nii.gz")),
