@@ -153,7 +153,7 @@ def test_a_file_that_was_cut_off(tmp_path: Path, ending: str, kept: float) -> No
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(UserError, match=rf"s10\.{ending} cannot be read"):
         read_volume(folder)
-    assert not list((tmp_path / "cache").glob("*"))
+    assert not list((tmp_path / "cache").glob("[!.]*"))
 
 
 def test_acquisition_and_reconstruction_may_round_alike(tmp_path: Path) -> None:
