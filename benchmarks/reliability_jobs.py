@@ -142,6 +142,7 @@ def start(
     code = 70
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
         stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output if output is not None else stream, 1)
         os.dup2(stream, 2)

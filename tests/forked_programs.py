@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
@@ -49,6 +50,7 @@ def _run(program: str, words: list[str], log: str, threads: int, variables: dict
     from util.interrupt import terminate_like_interrupt
 
     os.environ.update(variables)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
     os.setpgid(0, 0)  # as a shell does with a job, so that a signal may go to all of it
     torch.set_num_threads(threads)
     # As in any process that a shell starts; loader workers then see when their parent is gone.

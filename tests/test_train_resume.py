@@ -15,6 +15,7 @@ from run_helpers import assert_same, assert_same_run
 from training_helpers import TINY_RUN, TINY_STEPS, loss_rows, write_training_data
 
 import train
+import util.interrupt
 from models.checkpoints.checkpoint import load_checkpoint
 from models.medical_cycle_gan import MedicalCycleGANModel
 from training.monitor.training_monitor import TrainingMonitor
@@ -135,6 +136,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(
 ) -> None:
     words = (*TINY_RUN, *data, *RANDOM_PARTS, "--no_html", "--save_latest_freq", "2")
     assert command(*words, "--name", "whole") == 0
+    monkeypatch.setattr(util.interrupt, "TOGETHER", -1.0)  # a person is slower
     at_step(monkeypatch, 5, interrupt_twice)
     assert command(*words, "--name", "parts", "--print_freq", "1") == EXIT_INTERRUPTED
     assert capsys.readouterr().err.endswith("interrupted\n")

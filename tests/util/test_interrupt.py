@@ -23,6 +23,7 @@ SIGNALS = STOPPING
 def handlers_as_found() -> Iterator[None]:
     """No test may leave a handler behind."""
     found = [signal.getsignal(number) for number in SIGNALS]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     yield
     for number, handler in zip(SIGNALS, found, strict=True):
         signal.signal(number, handler)
