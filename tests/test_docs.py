@@ -18,7 +18,8 @@ def test_links_and_pictures_of_a_page_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_placeholder_is_left(page: Path) -> None:
-    assert not re.findall(r"\b[A-Z]+_TABLE\b|\bTODO\b|\bTBD\b", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    assert not re.findall(r"\b[A-Z]+_(?:TABLE|LINE)\b|\bTODO\b|\bTBD\b", text)
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
