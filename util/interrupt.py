@@ -1,5 +1,5 @@
-"""Stop between two steps: Ctrl-C, a scheduler's SIGTERM or SIGUSR1 and an ssh that closes become a
-flag that a loop looks at."""
+"""Stop between two steps: Ctrl-C, the signals of schedulers and an ssh that closes become a flag
+that a loop looks at."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-# SLURM warns by SIGUSR1 (--signal), a terminal that closes tells by SIGHUP.
+# A terminal that closes tells by SIGHUP. Schedulers warn by SIGUSR1 or SIGUSR2 (SLURM's --signal,
+# Grid Engine's -notify, submitit, LSF), and by SIGXCPU where the processor's time is limited.
 STOPPING = tuple(
     getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
     if hasattr(signal, name)
 )
 TOGETHER = 1.0  # seconds within which signals are one request
@@ -98,9 +99,15 @@ def leave_signals_to_the_first() -> None:
 
 
 def terminate_like_interrupt() -> None:
-    """Let all of `STOPPING` act as Ctrl-C does: leave in order, exit code 130."""
+    """Let all of `STOPPING` act as Ctrl-C does: leave in order, exit code 130.
+
+    After the first only Ctrl-C does, for they come twice (`StopRequest`), SIGXCPU each second, and
+    would break off the leaving.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
+        for later in set(STOPPING) - {signal.SIGINT}:
+            signal.signal(later, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for number in STOPPING:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from models.inference.turn import Turn
 
 
 class DeviceCopies:
@@ -22,9 +25,24 @@ class DeviceCopies:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._last_use: torch.cuda.Event | None = None
 
     def __reduce__(self) -> tuple[type[DeviceCopies], tuple[torch.device]]:
         return DeviceCopies, (self.device,)  # another process has streams of its own
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """Streams of several threads use the same maps, so each waits for the one before."""
+        if self._stream is None:
+            yield
+            return
+        stream = torch.cuda.current_stream(self.device)
+        if self._last_use is not None:
+            stream.wait_event(self._last_use)
+        try:
+            yield
+        finally:
+            self._last_use = stream.record_event()
 
     def upload(self, values: Tensor) -> Tensor:
         """A host tensor on the device; the host does not wait for the copy."""
@@ -54,10 +72,35 @@ class DeviceCopies:
         return wait
 
 
-def exact_convolutions() -> AbstractContextManager[None]:
-    """Within it fp32 means fp32: cuDNN would otherwise round inputs to 10 bits (TF32)."""
-    # `enabled` has to be given: by default the flags turn cuDNN off.
-    context: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, allow_tf32=False
-    )
-    return context
+class ExactConvolutions:
+    """Within it fp32 means fp32: cuDNN would otherwise round inputs to 10 bits (TF32).
+
+    The flags are those of the whole process: the first thread sets them, the last puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._turn = Turn()
+        self._inside = 0
+        self._flags = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._turn:
+            if self._inside == 0:
+                # `enabled` has to be given: by default the flags turn cuDNN off.
+                flags = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+                self._flags.enter_context(flags)
+            self._inside += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._turn:
+            self._inside -= 1
+            if self._inside == 0:
+                self._flags.close()
+
+
+exact_convolutions = ExactConvolutions()

@@ -341,7 +341,7 @@ class SliceResolver:
         kept = self.memory.levels_to_keep(rows, columns, budget, count)
         kept = min(kept, self._most_kept)  # what has failed once would fail at each slice
         pixels = count * rows * columns
-        with self._turn, exact_convolutions():
+        with self._turn, exact_convolutions, self._copies.in_order():
             if self.memory.needed(pixels, kept) + self.engine.idle_bytes(pixels, kept) > budget:
                 self.engine.release()
             result, found = with_fewer_maps(work, kept, self.engine.release)

@@ -86,8 +86,11 @@ def test_a_patient_request_outlasts_further_signals() -> None:
 
 
 def test_the_signals_of_schedulers_and_terminals_stop() -> None:
-    """SLURM warns by SIGUSR1 where --signal asks for it; an ssh that closes sends SIGHUP."""
-    assert {number.name for number in STOPPING} == {"SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"}
+    """SLURM warns by the one that --signal names, submitit by SIGUSR2, Grid Engine by both; a limit
+    of the processor's time by SIGXCPU; an ssh that closes sends SIGHUP."""
+    assert {number.name for number in STOPPING} == {
+        "SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU",
+    }  # fmt: skip
 
 
 def test_nohup_keeps_its_word() -> None:
@@ -126,6 +129,19 @@ def test_every_signal_may_act_as_ctrl_c(number: signal.Signals) -> None:
     terminate_like_interrupt()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS[1:])
+def test_signals_that_follow_do_not_break_off_the_leaving(number: signal.Signals) -> None:
+    """SIGXCPU comes each second until the process is gone."""
+    terminate_like_interrupt()
+    try:
+        os.kill(os.getpid(), number)
+    except KeyboardInterrupt:
+        for later in SIGNALS[1:]:
+            os.kill(os.getpid(), later)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_handlers_are_put_back() -> None:

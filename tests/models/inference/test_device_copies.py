@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,53 @@ def test_on_a_cpu_nothing_is_copied() -> None:
 def test_exact_convolutions_keep_cudnn_and_leave_out_tf32() -> None:
     flags = torch.backends.cudnn
     before = flags.enabled, flags.allow_tf32
-    with exact_convolutions():
+    with exact_convolutions:
         assert flags.enabled
         assert not flags.allow_tf32
     assert (flags.enabled, flags.allow_tf32) == before
+
+
+def test_of_two_threads_the_last_one_puts_the_flags_back() -> None:
+    """Two resolvers of one process: the first to end must not make the other one round."""
+    first_ends, ended = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with exact_convolutions:
+            entered.set()
+            first_ends.wait(60)
+        ended.set()
+
+    entered = threading.Event()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        thread = threading.Thread(target=first)
+        thread.start()
+        assert entered.wait(60)
+        with exact_convolutions:
+            first_ends.set()
+            assert ended.wait(60)
+            assert not torch.backends.cudnn.allow_tf32
+        thread.join()
+        assert torch.backends.cudnn.allow_tf32
+
+
+def test_an_error_puts_the_flags_back() -> None:
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        with pytest.raises(ValueError, match="within"), exact_convolutions:
+            raise ValueError("within")
+        assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.gpu
+def test_streams_use_the_same_map_one_after_the_other() -> None:
+    device = torch.device("cuda")
+    copies, shared = DeviceCopies(device), torch.zeros(4096, 4096, device=device)
+    results: list[torch.Tensor] = []
+    for value in range(4):
+        with torch.cuda.stream(torch.cuda.Stream(device)), copies.in_order():
+            shared.fill_(value)
+            for _ in range(50):
+                shared.add_(1)
+            results.append(shared.clone())
+    torch.cuda.synchronize(device)
+    for value, result in enumerate(results):
+        assert torch.all(result == value + 50)
