@@ -5,13 +5,18 @@
 # stamp .venv/.complete is written last and holds the lock's checksum, so that a half-finished
 # installation or a changed lock is noticed and repaired.
 #
-# Arguments: the requirement files that must be fulfilled, as named in the project's folder.
+# Where the project has a folder wheels (scripts/make_wheels.sh), packages come from it alone, and no
+# network is needed.
+#
+# Arguments: the requirement files that must be fulfilled, as named in the project's folder; without
+# any, nothing is done but defining the functions.
 
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 # Pages take NiiVue's JavaScript out of this package; what it needs to run in a notebook (all of
 # IPython) would only be dead weight.
 VIEWER="ipyniivue==2.4.4"
+VISDOM="visdom==0.2.4"
 
 fail() {
     echo "error: $*" >&2
@@ -40,13 +45,23 @@ find_python() {
         "and run this again"
 }
 
+pip_with() { # PYTHON COMMAND WORD...: pip, from the folder of wheels where there is one
+    local python="$1" command="$2" offline=()
+    [ ! -d "$PROJECT/wheels" ] || offline=(--no-index --find-links "$PROJECT/wheels")
+    "$python" -m pip "$command" --quiet --disable-pip-version-check \
+        ${offline[@]+"${offline[@]}"} "${@:3}"
+}
+
+needs_visdom_built() {
+    "$1" -c 'import sys; sys.exit(sys.version_info[:2] >= (3, 12))'
+}
+
 install_visdom() {
     # visdom has wheels from 0.3 on, which needs Python 3.12. 0.2.4 is built here; its setup.py
     # needs pkg_resources, which setuptools dropped in 81, so it is built before the rest.
-    if "$1" -c 'import sys; sys.exit(sys.version_info[:2] >= (3, 12))'; then
-        "$1" -m pip install --quiet --disable-pip-version-check 'setuptools<81' wheel &&
-            "$1" -m pip install --quiet --disable-pip-version-check --no-build-isolation \
-                --no-deps visdom==0.2.4
+    if needs_visdom_built "$1"; then
+        pip_with "$1" install 'setuptools<81' wheel &&
+            pip_with "$1" install --no-build-isolation --no-deps "$VISDOM"
     fi
 }
 
@@ -71,7 +86,7 @@ is_complete() {
 }
 
 make_environment() {
-    local base stamp="$1"
+    local base stamp="$1" from="check network and disk"
     base="$(find_python)" || exit 2
     lock_environment "$base"
     if is_complete "$stamp"; then # the other one has made it
@@ -80,6 +95,7 @@ make_environment() {
     fi
     echo "installing the packages of requirements.lock into .venv with $("$base" --version)" \
         "(once; a minute or more)" >&2
+    [ ! -d "$PROJECT/wheels" ] || from="make wheels/ with this system and Python"
     # Without a stamp an earlier installation died somewhere; what it left is not to be trusted.
     if [ ! -e "$stamp" ] || ! is_python "$PROJECT/.venv/bin/python"; then
         "$base" -m venv --clear "$PROJECT/.venv" ||
@@ -88,11 +104,11 @@ make_environment() {
     rm -f "$stamp"
     local python="$PROJECT/.venv/bin/python"
     install_visdom "$python" ||
-        fail "installing visdom failed (see above): check the network and run this again"
-    "$python" -m pip install --quiet --disable-pip-version-check -r "$PROJECT/requirements.lock" ||
-        fail "installing packages failed (see above): check network and disk, and run this again"
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$VIEWER" ||
-        fail "installing $VIEWER failed (see above): check the network and run this again"
+        fail "installing visdom failed (see above): $from, and run this again"
+    pip_with "$python" install -r "$PROJECT/requirements.lock" ||
+        fail "installing packages failed (see above): $from, and run this again"
+    pip_with "$python" install --no-deps "$VIEWER" ||
+        fail "installing $VIEWER failed (see above): $from, and run this again"
     lock_sum >"$stamp"
     exec 9>&-
 }
@@ -108,8 +124,9 @@ use_environment() {
         return
     fi
     local stamp="$PROJECT/.venv/.complete"
+    # shellcheck disable=SC2034  # those who source this file use it
     PYTHON="$PROJECT/.venv/bin/python"
     is_complete "$stamp" || make_environment "$stamp"
 }
 
-use_environment "$@"
+[ $# = 0 ] || use_environment "$@"

@@ -20,8 +20,11 @@ import pytest
 from scripts.check_requirements import main, missing, release
 
 ROOT = Path(__file__).resolve().parents[1]
-SHELL_SCRIPTS = ("run.sh", "test.sh", "check.sh", "scripts/env.sh", ".ci/run")
-TOOLS = ("bash", "cat", "chmod", "cksum", "cp", "dirname", "mkdir", "rm")
+SHELL_SCRIPTS = (
+    "run.sh", "test.sh", "check.sh", "scripts/env.sh", "scripts/make_wheels.sh", ".ci/run",
+)  # fmt: skip
+TOOLS = ("bash", "cat", "chmod", "cksum", "cp", "dirname", "mkdir", "mv", "rm")
+SCRIPTS = ("env.sh", "make_wheels.sh", "check_requirements.py")
 BASH = shutil.which("bash") or "bash"
 
 # Answers as Python would to what env.sh asks; "installing" is a line in $FAKE_LOG.
@@ -123,7 +126,7 @@ def test_shell_scripts_are_well_formed(name: str) -> None:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing() -> None:
-    words = ["shellcheck", "--shell=bash", *SHELL_SCRIPTS]
+    words = ["shellcheck", "--external-sources", "--shell=bash", *SHELL_SCRIPTS]
     answer = subprocess.run(words, capture_output=True, encoding="utf-8", cwd=ROOT, check=False)
     assert answer.returncode == 0, answer.stdout
 
@@ -149,7 +152,7 @@ def project(tmp_path: Path) -> Path:
         "requirements-dev.txt",
         "requirements.lock",
     ]
-    for name in (*files, "scripts/env.sh", "scripts/check_requirements.py"):
+    for name in (*files, *(f"scripts/{name}" for name in SCRIPTS)):
         shutil.copy(ROOT / name, folder / name)
     return folder
 
@@ -287,6 +290,52 @@ def test_a_half_finished_installation_is_repaired(
     assert made == "venv"
     assert install.endswith("requirements.lock")
     assert (project / ".venv" / ".complete").is_file()
+
+
+def test_a_folder_of_wheels_takes_the_place_of_the_network(
+    start: Start, project: Path, tmp_path: Path
+) -> None:
+    (project / "wheels").mkdir()
+    assert start("run.sh", FAKE_VERSION="3.11").returncode == 0
+    made, *installs = log(tmp_path)
+    assert made == "venv"
+    assert len(installs) == 4
+    for line in installs:
+        assert f"--no-index --find-links {project}/wheels " in line
+
+
+def test_wheels_of_another_machine_are_told(start: Start, project: Path) -> None:
+    (project / "wheels").mkdir()
+    answer = start("run.sh", FAKE_FAILS_AT="requirements.lock")
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[-1] == (
+        "error: installing packages failed (see above): make wheels/ with this system and "
+        "Python, and run this again"
+    )
+
+
+@pytest.mark.parametrize(("version", "built"), [("3.11", 1), ("3.12", 0)])
+def test_wheels_are_collected_whole_or_not_at_all(
+    start: Start, project: Path, tmp_path: Path, version: str, built: int
+) -> None:
+    wheels = project / "wheels"
+    answer = start("scripts/make_wheels.sh", FAKE_VERSION=version, FAKE_FAILS_AT="ipyniivue==")
+    assert (answer.returncode, wheels.exists()) == (2, False)
+    assert "error: collecting ipyniivue==" in answer.stderr
+    log(tmp_path)
+    answer = start("scripts/make_wheels.sh", FAKE_VERSION=version)
+    assert answer.returncode == 0, answer.stderr
+    assert wheels.is_dir()
+    assert not (project / "wheels.partial").exists()
+    made, *calls = log(tmp_path)
+    assert made == "venv"
+    assert sum(line.endswith("visdom==0.2.4") for line in calls) == built
+    assert sum("requirements.lock" in line for line in calls) == 1
+    assert not (project / ".venv").exists()  # nothing is installed on this machine
+
+    answer = start("scripts/make_wheels.sh", FAKE_VERSION=version)
+    assert answer.returncode == 2
+    assert "wheels exists" in answer.stderr
 
 
 def test_a_viewer_that_cannot_be_had_is_named(start: Start, project: Path) -> None:
