@@ -20,7 +20,7 @@ from util.disk.folder_lock import first_owns_folder
 from util.errors import EXIT_INTERRUPTED, UserError, run_command_line
 from util.interrupt import terminate_like_interrupt
 from util.privacy import keep_all
-from util.processes import leave_processes, process_place
+from util.processes import leave_processes, process_place, processes_to_start
 
 if TYPE_CHECKING:
     from training.setup import Run
@@ -41,6 +41,10 @@ def main(arguments: list[str]) -> int:
         from training.dry_run import dry_run
 
         return dry_run(options)
+    if (count := processes_to_start(options.gpu_ids)) > 1:
+        from training.launch import launch
+
+        return launch(count, arguments)
     folder = Path(options.checkpoints_dir) / options.name
     with first_owns_folder(folder, "wait for its end, or train another with --name NAME"):
         if process_place()[0] == 0:

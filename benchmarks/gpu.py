@@ -135,7 +135,7 @@ def prepared_model(way: str, size: int, device: torch.device, tiny: bool) -> Med
         ["--preset", "paper", "--batch_size", str(size), *sizes, *words], lambda: 0
     )
     torch.manual_seed(SEED)
-    model = MODELS[options.model](options, [device])
+    model = MODELS[options.model](options, device)
     model.set_input(batch(model, 0))
     chosen = set(how.split())
     torch.backends.cudnn.allow_tf32 = "tf32" in chosen
@@ -184,7 +184,7 @@ def write_profile(title: str, work: Callable[[], object], path: Path) -> None:
 def steps(report: Report, device: torch.device, tiny: bool, folder: Path) -> None:
     """The training step in all ways at batch 4, and in some at 1 and 16."""
     options, _ = TrainOptions().parse(["--preset", "paper", "--batch_size", "1"], lambda: 0)
-    shapes = MODELS[options.model](options, [torch.device("meta")])
+    shapes = MODELS[options.model](options, torch.device("meta"))
     forward, backward, _ = measure_step(shapes)
     print(f"arithmetic of a patch: {(forward + backward) / 1e12:.3f} TFLOP", flush=True)
     expected: dict[str, float] = {}

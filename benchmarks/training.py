@@ -45,7 +45,7 @@ def made_model(words: list[str], device: torch.device) -> MedicalCycleGANModel:
     """A model with weights drawn from the seed and its first batch set."""
     options, _ = TrainOptions().parse(words, lambda: 0)
     torch.manual_seed(SEED)
-    model = MODELS[options.model](options, [device])
+    model = MODELS[options.model](options, device)
     model.set_input(batch(model, 0))
     return model
 

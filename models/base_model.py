@@ -115,16 +115,13 @@ class BaseModel:
 
     Args:
         options: parsed training options.
-        devices: where to compute; weights and moments lie on the first, several split each batch.
+        device: where to compute.
         processes: those that train together.
     """
 
-    def __init__(
-        self, options: Namespace, devices: list[torch.device], processes: Processes
-    ) -> None:
+    def __init__(self, options: Namespace, device: torch.device, processes: Processes) -> None:
         self.options = options
-        self.devices = devices
-        self.device = devices[0]
+        self.device = device
         self.processes = processes
         self.G_A, self.G_B, self.D_A, self.D_B = make_networks(options)
         for network in self.networks.values():
@@ -171,18 +168,13 @@ class BaseModel:
         self.fused |= {network: fused for network, fused in made.items() if fused is not None}
 
     def run(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Apply `network` in the chosen precision, over all devices; the result is float32."""
-        halved = self.options.precision == "bf16"
-        several = len(self.devices) > 1
-        if network in self.fused and not several:
+        """Apply `network` in the chosen precision; the result is float32."""
+        if network in self.fused:
             output: Tensor = self.fused[network](images)
             return output.float()
+        halved = self.options.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=halved):
-            if several:
-                indices = [device.index for device in self.devices]
-                output = nn.parallel.data_parallel(network, images, indices)
-            else:
-                output = self.compiled.get(network, network)(images)
+            output = self.compiled.get(network, network)(images)
         return output.float()
 
     def learn_from(self, teacher: SRGenerator) -> None:

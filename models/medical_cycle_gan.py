@@ -64,16 +64,16 @@ class MedicalCycleGANModel(BaseModel):
     Args:
         options: parsed training options (see options/train_options.py); this class is the one
             place in models/ that takes the whole bag.
-        devices: where to compute; the first holds the weights, several split each batch.
+        device: where to compute.
         processes: those that train this model together; gradients and losses are their means.
     """
 
     identity_mode = "bilinear"  # U of idt_B, published for 8x
 
     def __init__(
-        self, options: Namespace, devices: list[torch.device], processes: Processes = ALONE
+        self, options: Namespace, device: torch.device, processes: Processes = ALONE
     ) -> None:
-        super().__init__(options, devices, processes)
+        super().__init__(options, device, processes)
         self.scale: int = 2**options.sampling_times
         self.gan_loss = GANLoss(options.gan_mode)
         self.scanner = make_scanner(options)
@@ -314,7 +314,7 @@ class MedicalCycleGANModel(BaseModel):
         """Whether every step does the same on the device, without a say of the host's."""
         o = self.options
         same = o.identity_every == 1 and o.identity_crop is None and o.gan_mode != "wgangp"
-        return same and len(self.devices) == 1 == self.processes.count
+        return same and self.processes.count == 1
 
     def results(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What the last step left by name: losses, and images."""

@@ -49,7 +49,7 @@ def main() -> None:
     words += ["--ngf", arguments.ngf, "--ndf", arguments.ngf, "--lr", "1e-4"]
     options, _ = TrainOptions().parse([*words, "--ssim_data_range", "1"], lambda: 0)
     torch.manual_seed(0)
-    model = MODELS[options.model](options, [torch.device("cpu")])
+    model = MODELS[options.model](options, torch.device("cpu"))
     for network in model.networks.values():
         for parameter in network.parameters():
             # A wider spread than the initialisation's, so that every part of the maths shows.

@@ -51,7 +51,7 @@ def test_golden_numbers_of_the_first_step(golden: Golden, engine: str) -> None:
 def gpu_model(*words: str) -> MedicalCycleGANModel:
     options = tiny_options("--ema", "0.9", "--clip_gradient", "1", *words)
     torch.manual_seed(0)
-    return MODELS[options.model](options, [GPU])
+    return MODELS[options.model](options, GPU)
 
 
 def losses_of_a_step(*words: str) -> dict[str, float]:

@@ -77,7 +77,7 @@ class Golden:
                 number = int(value) if option == "pool_size" else float(value)
                 words += [f"--{option}", str(number)]
         options, _ = TrainOptions().parse([*words, *changes], lambda: 0)
-        model = MODELS[options.model](options, [device])
+        model = MODELS[options.model](options, device)
         model.load_networks(weights)
         model.set_input({name: torch.from_numpy(self.stored[f"input/{name}"]) for name in BATCH})
         return model

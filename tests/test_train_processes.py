@@ -29,11 +29,16 @@ def words(tmp_path: Path) -> tuple[str, ...]:
     return (*TINY_RUN, *data, *ALIKE, "--checkpoints_dir", str(tmp_path))
 
 
-def launch(*words: str) -> subprocess.Popen[str]:
-    """Two processes by torchrun, their output in a pipe."""
-    runner = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+# What train.py does where it finds two GPUs.
+OURS = ["-c", "import sys; from training.launch import launch; sys.exit(launch(2, sys.argv[2:]))"]
+
+
+def launch(*words: str, runner: list[str] = TORCHRUN) -> subprocess.Popen[str]:
+    """Two processes by a launcher, their output in a pipe."""
     return subprocess.Popen(
         [sys.executable, *runner, str(ROOT / "train.py"), *words],
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -144,6 +149,37 @@ def test_a_signal_stops_all_at_the_same_step(
     step = load_checkpoint(tmp_path / "run" / "latest.pt")["position"]["step"]
     assert f"stopped after step {step} " in out
     assert len(loss_rows(tmp_path / "run")) == step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("receivers", "number"), [("launcher", signal.SIGUSR1), ("group", signal.SIGINT)]
+)
+def test_processes_of_our_own_stop_with_one_word_and_code(
+    words: tuple[str, ...], tmp_path: Path, receivers: str, number: signal.Signals
+) -> None:
+    process = launch(*words, "--niter", "9999", "--name", "run", runner=OURS)
+    until_trained(tmp_path / "run", process)
+    (os.killpg if receivers == "group" else os.kill)(process.pid, number)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, out
+    step = load_checkpoint(tmp_path / "run" / "latest.pt")["position"]["step"]
+    assert f"stopped after step {step} " in out
+    assert "go on with: bash run.sh --continue_train --name run" in out
+    assert len(loss_rows(tmp_path / "run")) == step
+
+
+@pytest.mark.slow
+def test_processes_of_our_own_train_as_those_of_torchrun(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    train(tmp_path, 2, *words, "--niter", "1", "--name", "forked")
+    process = launch(*words, "--niter", "1", "--name", "ours", runner=OURS)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out
+    assert "2 processes" in out
+    logs = [(tmp_path / name / "loss_log.csv").read_bytes() for name in ("forked", "ours")]
+    assert logs[0] == logs[1]
 
 
 @pytest.mark.slow

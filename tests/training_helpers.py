@@ -40,7 +40,7 @@ def tiny_options(*words: str) -> Namespace:
 def tiny_model(*words: str) -> MedicalCycleGANModel:
     options = tiny_options(*words)
     torch.manual_seed(options.seed)
-    return MODELS[options.model](options, [torch.device("cpu")])
+    return MODELS[options.model](options, torch.device("cpu"))
 
 
 def tiny_batch(seed: int = 0, count: int = 2) -> dict[str, torch.Tensor]:

@@ -42,7 +42,7 @@ def summary(options: Namespace) -> str:
     Args:
         options: of the run.
     """
-    model = MODELS[options.model](options, [torch.device("meta")])
+    model = MODELS[options.model](options, torch.device("meta"))
     lines = [f"{options.model}, {model.scale}x, batch {options.batch_size}, {options.precision}"]
     for name, network in model.networks.items():
         lines.append(
@@ -174,9 +174,9 @@ def total_size(path: Path) -> int:
 
 def seconds_per_step(options: Namespace) -> float:
     """Time of a training step on patches of noise; the first steps, which set up, do not count."""
-    devices = choose_devices(options.gpu_ids)
+    device = choose_devices(options.gpu_ids)[0]
     set_up_cudnn()
-    model = MODELS[options.model](options, devices[:1])
+    model = MODELS[options.model](options, device)
     if options.teacher:
         model.learn_from(load_teacher(options.teacher, model.scale).generator)
     shape = (options.batch_size, 1)

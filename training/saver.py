@@ -170,7 +170,7 @@ def resume_command(options: Namespace) -> str:
     """The command line that goes on with this run."""
     launcher = ["bash", "run.sh"]
     count = process_place()[1]
-    if count > 1:
+    if count > 1 and "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's, not training/launch.py's
         here = os.environ.get(
             "LOCAL_WORLD_SIZE", str(count)
         )  # of this machine, where there are more

@@ -111,15 +111,15 @@ def open_run(options: Namespace) -> Run:
         UserError: whatever of it cannot be used.
     """
     folder = Path(options.checkpoints_dir) / options.name
-    devices = own_device(choose_devices(options.gpu_ids))
-    processes = join_processes(devices[0])
+    device = own_device(choose_devices(options.gpu_ids))
+    processes = join_processes(device)
     if options.precision == "bf16" and processes.is_first:
-        warn_of_emulated_bf16(devices[0])
-    processes.say(preset_line(options, devices[0].type))
+        warn_of_emulated_bf16(device)
+    processes.say(preset_line(options, device.type))
     set_up_cudnn()
     # Equal weights in all processes, and then chances of their own.
     seed_everything(options.seed)
-    model = MODELS[options.model](options, devices, processes)
+    model = MODELS[options.model](options, device, processes)
     if not processes.is_first:
         seed_everything(options.seed + processes.rank)
     teacher = load_teacher(options.teacher, model.scale) if options.teacher else None
@@ -165,7 +165,7 @@ def open_run(options: Namespace) -> Run:
         sampler,
         options.batch_size,
         options.num_threads,
-        pinned=devices[0].type == "cuda",
+        pinned=device.type == "cuda",
     )
     steps = -(-(len(dataset) // processes.count) // options.batch_size)
     shared = f"; {processes.count} processes" if processes.count > 1 else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from util.devices import choose_devices
 from util.errors import UserError
 
 if TYPE_CHECKING:
@@ -135,18 +136,25 @@ def leave_processes(processes: Processes) -> None:
         distributed.destroy_process_group()
 
 
-def own_device(devices: list[torch.device]) -> list[torch.device]:
-    """The one device of this process under torchrun; without it all of them.
+def processes_to_start(gpu_ids: str) -> int:
+    """How many processes a call without torchrun has to start: one for each GPU of --gpu_ids."""
+    if "RANK" in os.environ or gpu_ids == "-1":
+        return 1
+    return len(choose_devices(gpu_ids))
+
+
+def own_device(devices: list[torch.device]) -> torch.device:
+    """The device of this process: the first, or under torchrun one for each.
 
     Raises:
         UserError: there are more processes on this machine than GPUs.
     """
     if process_place()[1] == 1 or devices[0].type == "cpu":
-        return devices
+        return devices[0]
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if local >= len(devices):
         raise UserError(
             f"torchrun started process {local + 1} on this machine, which has {len(devices)} GPUs "
             f"for it: give --nproc_per_node {len(devices)}"
         )
-    return [devices[local]]
+    return devices[local]

@@ -497,7 +497,7 @@ def test_compiled_networks_are_used_and_change_nothing(monkeypatch: pytest.Monke
 @pytest.mark.gpu
 def test_no_step_waits_for_the_gpu() -> None:
     options = tiny_options("--ema", "0.9", "--clip_gradient", "1", "--identity_crop", "16")
-    model = MODELS[options.model](options, [torch.device("cuda", 0)])
+    model = MODELS[options.model](options, torch.device("cuda", 0))
     model.set_input(tiny_batch())
     model.optimize_parameters()
     batch = {name: images.pin_memory() for name, images in tiny_batch(1).items()}

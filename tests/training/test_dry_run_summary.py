@@ -14,7 +14,7 @@ from util.errors import run_command_line
 
 def measured(*words: str) -> tuple[int, int, int]:
     options = tiny_options("--clinical_patch_size", "32", *words)
-    return measure_step(MODELS[options.model](options, [torch.device("meta")]))
+    return measure_step(MODELS[options.model](options, torch.device("meta")))
 
 
 def test_arithmetic_is_that_of_a_real_step() -> None:

@@ -109,7 +109,7 @@ def test_presets_begin_from_the_weights_that_come_with_the_project(
     preset: str, tmp_path: Path
 ) -> None:
     options, _ = TrainOptions().parse(["--preset", preset], lambda: 0)
-    model = MODELS[options.model](options, [torch.device("cpu")])
+    model = MODELS[options.model](options, torch.device("cpu"))
     start_or_resume(tmp_path / "new", options, model)
     given = load_generator(Path(options.init_weights)).generator.state_dict()
     for name, weight in model.G_A.state_dict().items():
@@ -194,7 +194,7 @@ def test_a_process_that_the_saved_run_did_not_have_starts_with_its_own_chances(
     for rank, images in ((0, 1), (1, 0)):
         options = tiny_options()
         options.continue_train = True
-        other = MODELS[options.model](options, [torch.device("cpu")], Processes(rank, 2))
+        other = MODELS[options.model](options, torch.device("cpu"), Processes(rank, 2))
         torch.manual_seed(50 + rank)
         start_or_resume(tmp_path, options, other)
         assert len(other.pool_A.images) == images
