@@ -8,9 +8,11 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 
 from data.patches import Item, PatchDataset
 from data.sampling import EpochSampler
+from util.errors import UserError
 from util.interrupt import leave_signals_to_the_first
 
 LOOKED_EVERY = 5.0  # seconds between two looks at whether a stop was asked for
@@ -31,6 +34,20 @@ class Worker(NamedTuple):
 
     process: BaseProcess
     pipe: Connection
+
+    def receive(self) -> Future[Arrays | Exception]:
+        """What it sends next. A thread takes it, as one who reads a pipe waits for the whole
+        message, and the process may stand still in the middle of it."""
+        coming: Future[Arrays | Exception] = Future()
+
+        def take() -> None:
+            try:
+                coming.set_result(self.pipe.recv())
+            except Exception as error:  # noqa: BLE001 - it is raised where the batch is due
+                coming.set_exception(error)
+
+        Thread(target=take, daemon=True).start()
+        return coming
 
 
 class PatchLoader:
@@ -68,6 +85,7 @@ class PatchLoader:
         self._pinned = pinned
         self._owed: deque[list[int]] = deque()  # keys of batches that are being made, oldest first
         self._workers: deque[Worker] = deque()  # the one whose batch is due first
+        self._coming: Future[Arrays | Exception] = Future()  # the batch that is due
         self.failure: str | None = None
 
     def batches(self, count: int, stopping: Callable[[], bool]) -> Iterator[Item]:
@@ -98,22 +116,32 @@ class PatchLoader:
 
     def close(self) -> None:
         """End the loader processes, which hold nothing that could be lost."""
-        for process, pipe in self._workers:
+        for process, _ in self._workers:
             process.kill()
+        if self._workers:
+            wait([self._coming], LOOKED_EVERY)  # the thread reads the end of the pipe
+        for _, pipe in self._workers:
             pipe.close()
 
     def _start(self) -> None:
-        for _ in range(self._count):
-            ours, theirs = multiprocessing.Pipe()
-            inherited = [ours, *(pipe for _, pipe in self._workers)]
-            process = multiprocessing.Process(
-                target=serve, args=(self._dataset, theirs, inherited), daemon=True
-            )
-            process.start()
-            theirs.close()
-            self._workers.append(Worker(process, ours))
+        try:
+            for _ in range(self._count):
+                ours, theirs = multiprocessing.Pipe()
+                inherited = [ours, *(pipe for _, pipe in self._workers)]
+                process = multiprocessing.Process(
+                    target=serve, args=(self._dataset, theirs, inherited), daemon=True
+                )
+                process.start()
+                theirs.close()
+                self._workers.append(Worker(process, ours))
+        except OSError as error:
+            raise UserError(
+                f"cannot start loader process {len(self._workers) + 1} of {self._count} "
+                f"({error.strerror}): give fewer --num_threads, or raise the limit (ulimit -a)"
+            ) from error
         for worker in [*self._workers] * AHEAD:
             self._ask(worker)
+        self._coming = self._workers[0].receive()
 
     def _ask(self, worker: Worker) -> None:
         self._owed.append(next(self._key_lists))
@@ -122,15 +150,15 @@ class PatchLoader:
 
     def _received(self, stopping: Callable[[], bool]) -> Arrays | None:
         """The batch that is due; None where none comes."""
-        worker, waited = self._workers[0], 0.0
+        worker, coming, waited = self._workers[0], self._coming, 0.0
+        while not wait([coming], LOOKED_EVERY).done:
+            waited += LOOKED_EVERY
+            if waited - LOOKED_EVERY < STALLED <= waited:
+                self._say_that_none_comes()
+            if stopping():
+                return None
         try:
-            while not worker.pipe.poll(LOOKED_EVERY):
-                waited += LOOKED_EVERY
-                if waited - LOOKED_EVERY < STALLED <= waited:
-                    self._say_that_none_comes()
-                if stopping():
-                    return None
-            answer: Arrays | Exception = worker.pipe.recv()
+            answer = coming.result()
         except (EOFError, OSError):
             self.failure = self._why(worker.process)
             return None
@@ -138,6 +166,7 @@ class PatchLoader:
             raise answer
         self._workers.rotate(-1)
         self._ask(worker)
+        self._coming = self._workers[0].receive()
         return answer
 
     def _as_tensors(self, arrays: Arrays) -> Item:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -154,6 +155,48 @@ def test_a_stop_does_not_wait_for_processes_that_never_answer(
     told = capsys.readouterr().err
     assert told.count("no patches for 0.3 s from 1 loader processes") == 1
     assert one.failure is None
+
+
+def test_a_process_that_stands_still_in_the_middle_of_a_batch_holds_nothing_up(
+    made: Callable[..., PatchLoader],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Part of the batch is there, which whoever reads it would wait for."""
+    monkeypatch.setattr(training.patch_loader, "LOOKED_EVERY", 0.1)
+    monkeypatch.setattr(training.patch_loader, "STALLED", 0.3)
+    one, stop = made(1), False
+    batches = one.batches(6, lambda: stop)
+    found = [next(batches)["micro"][:, 0, 0, 0].tolist()]
+    time.sleep(0.5)  # the next batch is taken, and the one after stands in the pipe
+    (child,) = multiprocessing.active_children()
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    found += keys(one.batches(1, never))
+    threading.Timer(1.0, os.kill, (child.pid, signal.SIGCONT)).start()
+    found += keys(one.batches(1, never))  # it goes on
+    time.sleep(0.5)
+    os.kill(child.pid, signal.SIGSTOP)
+    stop = True
+    found += keys(one.batches(3, lambda: stop))
+    assert found == keys(made(0).batches(len(found), never))
+    assert len(found) < 6
+    assert "no patches for 0.3 s from 1 loader processes" in capsys.readouterr().err
+    assert one.failure is None
+
+
+def test_what_keeps_a_process_from_starting_is_told(
+    made: Callable[..., PatchLoader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made(2)
+
+    def refused() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(multiprocessing, "Pipe", refused)
+    told = r"^cannot start loader process 1 of 2 \(Too many open files\): give fewer --num_threads"
+    with pytest.raises(UserError, match=told):
+        next(one.batches(1, never))
 
 
 def test_a_process_that_dies_in_the_middle_of_a_batch_is_seen(
