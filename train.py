@@ -47,15 +47,18 @@ def main(arguments: list[str]) -> int:
         return launch(count, arguments)
     folder = Path(options.checkpoints_dir) / options.name
     with first_owns_folder(folder, "wait for its end, or train another with --name NAME"):
-        if process_place()[0] == 0:
-            print(f"options\n{format_options(parser, options)}\n")
-        return train(options)
+        if process_place()[0] > 0:
+            return train(options)
+        from training.aside import given_back_unless_saved
+
+        print(f"options\n{format_options(parser, options)}\n")
+        with given_back_unless_saved(folder):
+            return train(options)
 
 
 def train(options: argparse.Namespace) -> int:
     """Train until the last epoch or a request to stop; returns the exit code."""
     from training.monitor.loss_log import NonFiniteLossError
-    from training.saver import last_good
     from training.setup import open_run
     from util.interrupt import StopRequest
     from util.progress import progress
@@ -88,7 +91,7 @@ def train(options: argparse.Namespace) -> int:
                 if ended:
                     break
     except NonFiniteLossError as error:
-        raise UserError(f"{error}; {last_good(run.folder)}") from error
+        raise UserError(f"{error}; {run.saver.last_good()}") from error
     finally:
         run.loader.close()
     run.monitor.finish()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -159,12 +160,14 @@ def fingerprint(held_back: HeldBack, data: TrainingData, options: Namespace) -> 
         for name, value in vars(options).items()
         if name in SCORED_BY or name.startswith(starts)
     }
-    facts = {
+    facts: dict[str, Any] = {
         "slices": [slice_digests([volume]) for volume in volumes],
         "masks": [blake2b(mask.tobytes(), digest_size=16).hexdigest() for mask in masks],
         "windows": data.windows.as_dict(),
         "options": said,
     }
+    if options.match_spacing:
+        facts["spacings"] = [volume.spacing for volume in volumes], data.clinical_spacing
     return blake2b(json.dumps(plain(facts), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

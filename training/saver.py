@@ -23,6 +23,7 @@ from models.medical_cycle_gan import MedicalCycleGANModel
 from models.networks import all_finite, count_parameters
 from options import TrainOptions
 from options.base_options import format_options
+from training.aside import forget_aside, put_aside
 from training.state import Position, process_state, save_training_state
 from util.disk.cache_folder import renew_use
 from util.disk.disk_space import refuse_small_disk
@@ -82,6 +83,8 @@ class RunSaver:
             needed = FLOAT_BYTES * weights * MOMENTS_AND_WEIGHTS
             remedy = "give another --checkpoints_dir, or a smaller --ngf"
             refuse_small_disk(folder, needed, "one checkpoint", remedy)
+            if fresh or goes_back:
+                put_aside(folder)
 
     def save(self, *names: str) -> None:
         """Write checkpoints under `names`.
@@ -94,7 +97,7 @@ class RunSaver:
                 raise UserError(
                     f"weights of {name} are not finite after step {self.position.step}: go on "
                     "with a lower learning rate, or without mixed precision; "
-                    f"{last_good(self.folder)}"
+                    f"{self.last_good()}"
                 )
         processes = self.model.processes.gather(process_state(self.model))
         self.saved_at = time.monotonic()
@@ -119,8 +122,18 @@ class RunSaver:
             path = self.superseded.pop()
             if path not in paths:
                 path.unlink(missing_ok=True)
+        forget_aside(self.folder)
         prune_checkpoints(self.folder, self.options.keep)
         remember_experiment(Path(self.options.checkpoints_dir), self.options.name)
+
+    def last_good(self) -> str:
+        """Names the checkpoint that a run which diverged can go on from."""
+        latest = self.folder / LATEST
+        if not latest.is_file():
+            return "no checkpoint before it"
+        if not (self._has_options or self.options.continue_train):
+            return f"nothing of it was saved, and {latest} is as it was"
+        return f"last good checkpoint: {latest}"
 
     def _write_options(self) -> None:
         """Once a step is done with them: a run that fails at once goes on with those of before."""
@@ -158,12 +171,6 @@ class RunSaver:
 def is_beyond(path: Path, step: int) -> bool:
     """Whether a checkpoint is there and was saved after a step."""
     return path.is_file() and bool(load_checkpoint(path)["position"]["step"] > step)
-
-
-def last_good(folder: Path) -> str:
-    """Names the checkpoint that a run which diverged can go on from."""
-    latest = folder / LATEST
-    return f"last good checkpoint: {latest}" if latest.is_file() else "no checkpoint before it"
 
 
 def resume_command(options: Namespace) -> str:

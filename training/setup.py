@@ -189,14 +189,14 @@ def open_run(options: Namespace) -> Run:
             f"{count} squares of held-back slices are scored every {options.val_freq} epochs"
         )
     scored = processes.from_first(scored)
-    monitor = TrainingMonitor(
-        folder, LOGGED, options, position.step, position.epoch - 1, SCORES, processes.is_first
-    )
-    begin_scores(position, options, scored, processes.say)
     scans = known_scans(options, data) if processes.is_first else {}
     if start.scans and not teaches_best(options):
         scans = dict(start.scans)  # of the best estimate, which stays as it is
     saver = RunSaver(folder, options, model, position, data, digests, scans)
+    monitor = TrainingMonitor(
+        folder, LOGGED, options, position.step, position.epoch - 1, SCORES, processes.is_first
+    )
+    begin_scores(position, options, scored, processes.say)
     return Run(
         options,
         folder,

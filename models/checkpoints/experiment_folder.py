@@ -131,4 +131,4 @@ def last_experiment(checkpoints_dir: Path) -> str:
             f"nothing has been trained yet in {checkpoints_dir}: run `bash run.sh` first, or give "
             "--checkpoint FILE"
         )
-    return os.fsdecode(path.read_bytes()).strip()
+    return os.fsdecode(path.read_bytes()).removesuffix("\n")  # a name may end in a blank

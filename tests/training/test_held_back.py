@@ -217,3 +217,20 @@ def test_a_fingerprint_changes_with_what_is_scored(files: tuple[Path, Path]) -> 
     ]
     assert len(set(prints)) == len(prints)
     assert told("-2:", "--lr", "1e-3", "--scanner", "fixed") == prints[0]
+
+
+def test_a_fingerprint_changes_with_the_pixels_that_images_are_brought_to(
+    files: tuple[Path, Path],
+) -> None:
+    """Under --match_spacing another pixel size of the same file makes other images."""
+
+    def told(*words: str, spacing: float | None = None) -> str:
+        options, data = tiny_options("--val_slices", "-2:", *words), opened(*files)
+        held_back = open_held_back(options, data, [])
+        if spacing is not None:
+            for volume in held_back.micro:
+                volume.affine[:] = np.diag([spacing, spacing, 1, 1])
+        return fingerprint(held_back, data, options)
+
+    assert told("--match_spacing", spacing=0.3) != told("--match_spacing", spacing=0.2)
+    assert told(spacing=0.3) == told(spacing=0.2) == told()

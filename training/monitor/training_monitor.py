@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,7 @@ class TrainingMonitor:
         self.log = LossLog(folder / "loss_log.csv", names, skips, writes=shows)
         self.log.truncate_after(step)
         self._step = step
+        self._has_warned = False
         self.validation = LossLog(folder / "validation.csv", scores, writes=shows)
         self.validation.truncate_after(step, epochs)
         self.curves = None
@@ -112,6 +115,16 @@ class TrainingMonitor:
             options.display_ncols,
         )
 
+    @contextmanager
+    def _only_shown(self) -> Iterator[None]:
+        """Around curves and TensorBoard: a disk that refuses them must not end the training."""
+        try:
+            yield
+        except (OSError, UserError) as error:
+            if not self._has_warned:
+                self._has_warned = True
+                print(f"warning: {error}; training goes on", file=sys.stderr)
+
     def record(self, epoch: int, step: int, losses: Mapping[str, torch.Tensor]) -> None:
         """Keep one step's losses; does not wait for the device."""
         self.log.record(epoch, step, losses)
@@ -127,7 +140,8 @@ class TrainingMonitor:
         if means and self.curves is not None:
             self.curves.add(self._step, means)
         if means and self.board is not None:
-            self.board.scalars(self._step, means, "losses")
+            with self._only_shown():
+                self.board.scalars(self._step, means, "losses")
         return means
 
     def report(self, position: float) -> str:
@@ -149,7 +163,8 @@ class TrainingMonitor:
             self.curves.add(step, scores)
         self.panels.plot("validation", epoch, scores)
         if self.board is not None:
-            self.board.scalars(step, scores, "validation")
+            with self._only_shown():
+                self.board.scalars(step, scores, "validation")
 
     def show_pictures(self, step: int, pictures: Mapping[str, torch.Tensor]) -> None:
         """Show pictures (rows, columns) in [-1, 1] on the visdom panels and in TensorBoard."""
@@ -158,15 +173,17 @@ class TrainingMonitor:
         grey = {name: unit_to_grey(picture.numpy()) for name, picture in pictures.items()}
         self.panels.show_images(grey)
         if self.board is not None:
-            self.board.pictures(step, grey)
+            with self._only_shown():
+                self.board.pictures(step, grey)
 
     def write_page(self, epoch: int, step: int, pictures: Mapping[str, torch.Tensor]) -> None:
         """Draw the curves anew, and add a row of pictures to the HTML page where there are any."""
         self.flush()
-        if self.curves is not None:
-            self.curves.draw(at_once=False)
-        if self.board is not None:
-            self.board.flush()
+        with self._only_shown():
+            if self.curves is not None:
+                self.curves.draw(at_once=False)
+            if self.board is not None:
+                self.board.flush()
         if self.page is not None and pictures:
             grey = {name: unit_to_grey(picture.numpy()) for name, picture in pictures.items()}
             self.page.add(epoch, step, grey)
@@ -177,6 +194,7 @@ class TrainingMonitor:
         """Draw the curves a last time, with all that was logged; the page comes to rest."""
         self.flush()
         if self.curves is not None:
-            self.curves.draw()
+            with self._only_shown():
+                self.curves.draw()
         if self.page is not None:
             self.page.write(finished=True)

@@ -47,6 +47,8 @@ def test_the_last_experiment_is_remembered(tmp_path: Path) -> None:
     assert last_experiment(tmp_path) == "second"
     remember_experiment(tmp_path, "caf\udce9")  # bytes that are no UTF-8
     assert last_experiment(tmp_path) == "caf\udce9"
+    remember_experiment(tmp_path, "second ")  # another one than "second"
+    assert last_experiment(tmp_path) == "second "
 
 
 def test_a_run_that_begins_earlier_voids_what_lies_beyond(tmp_path: Path) -> None:

@@ -99,6 +99,29 @@ def test_a_forked_process_computes_though_torch_had_threads(kind: str) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_fork_beside_a_thread_that_computes_gets_the_bits_of_one(backend: str) -> None:
+    resolver, values, stop = make("instance norm", backend), image(60, 50), threading.Event()
+    expected = resolver.upscale_slice(values)
+
+    def compute() -> None:
+        while not stop.is_set():
+            resolver.upscale_slice(values)
+
+    other = threading.Thread(target=compute)
+    other.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                os._exit(not np.array_equal(resolver.upscale_slice(values), expected))
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        other.join()
+
+
 def test_a_forked_process_does_not_wait_for_a_thread_that_is_not_there() -> None:
     turn = Turn()
     with turn:

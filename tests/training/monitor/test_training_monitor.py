@@ -89,6 +89,21 @@ def test_the_page_shows_pictures_at_their_grey_values(tmp_path: Path) -> None:
         assert image.getextrema() == (0, 255)
 
 
+def test_curves_that_cannot_be_written_cost_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "curves.png").mkdir()
+    shown = monitor(tmp_path)
+    for step in range(1, 4):
+        shown.record(1, step, losses(float(step)))
+        shown.write_page(1, step, {})
+    shown.finish()
+    assert len((tmp_path / "loss_log.csv").read_text(encoding="utf-8").splitlines()) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: cannot write ")
+    assert line.endswith("; training goes on")
+
+
 def test_no_row_without_pictures(tmp_path: Path) -> None:
     monitor(tmp_path).write_page(2, 30, {})
     assert "<section>" not in (tmp_path / "web" / "index.html").read_text()
