@@ -42,9 +42,14 @@ def save(folder: Path) -> None:
 
 def test_a_run_that_fails_before_its_first_checkpoint_leaves_all_as_it_was(folder: Path) -> None:
     before = contents(folder)
-    with pytest.raises(ValueError, match="diverged"), given_back_unless_saved(folder):
-        begin(folder)
-        raise ValueError("diverged")
+
+    def fail() -> None:
+        with given_back_unless_saved(folder):
+            begin(folder)
+            raise ValueError("diverged")
+
+    with pytest.raises(ValueError, match="diverged"):
+        fail()
     assert contents(folder) == before
 
 
