@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from options import TestOptions
 from options.base_options import format_options
 from options.presets import ALSO_LISTED
 from util.disk.cache_folder import cache_in_words
-from util.errors import run_command_line
-from util.interrupt import terminate_like_interrupt
+from util.errors import run_program
 from util.privacy import keep_all
 
 
@@ -35,5 +32,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     ALSO_LISTED.append(cache_in_words)
-    terminate_like_interrupt()
-    sys.exit(run_command_line(main, sys.argv[1:]))
+    run_program(main)

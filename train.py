@@ -17,8 +17,7 @@ from options.presets import ALSO_LISTED
 from util.devices import count_gpus
 from util.disk.cache_folder import cache_in_words
 from util.disk.folder_lock import first_owns_folder
-from util.errors import EXIT_INTERRUPTED, UserError, run_command_line
-from util.interrupt import terminate_like_interrupt
+from util.errors import EXIT_INTERRUPTED, UserError, run_program
 from util.privacy import keep_all
 from util.processes import leave_processes, process_place, processes_to_start
 
@@ -182,5 +181,4 @@ def stop_early(run: Run) -> int:
 
 if __name__ == "__main__":
     ALSO_LISTED.append(cache_in_words)
-    terminate_like_interrupt()  # until the loop begins, and its `StopRequest`
-    sys.exit(run_command_line(main, sys.argv[1:]))
+    run_program(main)

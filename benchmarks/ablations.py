@@ -26,6 +26,7 @@ import numpy as np
 
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.pair import PairPlan, write_pair
+from util.errors import run_program
 from util.run_record import PROJECT_FOLDER
 
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 106), range(201, 206)  # no patient in both domains
@@ -172,7 +173,7 @@ def print_means(scores: Path, names: Sequence[str]) -> None:
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Train all variants, then score them together."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -180,7 +181,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--patients", type=int, default=10, help="that are scored")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     out = chosen.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     processes = os.cpu_count() or 1
@@ -200,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

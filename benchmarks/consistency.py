@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.readers import read_volume
+from util.errors import run_program
 from util.images.metrics import mean_absolute_error
 from util.images.resampling import area_average
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("mask", type=Path, nargs="?")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     clinical = read_volume(arguments.folder / "clinical.nii.gz")
     enlarged = read_volume(arguments.folder / "SR.nii.gz")
     mask = None if arguments.mask is None else read_volume(arguments.mask)
@@ -38,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

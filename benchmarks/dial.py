@@ -27,6 +27,7 @@ from methods.truth.scores import Scorer
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
+from util.errors import run_program
 from util.images.resampling import enlarge
 from util.pages.page_parts import figure_png
 
@@ -115,7 +116,7 @@ def draw(cases: Sequence[TruthCase], volumes: dict[str, Sequence[np.ndarray]], p
     path.write_bytes(figure_png(figure))
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", nargs="+", type=Path, required=True)
@@ -125,7 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--figure", type=Path, help="of the last weights")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     cases = [read_case(folder) for folder in arguments.patients]
     scorers = [Scorer(case, CLINICAL_WINDOW) for case in cases]
     resolvers = [
@@ -157,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

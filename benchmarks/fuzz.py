@@ -35,7 +35,7 @@ from data.windows import CLINICAL_WINDOW, WindowPolicy
 from methods import registry  # noqa: F401 - loaded before the forks, each of which would
 from models.checkpoints.shipped_weights import write_weights
 from models.networks import SRGenerator, initialise
-from util.errors import EXIT_USER_ERROR, run_command_line
+from util.errors import EXIT_USER_ERROR, run_command_line, run_program
 
 SECONDS = 60  # that a run may take
 BYTES = 6 << 30  # of address space
@@ -130,7 +130,7 @@ def fault_of(job: Job, status: int) -> str | None:
     return unlike_others(job.folder / "case", results / "clinical.nii.gz")
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Damage, run and judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at once")
     parser.add_argument("--only", nargs="+", choices=[*MAKERS, WEIGHTS])
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     torch.set_num_threads(1)  # threads do not survive a fork
     found = chosen.out.resolve() / "found"
     found.mkdir(parents=True, exist_ok=True)
@@ -180,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

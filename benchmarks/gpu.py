@@ -36,6 +36,7 @@ from models.networks import SRGenerator
 from options import TrainOptions
 from training.dry_run import measure_step
 from util.devices import choose_devices
+from util.errors import run_program
 
 SEED = 0
 SHIPPED = Path("weights/sr_x8.safetensors")
@@ -324,14 +325,14 @@ def output_layers(report: Report, device: torch.device, tiny: bool) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
     parser.add_argument("--gpu_ids", default="all")
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the program")
     parser.add_argument("--seconds", type=float, default=240, help="for all rows")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = choose_devices(arguments.gpu_ids)[0]
     print(machine_line(device, SEED), flush=True)
@@ -343,4 +344,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

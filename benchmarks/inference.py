@@ -25,6 +25,7 @@ from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from models.networks import DownsamplingGenerator, SRGenerator
 from util.devices import choose_devices
+from util.errors import run_program
 
 WINDOW_HU = 1500.0  # width of the default window: what 2 in [-1, 1] stands for
 TILE = 32  # of the published test
@@ -197,13 +198,13 @@ def parts(generator: SRGenerator, device: torch.device, edge: int, repeats: int)
         print(f"| {name} | {taken * factor * 1e3:.0f} |")
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--edge", type=int, default=512)
     parser.add_argument("--gpu_ids", default="all")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     device = choose_devices(arguments.gpu_ids)[0]
     generator = published_generator(device)
     print(f"{machine_line(device, 0)}, median of {arguments.repeats}, paths in turn\n")
@@ -214,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -25,20 +25,21 @@ from benchmarks.ablations import (
     score,
     train_all,
 )
+from util.errors import run_program
 
 COUNTS = (1, 2, 4, 8)
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 109), range(201, 209)
 LESSON = ["--lambda_pair", "5", "--scanner", "auto"]
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Train with each number of patients, then score all together."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0, help="of training for each run")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--patients", type=int, default=10, help="that are scored")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     out = chosen.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     processes = os.cpu_count() or 1
@@ -58,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

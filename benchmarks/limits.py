@@ -22,6 +22,7 @@ from benchmarks.machine import machine_line
 from data.phantom.case import read_case
 from methods.truth.scanner_matrix import NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
+from util.errors import run_program
 from util.images.resampling import area_average, enlarge
 from util.images.resolution import resolution, ring_correlation
 from util.images.spectra import faded
@@ -83,14 +84,14 @@ def draw(path: Path, found: np.ndarray, names: Sequence[str], pixel: float) -> N
     path.write_bytes(figure_png(figure, 130))
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure, draw and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--patients", type=Path, nargs="+", required=True)
     parser.add_argument("--step", type=int, default=4, help="slices from one to the next")
     parser.add_argument("--figure", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     resolver = SuperResolver.from_checkpoint(arguments.weights)
     methods = [lambda image: enlarge(image, resolver.scale, 3), resolver.upscale]
     found, pixel = measure(methods, arguments.patients, arguments.step)
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -28,6 +28,7 @@ from data.training_data import TrainingData, all_axes
 from data.unpaired_dataset import UnpairedDataset
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy, sampled_range
+from util.errors import run_program
 
 EDGE = 2000
 CHUNK = 128
@@ -111,12 +112,12 @@ def measure(micro: list[Volume], workers: int, items: int) -> tuple[float, int]:
     return count / (time.perf_counter() - started), memory
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--items", type=int, default=400)
     parser.add_argument("--folder", help="where to write 4 GB; default: the temporary folder")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     print(f"{machine_line(torch.device('cpu'), SEED)}, {arguments.workers} workers\n")
     print("| volume of 2000^3 uint16 | seconds before the first step | items a second | "
           "GB a worker |\n|---|---|---|---|")  # fmt: skip
@@ -141,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

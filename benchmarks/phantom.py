@@ -14,17 +14,18 @@ import torch
 
 from benchmarks.machine import machine_line
 from data.phantom.render import render_micro
+from util.errors import run_program
 
 MEGABYTES = 1e3  # of ru_maxrss, which counts kilobytes on Linux
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Render and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, nargs=3, default=(1024, 1024, 32))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=31)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     x, y, z = chosen.size
     start = time.perf_counter()
     # Around the lung's middle: a slab of 64 mm shows chest wall too.
@@ -40,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

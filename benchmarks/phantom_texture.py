@@ -18,6 +18,7 @@ import numpy as np
 from data.formats.readers import read_volume
 from data.phantom.render import render_clinical, render_lung_mask
 from data.phantom.scanners import ClinicalScanner
+from util.errors import run_program
 from util.images.texture import radial_power_spectrum
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002")
@@ -105,14 +106,14 @@ def mean_of(patients: Sequence[Calm]) -> Calm:
     return Calm(mean, deviation, tuple(power.tolist()), lung)
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scan", type=Path, required=True, help="chest CT")
     parser.add_argument("--mask", type=Path, required=True, help="its lung")
     parser.add_argument("--patients", type=int, nargs="+", default=(1, 2, 3, 4), help="seeds")
     parser.add_argument("--processes", type=int, default=2)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     real, scanner = calm_scan(chosen.scan, chosen.mask)
     print(f"noise {scanner.deviation:.1f} HU, voxels {scanner.spacing}")
     print("| | lung, HU | calm: mean, HU | deviation, HU | power at 0.1 | 0.3 | 0.5 cycles/mm |")
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

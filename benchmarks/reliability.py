@@ -35,7 +35,7 @@ from benchmarks.reliability_jobs import (
     write_inputs,
 )
 from models.checkpoints.checkpoint import load_checkpoint
-from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, run_command_line
+from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, run_program
 from util.interrupt import STOPPING
 from util.processes import Processes  # noqa: F401 - loaded before the forks, each of which would
 
@@ -323,4 +323,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(main, sys.argv[1:]))
+    run_program(main)

@@ -11,7 +11,6 @@ patients' own clinical CT. `--ct FILE ...` tells what is found of real scans in 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from data.training_data import TrainingData, all_axes, phantom_windows
 from data.truth_case import TruthCase
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, WindowPolicy, parse_windows
+from util.errors import run_program
 from util.images.point_spread import HALF_OF_GAUSSIAN
 from util.images.resampling import area_average
 
@@ -111,4 +111,4 @@ def row_of(name: str, scanner: ClinicalScanner, seen: list[np.ndarray], fine: np
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_program(main)

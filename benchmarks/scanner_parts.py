@@ -27,6 +27,7 @@ from data.phantom.case import read_case
 from methods.truth.scanner_matrix import Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
 from models.scanner_model import SHARPENING_SIGMA
+from util.errors import run_program
 from util.images.resampling import area_average, enlarge, resize
 from util.run_record import PROJECT_FOLDER
 
@@ -140,7 +141,7 @@ def other_gains(resolvers: list[SuperResolver], chosen: argparse.Namespace) -> n
     return np.mean(rows, axis=0)
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Train all variants, then score them together."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True, help="to go on from")
@@ -151,7 +152,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=6, help="slices from one to the next")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     chosen.ct, chosen.blurs, chosen.noises = None, scanners.BLURS, scanners.NOISES
     out = chosen.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -179,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -22,6 +22,7 @@ from data.formats.readers import read_volume
 from data.phantom.case import read_case
 from methods.truth.scanner_matrix import BLURS, NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
+from util.errors import run_program
 from util.images.metrics import psnr
 from util.images.resampling import area_average, enlarge
 
@@ -88,7 +89,7 @@ def own_scanner(resolvers: Sequence[SuperResolver], arguments: argparse.Namespac
     return np.mean(rows, axis=0)
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", nargs="+", type=Path, required=True)
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--noises", nargs="+", type=float, default=NOISES)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not arguments.patients and not (arguments.ct and arguments.mask):
         parser.error("no truth: give --patients, or --ct and --mask")
     resolvers = [
@@ -124,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

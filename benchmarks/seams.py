@@ -25,6 +25,7 @@ from data.volumes.volume import parse_slices
 from methods.restoration.shrunk_slices import low_mask
 from models.checkpoints.checkpoint import load_generator
 from models.inference.super_resolver import SuperResolver
+from util.errors import run_program
 from util.images.intensity_window import IntensityWindow
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import enlarge
@@ -71,7 +72,7 @@ def seam_ratio(image: np.ndarray, edge: int) -> float:
     return float(np.concatenate(across).mean() / np.concatenate(elsewhere).mean())
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--slices", default=":")
     parser.add_argument("--tile", type=int, default=32)
     parser.add_argument("--picture", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     device, tile = torch.device("cpu"), arguments.tile
     loaded = load_generator(arguments.checkpoint)
     window = IntensityWindow(-1000.0, 500.0)
@@ -157,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

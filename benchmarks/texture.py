@@ -17,6 +17,7 @@ import numpy as np
 
 from data.formats.nifti import read_layout
 from data.formats.nifti_slices import nifti_slices
+from util.errors import run_program
 from util.images.intensity_window import IntensityWindow
 from util.images.metrics import sharpness
 from util.images.resampling import enlarge
@@ -25,11 +26,11 @@ from util.images.texture import spectrum_distance
 Texture = tuple[float, float]  # spectrum distance in dB, sharpness
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     print("| result | PSNR, dB | SSIM | spectrum, dB | sharpness |\n|---|---|---|---|---|")
     for number, folder in enumerate(arguments.folders):
         record_file = next(folder.glob("*_run.json"))
@@ -66,4 +67,4 @@ def measured(image: np.ndarray, truth: np.ndarray) -> Texture:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

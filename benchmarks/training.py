@@ -27,6 +27,7 @@ from models.loss_names import LOSSES
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from options import TrainOptions
 from util.devices import choose_devices
+from util.errors import run_program
 from util.run_record import peak_memory
 
 VARIANTS = {
@@ -195,7 +196,7 @@ def print_agreement(device: torch.device, ngf: int) -> None:
     print("| largest of 20 | " + " | ".join(f"{value:.1e}" for value in largest.values()) + " |")
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
@@ -204,7 +205,7 @@ def main() -> None:
     parser.add_argument("--agreement", action="store_true", help="compare losses over 20 steps")
     parser.add_argument("--ngf", type=int, default=16, help="channels for --agreement")
     parser.add_argument("--only", choices=VARIANTS, help="measure one variant here")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     device = choose_devices(arguments.gpu_ids)[0]
     if arguments.only:
         words = [*PUBLISHED, *VARIANTS[arguments.only]]
@@ -222,4 +223,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

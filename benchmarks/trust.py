@@ -21,6 +21,7 @@ from benchmarks.machine import machine_line
 from data.formats.readers import read_volume
 from data.phantom.case import read_case
 from models.inference.super_resolver import SuperResolver
+from util.errors import run_program
 from util.images.resampling import enlarge
 from util.images.trust import lattice, measure_trust
 
@@ -48,7 +49,7 @@ def figures(upscale: Enlarge, ct: Path, mask: Path, count: int) -> list[list[flo
     return rows
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", nargs="+", type=Path, default=[])
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--truth", nargs="+", type=Path, default=[], help="phantom folders")
     parser.add_argument("--count", type=int, default=10, help="slices, two or more")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not arguments.truth and not (arguments.weights and arguments.ct and arguments.mask):
         parser.error("nothing to measure: give --weights, --ct and --mask, or --truth")
     if arguments.count < 2:
@@ -87,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -23,6 +23,7 @@ from benchmarks.scanners import score
 from data.phantom.case import read_case
 from methods.truth.scanner_matrix import BLURS, NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
+from util.errors import run_program
 from util.images.resampling import area_average, enlarge
 from util.images.trust import measure_trust
 from util.pages.page_parts import figure_png
@@ -79,14 +80,14 @@ def draw(path: Path, rows: np.ndarray, names: list[str]) -> None:
     path.write_bytes(figure_png(figure, 130))
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print a table for each figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", nargs="+", type=Path, required=True)
     parser.add_argument("--patients", nargs="+", type=Path, required=True)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     print(
         machine_line(torch.device("cuda" if torch.cuda.is_available() else "cpu"), arguments.seed)
     )
@@ -109,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

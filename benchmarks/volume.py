@@ -25,6 +25,7 @@ from methods.super_resolution.resuming import UpscaleSettings
 from methods.super_resolution.volume_upscaling import upscale_volume
 from models.inference.super_resolver import SuperResolver
 from util.devices import choose_devices
+from util.errors import run_program
 from util.images.intensity_window import IntensityWindow
 from util.interrupt import StopRequest
 from util.run_record import peak_memory
@@ -60,7 +61,7 @@ def timed_appends(memory: list[float]) -> Iterator[list[float]]:
         NiftiSliceWriter.append = original  # type: ignore[method-assign]
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--edge", type=int, default=512)
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=("auto", "torch", "openvino"), default="auto")
     parser.add_argument("--consistency", action="store_true")
     parser.add_argument("--gpu_ids", default="all")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     device = choose_devices(arguments.gpu_ids)[0]
     generator = published_generator(device)
     resolver = SuperResolver(generator, device, arguments.precision, backend=arguments.backend)
@@ -101,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

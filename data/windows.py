@@ -24,6 +24,7 @@ DOMAINS: tuple[Domain, ...] = ("clinical", "micro")
 NORMALIZATIONS: tuple[Normalization, ...] = ("window", "minmax")
 
 # Published behaviour: micro-CT is clipped to this range before its minimum and maximum are taken.
+LARGEST_VALUE = 1e9  # HU or grey values
 PUBLISHED_MICRO_RANGE = (0.0, 15000.0)
 
 # Enough for stable 0.1 % and 99.9 % points (2,000 voxels beyond each), 8 MB of float32.
@@ -84,12 +85,22 @@ class WindowPolicy:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> WindowPolicy:
-        """Inverse of `as_dict`."""
-        return cls(
-            normalization=stored["normalization"],
-            clinical=IntensityWindow.from_dict(stored["clinical"]),
-            micro=IntensityWindow.from_dict(stored["micro"]),
-        )
+        """Inverse of `as_dict`.
+
+        Raises:
+            UserError: `stored` is something else.
+        """
+        try:
+            return cls(
+                normalization=stored["normalization"],
+                clinical=IntensityWindow.from_dict(stored["clinical"]),
+                micro=IntensityWindow.from_dict(stored["micro"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint's intensity windows are damaged ({type(error).__name__} {error}): "
+                "give another one, such as an epoch_N.pt beside it"
+            ) from error
 
 
 def percentile_window(
@@ -144,12 +155,18 @@ def parse_windows(words: Sequence[str]) -> dict[str, IntensityWindow | None]:
 def _parse_range(word: str, text: str) -> IntensityWindow:
     low, _, high = text.partition(":")
     try:
-        return IntensityWindow(float(low), float(high))
+        window = IntensityWindow(float(low), float(high))
     except ValueError:
         raise UserError(
             f"window {word!r} is not DOMAIN=LOW:HIGH with two numbers: "
             "write for example clinical=-1000:500 or micro=auto"
         ) from None
+    if max(abs(window.low), abs(window.high)) > LARGEST_VALUE:
+        raise UserError(
+            f"window {word!r} reaches beyond {LARGEST_VALUE:g}, which no scan holds: give HU, or "
+            "the grey values of the files"
+        )
+    return window
 
 
 def _refuse_constant(volume: Volume, low: float, high: float) -> None:

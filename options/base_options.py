@@ -29,6 +29,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+MOST = 2**32 - 1  # what a seed of numpy may be
+MOST_CHANNELS = 1 << 16
+MOST_LAYERS = 16
+LARGEST = 1e30  # float32 ends at 3e38
+LARGEST_MEASURE = 1000.0
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line and exit code 2."""
 
@@ -40,33 +47,59 @@ class OneLineParser(argparse.ArgumentParser):
 
 def positive_int(text: str) -> int:
     """Parse a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number of at least 1")
-    return value
+    return whole_within(text, 1)
 
 
 def whole_number(text: str) -> int:
     """Parse a whole number of at least 0."""
+    return whole_within(text, 0)
+
+
+def channels(text: str) -> int:
+    """Parse a number of channels."""
+    return whole_within(text, 1, MOST_CHANNELS)
+
+
+def layers(text: str) -> int:
+    """Parse a number of layers, each of which halves the image."""
+    return whole_within(text, 1, MOST_LAYERS)
+
+
+def whole_within(text: str, least: int, most: int = MOST) -> int:
+    """Parse a whole number of a range."""
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number of at least 0")
+    if not least <= value <= most:
+        bound = f"of at least {least}" if value < least else f"up to {most}"
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number {bound}")
     return value
 
 
 def positive_float(text: str) -> float:
-    """Parse a finite number above 0."""
+    """Parse a number above 0."""
     value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text}, expected a number above 0")
+    if not 0 < value <= LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"got {text}, expected a number above 0 and up to {LARGEST:g}"
+        )
     return value
 
 
 def non_negative_float(text: str) -> float:
-    """Parse a finite number of at least 0."""
+    """Parse a number of at least 0."""
+    return float_within(text, LARGEST)
+
+
+def measure(text: str) -> float:
+    """Parse a number of pixels, or on the scale of [-1, 1]."""
+    return float_within(text, LARGEST_MEASURE)
+
+
+def float_within(text: str, most: float) -> float:
+    """Parse a number from 0 to `most`."""
     value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text}, expected a number of at least 0")
+    if not 0 <= value <= most:
+        bound = f"up to {most:g}" if value > most else "of at least 0"
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number {bound}")
     return value
 
 

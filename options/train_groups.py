@@ -6,7 +6,10 @@ from options.base_options import (
     FLAG,
     Rows,
     Shown,
+    channels,
     fraction,
+    layers,
+    measure,
     non_negative_float,
     positive_float,
     positive_int,
@@ -98,11 +101,11 @@ NETWORKS: Rows = (
      "SR generator G_A"),
     ("micro2clinicalnetG", [f"resnet_{blocks}" for blocks in BLOCK_CHOICES], "resnet_9blocks",
      "downsampling generator G_B"),
-    ("ngf", positive_int, 64, "generator channels"),
-    ("ndf", positive_int, 64, "discriminator channels"),
+    ("ngf", channels, 64, "generator channels"),
+    ("ndf", channels, 64, "discriminator channels"),
     ("netD", ("basic", "n_layers", "pixel"), "basic",
      "discriminators: basic (70x70 PatchGAN), n_layers (see --n_layers_D), pixel (1x1)"),
-    ("n_layers_D", positive_int, 3, "layers with --netD n_layers"),
+    ("n_layers_D", layers, 3, "layers with --netD n_layers"),
     ("norm", ("instance", "batch", "none"), "instance", "norm layers"),
     ("skip", ("none", "cubic"), "none",
      "cubic: G_A adds to the cubic enlargement of its input; none: published, tanh"),
@@ -173,19 +176,19 @@ LOSSES: Rows = (
      "edge in pixels of a random square of the micro patch for idt_A; else the whole patch"),
     ("identity_every", positive_int, 1,
      "steps between two with the identity losses, which then weigh so much more"),
-    ("ssim_data_range", non_negative_float, 2.0,
+    ("ssim_data_range", measure, 2.0,
      "span of the values in the SSIM constants: 2 for [-1, 1], 1 as published"),
 )
-RANGE = Shown("LOWEST_AND_HIGHEST", non_negative_float, several=True)
+RANGE = Shown("LOWEST_AND_HIGHEST", measure, several=True)
 SCANNER: Rows = (
     ("scanner", ("fixed", "random", "auto"), "fixed",
      "what shrinks micro-CT for --lambda_pair: fixed, one scanner of --pair_blur and --pair_noise; "
      "random, another one for each patch, which also sees the shrunk patches of --micro_mix and "
      "public_2D; or auto, random ones around the scanner of the clinical CT, found by comparing "
      "its lung with shrunk micro-CT"),
-    ("pair_blur", non_negative_float, 0.0,
+    ("pair_blur", measure, 0.0,
      "point spread of the fixed scanner: full width at half maximum in clinical pixels"),
-    ("pair_noise", non_negative_float, 0.0,
+    ("pair_noise", measure, 0.0,
      "noise of the fixed scanner: standard deviation on the scale of [-1, 1] (25 HU in a window of "
      "1500 HU are 0.033)"),
     ("scanner_blur", RANGE, [0.0, 3.2], "point spread of random scanners, as --pair_blur"),
@@ -200,7 +203,7 @@ SCANNER: Rows = (
     ("scanner_thickness", RANGE, [0.0, 1.25],
      "slices of random scanners: micro patches are the average of so much of a clinical slice's "
      "thickness, one micro slice at the least"),
-    ("scanner_calibration", non_negative_float, 0.01,
+    ("scanner_calibration", measure, 0.01,
      "largest error of the offset of random scanners on the scale of [-1, 1], and of their slope"),
 )
 DISPLAY: Rows = (

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from models.checkpoints.checkpoint import load_generator, weights_digest  # noqa: E402
 from models.checkpoints.shipped_weights import SUFFIX, write_weights  # noqa: E402
 from models.networks import SRGenerator  # noqa: E402
-from util.errors import UserError, run_command_line  # noqa: E402
+from util.errors import UserError, run_program  # noqa: E402
 from util.run_record import git_commit  # noqa: E402
 
 
@@ -92,4 +92,4 @@ def blend(generator: SRGenerator, other: SRGenerator, share: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(main, sys.argv[1:]))
+    run_program(main)

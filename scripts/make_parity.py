@@ -17,6 +17,7 @@ import torch
 from models.loss_names import LOSSES
 from models.medical_cycle_gan import MODELS
 from options import TrainOptions
+from util.errors import run_program
 
 STEPS = 3
 STORED_OPTIONS = (
@@ -35,14 +36,14 @@ STORED_OPTIONS = (
 )
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Draw, run three steps, and store everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path")
     parser.add_argument("--sampling_times", default="1")
     parser.add_argument("--ngf", default="2")
     parser.add_argument("--batch_size", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     words = ["--preset", "paper", "--sampling_times", arguments.sampling_times]
     if arguments.sampling_times == "2":
         words += ["--model", "medical_cycle_ganx4"]  # its enlargement in idt_B is the published one
@@ -83,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

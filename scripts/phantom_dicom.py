@@ -24,7 +24,7 @@ from data.volumes.geometry import LPS_TO_RAS  # noqa: E402
 from data.writing.dicom_writer import write_series  # noqa: E402
 from data.writing.exports import replace_series  # noqa: E402
 from options.base_options import PHANTOM_FOLDER  # noqa: E402
-from util.errors import UserError, run_command_line  # noqa: E402
+from util.errors import UserError, run_program  # noqa: E402
 
 SCALE = 8  # of the default phantom, which run.sh and test.sh take too
 IMAGE_TYPE = "ORIGINAL\\PRIMARY\\AXIAL"
@@ -53,4 +53,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(main, sys.argv[1:]))
+    run_program(main)

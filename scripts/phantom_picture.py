@@ -26,7 +26,7 @@ from data.phantom.anatomy.disease import DISEASES  # noqa: E402
 from data.phantom.case import read_case  # noqa: E402
 from data.phantom.pair import MICRO, PairPlan, write_pair  # noqa: E402
 from data.truth_case import TruthCase  # noqa: E402
-from util.errors import run_command_line  # noqa: E402
+from util.errors import run_program  # noqa: E402
 from util.files import atomic_path  # noqa: E402
 
 FIRST_PATIENT = 211  # none of the benchmark's
@@ -117,4 +117,4 @@ def _draw(
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(main, sys.argv[1:]))
+    run_program(main)

@@ -319,10 +319,10 @@ def test_a_run_that_would_replace_another_and_fails_at_once_leaves_it_as_it_was(
 ) -> None:
     folder = run(data, "--niter", "2", "--save_epoch_freq", "1")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    line = stop_line(capsys, *data, "--overwrite", "--lambda_A", "1e300", "--name", "run")
+    line = stop_line(capsys, *data, "--overwrite", "--lr", "1e30", "--name", "run")
     assert line.endswith("nothing of it was saved, and checkpoints/run/latest.pt is as it was")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    stop_line(capsys, "--continue_train", "--epoch", "1", "--lambda_A", "1e300", "--name", "run")
+    stop_line(capsys, "--continue_train", "--epoch", "1", "--lr", "1e30", "--name", "run")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert run_command_line(train.main, ["--continue_train", "--name", "run", "--niter", "3"]) == 0
     assert [row["epoch"] for row in loss_rows(folder)][-1] == "4"

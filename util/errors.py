@@ -7,9 +7,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from util.console import make_streams_last
 from util.file_names import one_line
+from util.interrupt import terminate_like_interrupt
 
 EXIT_USER_ERROR = 2
 LONGEST_REASON = 100  # characters
@@ -45,6 +47,13 @@ def was_interrupted(error: BaseException | None) -> bool:
     return False
 
 
+def run_program(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Be a program: `run_command_line` with the words of this process, which schedulers may stop,
+    too."""
+    terminate_like_interrupt()
+    sys.exit(run_command_line(main, sys.argv[1:]))
+
+
 def run_command_line(main: Callable[[list[str]], int | None], arguments: list[str]) -> int:
     """Run `main` and turn a `UserError` into one line on standard error.
 
@@ -54,8 +63,8 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
             the traceback of a `UserError` as well.
 
     Returns:
-        Exit code: what `main` returned, 2 for a user error, a missing package or when memory ran
-        out, 130 when interrupted by Ctrl-C.
+        Exit code: what `main` returned, 2 for a user error, a missing package, a file that the
+        system refused or when memory ran out, 130 when interrupted by Ctrl-C.
         Any other exception is a fault of the program and passes through with its traceback.
     """
     make_streams_last()
@@ -81,10 +90,14 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
     except Exception as error:
         if was_interrupted(error):
             return say_interrupted()
-        if not is_out_of_memory(error):
+        refused = refused_by_system(error)
+        if refused is None and not is_out_of_memory(error):
             raise
         if "--debug" in arguments:
             traceback.print_exc()
+        if refused is not None:
+            print(f"error: {shortened(one_line(refused))}", file=sys.stderr)
+            return EXIT_USER_ERROR
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         print(
             f"error: out of memory ({reason}): train with a smaller --batch_size or --ngf, test "
@@ -94,6 +107,24 @@ def run_command_line(main: Callable[[list[str]], int | None], arguments: list[st
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return say_interrupted()
+
+
+def refused_by_system(error: Exception) -> str | None:
+    """What the system refused, in words; None for an error of another kind."""
+    if is_out_of_memory(error):
+        return None
+    if isinstance(error, ImportError):  # a package that is there
+        return (
+            f"cannot load {error.name or 'a package'} ({reason_of(error)}): allow more memory "
+            "(ulimit -v), or delete .venv and let run.sh install it anew"
+        )
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    place = f" {error.filename}" if error.filename is not None else ""
+    return (
+        f"the system refused{place}: {error.strerror}; give a place that is there and has room "
+        "(--debug shows where it was needed)"
+    )
 
 
 def shortened(message: str) -> str:

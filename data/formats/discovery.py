@@ -26,6 +26,7 @@ from data.volumes.names import (
     looks_like_dicom,
     natural_key,
 )
+from util.disk.cache_folder import MARK
 from util.errors import UserError, some_of
 
 
@@ -133,7 +134,7 @@ def _expand(pattern: str) -> list[str]:
 def _folders_below(folder: Path, seen: set[Path]) -> list[Path]:
     """A folder and those below it, but for hidden ones and those that were seen."""
     whole = _real(folder)
-    if whole in seen or not whole.is_dir():
+    if whole in seen or not whole.is_dir() or (folder / MARK).exists():
         return []
     seen.add(whole)
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -164,8 +165,8 @@ def _volumes_in(folder: Path, seen: set[Path]) -> list[Path]:
         folder: of the disk.
         seen: folders that were looked at, links resolved: a link may lead back up.
     """
-    if _real(folder) in seen:
-        return []
+    if _real(folder) in seen or (folder / MARK).exists():
+        return []  # the cache of unpacked volumes
     seen.add(_real(folder))
     if is_zarr(folder):
         return [] if is_mask_name(folder) else [folder]

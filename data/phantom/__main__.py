@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from data.phantom.training_set import (
     SCALES,
     generate_phantom,
 )
-from util.errors import UserError, run_command_line
+from util.errors import UserError, run_program
 
 SMALLEST, LARGEST = 0.2, 5.0  # mm of pixels and slices
 
@@ -127,4 +126,4 @@ def refuse_numbers(chosen: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(main, sys.argv[1:]))
+    run_program(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from models.checkpoints.foreign_weights import as_published, opened, unlike
 from models.checkpoints.shipped_weights import SCANS, SPREAD, SUFFIX, read_weights
 from models.networks import SRGenerator
-from util.errors import UserError, some_of
+from util.errors import UserError, reason_of, some_of
 from util.files import atomic_path
 
 FORMAT = "sr-cyclegan"
@@ -86,7 +87,9 @@ def load_file(path: Path) -> Any:
             hint = f"{path.parent.parent} holds the experiments {some_of(named)}"
         raise UserError(f"no checkpoint {path}: {hint}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's, about what is refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is no checkpoint of tensors and plain values and is not loaded, since "
@@ -110,9 +113,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} holds weights but no training state: give a checkpoint that train.py wrote"
         )
-    if state["version"] > VERSION:
+    version = state.get("version")
+    if not isinstance(version, int):
+        raise DamagedCheckpointError(
+            f"{path} is a damaged checkpoint (version {version!r}): give another one"
+        )
+    if version > VERSION:
         raise UserError(
-            f"{path} has checkpoint version {state['version']}, this code knows up to {VERSION}: "
+            f"{path} has checkpoint version {version}, this code knows up to {VERSION}: "
             "update the code"
         )
     return upgrade(state)
@@ -158,14 +166,13 @@ def load_generator(path: Path) -> LoadedGenerator:
                 frozenset(state["training_digests"]),
                 path,
                 state["position"]["step"],
-                state["options"],
+                dict(state["options"]),
                 state.get("scans"),
             )
-        except (KeyError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"{path} is a damaged checkpoint ({reason}): give another one, such as an "
-                "epoch_N.pt beside it"
+                f"{path} is a damaged checkpoint ({reason_of(error)}): give another one, such as "
+                "an epoch_N.pt beside it"
             ) from error
     else:
         try:
@@ -175,10 +182,9 @@ def load_generator(path: Path) -> LoadedGenerator:
                 raise ValueError(difference)
             generator.load_state_dict(weights)
         except (ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"{path} does not hold an SR generator ({reason}): give a checkpoint of train.py "
-                "or a G_A state dict"
+                f"{path} does not hold an SR generator ({reason_of(error)}): give a checkpoint of "
+                "train.py or a G_A state dict"
             ) from error
         loaded = LoadedGenerator(generator, None, frozenset(), path, None, {})
     loaded.generator.eval().requires_grad_(False)
@@ -191,9 +197,9 @@ def _load_shipped(path: Path) -> LoadedGenerator:
         generator = SRGenerator(**facts["architecture"])
         generator.load_state_dict(weights)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{path} holds weights that are not those of the network it names ({reason}): get it "
+            f"{path} holds weights that are not those of the network it names "
+            f"({reason_of(error)}): get it "
             "anew"
         ) from error
     options = {"dataset_mode": facts["dataset_mode"]}

@@ -81,6 +81,8 @@ def unlike(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str |
             return f"it lacks {key}"
         if given[key].shape != value.shape:
             return f"{key} is {_size(given[key])}, expected {_size(value)}"
+        if given[key].is_complex() or given[key].is_sparse or given[key].is_meta:
+            return f"{key} is complex, sparse or empty, expected plain real numbers"
     extra = next((key for key in given if key not in expected), None)
     return None if extra is None else f"{extra} is none of its weights"
 

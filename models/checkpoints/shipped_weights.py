@@ -56,7 +56,10 @@ def write_weights(path: Path, generator: SRGenerator, facts: Mapping[str, Any]) 
     metadata = {"format": FORMAT, **{name: json.dumps(told[name]) for name in names}}
     tensors = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
     with atomic_path(path) as partial:
-        save_file(tensors, str(partial), metadata)
+        try:
+            save_file(tensors, str(partial), metadata)
+        except SafetensorError as error:  # so it says that the system refused
+            raise OSError(str(error)) from error
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

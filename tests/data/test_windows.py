@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,12 @@ def test_empty_window_is_refused(low: float, high: float) -> None:
 def test_policy_travels_as_plain_values() -> None:
     policy = WindowPolicy("minmax", CLINICAL_WINDOW, IntensityWindow(0, 255))
     assert WindowPolicy.from_dict(json.loads(json.dumps(policy.as_dict()))) == policy
+
+
+@pytest.mark.parametrize("stored", [{}, {"normalization": "window"}, None, {"x": 1}])
+def test_a_stored_policy_without_its_parts_is_refused(stored: Any) -> None:
+    with pytest.raises(UserError, match="the checkpoint's intensity windows are damaged"):
+        WindowPolicy.from_dict(stored)
 
 
 def test_fixed_policy_gives_each_domain_its_window() -> None:
@@ -158,6 +165,7 @@ def test_window_words() -> None:
         (["micro=0:"], "is not DOMAIN=LOW:HIGH"),
         (["micro=0:1:2"], "is not DOMAIN=LOW:HIGH"),
         (["micro=255:0"], "255:0 is empty"),
+        (["clinical=-1e300:1e300"], "reaches beyond 1e\\+09, which no scan holds"),
         (["micro=auto", "micro=0:1"], "given twice"),
     ],
 )

@@ -12,10 +12,14 @@ from option_helpers import ROOT, evaluation_options, option_names, refusal, trai
 
 from options import TestOptions, TrainOptions
 from options.base_options import (
+    channels,
     format_options,
     fraction,
     given_names,
+    layers,
+    measure,
     non_negative_float,
+    positive_float,
     positive_int,
     whole_number,
 )
@@ -130,6 +134,14 @@ def test_number_types() -> None:
         (non_negative_float, "inf"),
         (non_negative_float, "nan"),
         (non_negative_float, "-1"),
+        (non_negative_float, "1e300"),
+        (positive_float, "0"),
+        (positive_float, "1e300"),
+        (measure, "1e4"),
+        (positive_int, "9" * 20),
+        (whole_number, "9" * 20),
+        (channels, "100000"),
+        (layers, "17"),
     ):
         with pytest.raises(Exception, match=f"got {text}, expected"):
             parse(text)

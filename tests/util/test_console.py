@@ -68,6 +68,40 @@ def test_a_terminal_that_knows_ascii_alone_shows_escapes(tmp_path: Path) -> None
     assert err.decode("ascii") == "error: caf\\udce9\\nin two lines: give \\u80ba\n"
 
 
+def test_what_a_terminal_would_act_on_is_shown(tmp_path: Path) -> None:
+    """Names of files may hold anything; progress bars return and go up."""
+    program = "from util.console import make_streams_last\nmake_streams_last()\n"
+    program += (
+        r"print('\x1b[31mred\x07 \u202egnp.exe \x9b \ta\rb', end=''); print('\r\n\x1b[A', end='')"
+    )
+    words = [sys.executable, "-c", program]
+    answer = subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    assert answer.stdout.decode() == "\\x1b[31mred\\x07 \\u202egnp.exe \\x9b \ta\rb\r\n\x1b[A"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_takes_nothing_and_stops_nothing(
+    tmp_path: Path, closed: str
+) -> None:
+    bar = "def main(words):\n    list(progress(range(2), 'bar'))\n"
+    program = "from util.progress import progress\n" + PROGRAM.replace("def main(words):\n", bar)
+    script = tmp_path / "program.py"
+    script.write_text(program, encoding="utf-8")
+    command = f'exec "$0" "$1" "$2" {closed}'
+    words = ["bash", "-c", command, sys.executable, str(script), str(tmp_path / "done")]
+    answer = subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert (tmp_path / "done").read_text() == "399 None"
+    if "2>" not in closed:
+        assert answer.stderr.decode().splitlines()[-1].startswith("error: caf")
+
+
 def test_lines_reach_a_file_at_once(tmp_path: Path) -> None:
     program = "import sys, time\nfrom util.console import make_streams_last\nmake_streams_last()\n"
     program += "print('begun')\ntime.sleep(600)"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+import sys
 import threading
 
 import pytest
@@ -9,8 +11,10 @@ from util.errors import (
     EXIT_USER_ERROR,
     UserError,
     run_command_line,
+    run_program,
     was_interrupted,
 )
+from util.interrupt import STOPPING
 
 
 def test_the_commands_own_code_is_returned() -> None:
@@ -51,6 +55,48 @@ def test_a_missing_package_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     for own in ("data.nothing", "train"):  # a fault of the program
         with pytest.raises(ModuleNotFoundError):
             run_command_line(main, [own])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory"),
+         "the system refused: No such file or directory"),
+        (OSError(24, "Too many open files", "/data/ct.nii"),
+         "the system refused /data/ct.nii: Too many open files"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object", name="torch"),
+         "cannot load torch (libtorch_cpu.so: failed to map segment from shared object): allow"),
+    ],
+)  # fmt: skip
+def test_what_the_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    def refused(arguments: list[str]) -> None:
+        raise error
+
+    assert run_command_line(refused, []) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: {line}")
+
+
+def test_a_program_leaves_in_order_when_a_scheduler_stops_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    monkeypatch.setattr(sys, "argv", ["program", "word"])
+
+    def stopped(words: list[str]) -> None:
+        assert words == ["word"]
+        signal.raise_signal(signal.SIGTERM)
+
+    try:
+        with pytest.raises(SystemExit) as leaving:
+            run_program(stopped)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert leaving.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_ctrl_c_ends_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

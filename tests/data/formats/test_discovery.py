@@ -13,6 +13,7 @@ from PIL import Image
 
 from data.formats.discovery import find_volumes
 from data.formats.readers import read_volume
+from util.disk.cache_folder import mark_own
 from util.errors import UserError
 
 
@@ -110,6 +111,14 @@ def test_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_existing_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
     touch(tmp_path / "scan[1].nii", tmp_path / "scan1.nii")
     assert find_volumes([str(tmp_path / "scan[1].nii")]) == [tmp_path / "scan[1].nii"]
+
+
+def test_a_cache_within_a_folder_of_volumes_is_none_of_them(tmp_path: Path) -> None:
+    touch(tmp_path / "ct.nii")
+    mark_own(tmp_path / "cache")
+    touch(tmp_path / "cache" / f"{'0' * 40}.nii")
+    for word in (tmp_path, tmp_path / "**" / "*.nii"):
+        assert find_volumes([str(word)]) == [tmp_path / "ct.nii"]
 
 
 def test_each_case_once(root: Path) -> None:

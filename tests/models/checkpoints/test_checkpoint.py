@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,6 +111,18 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(
     with pytest.raises(UserError, match=r"cannot write .*latest\.pt: .*unexpected pos"):
         save_checkpoint(path, {})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("version", None), ("version", "x"), ("options", None), ("position", None),
+     ("training_digests", None), ("architecture", 3), ("average", {"x": 1})],
+)  # fmt: skip
+def test_a_part_of_another_kind_is_called_damaged(tmp_path: Path, name: str, value: Any) -> None:
+    path = saved(tmp_path / "latest.pt")
+    torch.save({**torch.load(path, weights_only=True), name: value}, path)
+    with pytest.raises(UserError, match="is a damaged checkpoint"):
+        load_generator(path)
 
 
 def test_a_checkpoint_without_its_parts_is_called_damaged(tmp_path: Path) -> None:

@@ -85,6 +85,13 @@ def test_the_four_original_files_may_have_dropout(tmp_path: Path) -> None:
         assert unlike(network.state_dict(), other.networks[name].state_dict()) is None
 
 
+COMPLEX_SPARSE_AND_EMPTY: list[Callable[[Tensor], Tensor]] = [
+    lambda value: value.to(torch.complex64),
+    lambda value: value.to_sparse(),
+    lambda value: torch.empty_like(value, device="meta"),
+]
+
+
 def changed(key: str, value: Tensor | None) -> Weights:
     weights = dict(generator().state_dict())
     del weights[key]
@@ -111,6 +118,13 @@ def changed(key: str, value: Tensor | None) -> Weights:
             nn.Sequential(*[nn.Conv2d(3, 8, 7)]).state_dict(),
             "it lacks model.1.weight, and begins with 0.weight",
         ),
+        *[
+            (
+                {key: make(value) for key, value in generator().state_dict().items()},
+                "model.1.weight is complex, sparse or empty, expected plain real numbers",
+            )
+            for make in COMPLEX_SPARSE_AND_EMPTY
+        ],
         ({"epoch": 3, "loss": 0.5}, "it holds epoch, loss, no weights"),
         ({}, "it holds nothing, no weights"),
         ([torch.ones(3)], "it holds a list, not weights by their names"),

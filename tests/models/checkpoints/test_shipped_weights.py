@@ -12,7 +12,12 @@ from safetensors.torch import save_file
 
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy
 from models.checkpoints.checkpoint import load_generator, weights_digest
-from models.checkpoints.shipped_weights import FOLDER, read_weights, shipped_weights, write_weights
+from models.checkpoints.shipped_weights import (
+    FOLDER,
+    read_weights,
+    shipped_weights,
+    write_weights,
+)
 from models.inference.super_resolver import SuperResolver
 from models.networks import SRGenerator
 from util.errors import UserError
@@ -47,6 +52,11 @@ def test_a_generator_comes_back_with_its_facts(tmp_path: Path) -> None:
     assert read_weights(path)[1]["training"] == FACTS["training"]
     enlarged = SuperResolver.from_checkpoint(path, "cpu").upscale(np.full((1, 8, 8), -800.0))
     assert enlarged.shape == (1, 16, 16)
+
+
+def test_a_place_that_cannot_be_written_is_told() -> None:
+    with pytest.raises(UserError, match=r"cannot write /proc/x\.safetensors"):
+        write_weights(Path("/proc/x.safetensors"), generator(), FACTS)
 
 
 def test_facts_must_be_complete(tmp_path: Path) -> None:
