@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
+
+from util.errors import UserError
+from util.interrupt import leave_signals_to_the_first
 
 Job = Callable[[], str]
 
@@ -28,7 +30,7 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[str]:
 
     Raises:
         Exception: that of the first job that failed.
-        RuntimeError: a process ended without an answer (killed, out of memory).
+        UserError: a process ended without an answer (killed, out of memory).
     """
     if processes <= 1 or len(jobs) < 2:
         for job in jobs:
@@ -43,7 +45,10 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[str]:
         for answer in as_completed([pool.submit(job) for job in jobs]):
             yield answer.result()
     except BrokenProcessPool as error:
-        raise RuntimeError("a process ended without an answer: killed, or out of memory") from error
+        raise UserError(
+            f"one of {processes} processes ended without an answer, as when memory runs out: allow "
+            "more memory, or fewer processes (--processes of python -m data.phantom)"
+        ) from error
     finally:
         if known is None:
             del os.environ[BLAS_THREADS]
@@ -51,13 +56,13 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[str]:
             os.environ[BLAS_THREADS] = known
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+            process.kill()
             process.join()
 
 
 def _end_with_the_first_process() -> None:
-    # Ctrl-C reaches every process of the terminal; the first one ends the others in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and schedulers reach every process of the group; the first ends the others in order.
+    leave_signals_to_the_first()
     first = multiprocessing.parent_process()
     if first is not None:
 

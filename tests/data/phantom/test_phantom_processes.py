@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,33 +58,45 @@ def test_other_processes_have_one_thread_of_numpys_and_this_one_what_it_had(
 
 
 def test_a_dead_process_is_told() -> None:
-    with pytest.raises(RuntimeError, match="a process ended without an answer"):
+    with pytest.raises(UserError, match="one of 2 processes ended without an answer"):
         list(run_jobs([die, partial(name_of, 1)], 2))
 
 
-def test_processes_end_with_the_first_one(tmp_path: Path) -> None:
-    """Killed outright, it cannot end them."""
-    code = (
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)]
+)
+def test_processes_end_with_the_first_one(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Killed outright, it cannot end them; a scheduler's signal reaches all of them."""
+    program = (
         "from functools import partial\nfrom pathlib import Path\n"
         "from test_phantom_processes import linger\n"
         "from data.phantom.processes import run_jobs\n"
-        "if __name__ == '__main__':\n"
+        "from util.errors import run_program\n"
+        "def main(words):\n"
         f"    list(run_jobs([partial(linger, Path({str(tmp_path)!r}), n) for n in (1, 2)], 2))\n"
+        "if __name__ == '__main__':\n"
+        "    run_program(main)\n"
     )
     script = tmp_path / "first.py"
-    script.write_text(code, encoding="utf-8")
+    script.write_text(program, encoding="utf-8")
     here = Path(__file__).resolve()
     places = os.pathsep.join([str(here.parents[3]), str(here.parent)])
     process = subprocess.Popen(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": places}
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": places},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
     )
     end = time.monotonic() + PATIENCE
     while len(list(tmp_path.glob("*.pid"))) < 2:
         assert time.monotonic() < end
         assert process.poll() is None
         time.sleep(0.05)
-    process.kill()
-    process.wait()
+    (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
+    _, told = process.communicate()
+    assert (process.returncode, b"Traceback" in told) == (code, False)
     pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
     while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < end
