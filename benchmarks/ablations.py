@@ -24,9 +24,9 @@ from queue import Queue
 
 import numpy as np
 
+from benchmarks.printed_tables import run_benchmark
 from data.phantom.anatomy.disease import DISEASES
 from data.phantom.pair import PairPlan, write_pair
-from util.errors import run_program
 from util.run_record import PROJECT_FOLDER
 
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 106), range(201, 206)  # no patient in both domains
@@ -201,4 +201,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

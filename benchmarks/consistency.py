@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.printed_tables import run_benchmark
 from data.formats.readers import read_volume
-from util.errors import run_program
 from util.images.metrics import mean_absolute_error
 from util.images.resampling import area_average
 
@@ -39,4 +39,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

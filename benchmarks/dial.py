@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.phantom.case import read_case
 from data.truth_case import TruthCase
 from data.windows import CLINICAL_WINDOW
@@ -27,7 +28,6 @@ from methods.truth.scores import Scorer
 from models.inference.case_enlarger import CaseEnlarger
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
-from util.errors import run_program
 from util.images.resampling import enlarge
 from util.pages.page_parts import figure_png
 
@@ -158,4 +158,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.inference import giga_operations
 from benchmarks.machine import machine_line, published_generator, seconds
+from benchmarks.printed_tables import run_benchmark
 from benchmarks.training import batch
 from models.checkpoints.checkpoint import load_generator
 from models.fused.network import fused_network
@@ -36,7 +37,6 @@ from models.networks import SRGenerator
 from options import TrainOptions
 from training.dry_run import measure_step
 from util.devices import choose_devices
-from util.errors import run_program
 
 SEED = 0
 SHIPPED = Path("weights/sr_x8.safetensors")
@@ -344,4 +344,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.machine import interleaved, machine_line, published_generator
+from benchmarks.printed_tables import run_benchmark
 from models.fused.output_layer import EDGE, OutputConvolution
 from models.inference.openvino_trunk import openvino_available
 from models.inference.slice_jobs import SliceJob
 from models.inference.super_resolver import SuperResolver
 from models.networks import DownsamplingGenerator, SRGenerator
 from util.devices import choose_devices
-from util.errors import run_program
 
 WINDOW_HU = 1500.0  # width of the default window: what 2 in [-1, 1] stands for
 TILE = 32  # of the published test
@@ -215,4 +215,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -25,7 +25,7 @@ from benchmarks.ablations import (
     score,
     train_all,
 )
-from util.errors import run_program
+from benchmarks.printed_tables import run_benchmark
 
 COUNTS = (1, 2, 4, 8)
 CLINICAL_SEEDS, MICRO_SEEDS = range(101, 109), range(201, 209)
@@ -59,4 +59,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

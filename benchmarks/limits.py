@@ -19,10 +19,10 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.phantom.case import read_case
 from methods.truth.scanner_matrix import NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
-from util.errors import run_program
 from util.images.resampling import area_average, enlarge
 from util.images.resolution import resolution, ring_correlation
 from util.images.spectra import faded
@@ -112,4 +112,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.formats.readers import read_volume
 from data.opening import slice_digests
 from data.patches import PatchSettings
@@ -28,7 +29,6 @@ from data.training_data import TrainingData, all_axes
 from data.unpaired_dataset import UnpairedDataset
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, IntensityWindow, WindowPolicy, sampled_range
-from util.errors import run_program
 
 EDGE = 2000
 CHUNK = 128
@@ -142,4 +142,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

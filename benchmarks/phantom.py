@@ -13,8 +13,8 @@ import time
 import torch
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.phantom.render import render_micro
-from util.errors import run_program
 
 MEGABYTES = 1e3  # of ru_maxrss, which counts kilobytes on Linux
 
@@ -41,4 +41,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

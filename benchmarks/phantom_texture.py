@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.printed_tables import run_benchmark
 from data.formats.readers import read_volume
 from data.phantom.render import render_clinical, render_lung_mask
 from data.phantom.scanners import ClinicalScanner
-from util.errors import run_program
 from util.images.texture import radial_power_spectrum
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002")
@@ -126,4 +126,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.formats.readers import read_volume
 from data.opening import open_with_lung_mask
 from data.phantom.case import read_case, scanner_of
@@ -31,7 +32,6 @@ from data.training_data import TrainingData, all_axes, phantom_windows
 from data.truth_case import TruthCase
 from data.volumes.volume import Volume
 from data.windows import CLINICAL_WINDOW, WindowPolicy, parse_windows
-from util.errors import run_program
 from util.images.point_spread import HALF_OF_GAUSSIAN
 from util.images.resampling import area_average
 
@@ -111,4 +111,4 @@ def row_of(name: str, scanner: ClinicalScanner, seen: list[np.ndarray], fine: np
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -23,11 +23,11 @@ from scipy import ndimage
 
 from benchmarks import scanners
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.phantom.case import read_case
 from methods.truth.scanner_matrix import Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
 from models.scanner_model import SHARPENING_SIGMA
-from util.errors import run_program
 from util.images.resampling import area_average, enlarge, resize
 from util.run_record import PROJECT_FOLDER
 
@@ -180,4 +180,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.formats.readers import read_volume
 from data.phantom.case import read_case
 from methods.truth.scanner_matrix import BLURS, NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
-from util.errors import run_program
 from util.images.metrics import psnr
 from util.images.resampling import area_average, enlarge
 
@@ -125,4 +125,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

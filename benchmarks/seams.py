@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.formats.readers import read_volume
 from data.patches import shrink
 from data.volumes.volume import parse_slices
 from methods.restoration.shrunk_slices import low_mask
 from models.checkpoints.checkpoint import load_generator
 from models.inference.super_resolver import SuperResolver
-from util.errors import run_program
 from util.images.intensity_window import IntensityWindow
 from util.images.pictures import best_inset, comparison_picture
 from util.images.resampling import enlarge
@@ -158,4 +158,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.printed_tables import run_benchmark
 from data.formats.nifti import read_layout
 from data.formats.nifti_slices import nifti_slices
-from util.errors import run_program
 from util.images.intensity_window import IntensityWindow
 from util.images.metrics import sharpness
 from util.images.resampling import enlarge
@@ -67,4 +67,4 @@ def measured(image: np.ndarray, truth: np.ndarray) -> Texture:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

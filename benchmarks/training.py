@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.machine import interleaved, machine_line, seconds
+from benchmarks.printed_tables import run_benchmark
 from models.loss_names import LOSSES
 from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from options import TrainOptions
 from util.devices import choose_devices
-from util.errors import run_program
 from util.run_record import peak_memory
 
 VARIANTS = {
@@ -223,4 +223,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

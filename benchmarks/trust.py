@@ -18,10 +18,10 @@ import torch
 from scipy import stats
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from data.formats.readers import read_volume
 from data.phantom.case import read_case
 from models.inference.super_resolver import SuperResolver
-from util.errors import run_program
 from util.images.resampling import enlarge
 from util.images.trust import lattice, measure_trust
 
@@ -88,4 +88,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

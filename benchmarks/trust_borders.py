@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
 from benchmarks.machine import machine_line
+from benchmarks.printed_tables import run_benchmark
 from benchmarks.scanners import score
 from data.phantom.case import read_case
 from methods.truth.scanner_matrix import BLURS, NOISES, Scanner, seen_by
 from models.inference.super_resolver import SuperResolver
-from util.errors import run_program
 from util.images.resampling import area_average, enlarge
 from util.images.trust import measure_trust
 from util.pages.page_parts import figure_png
@@ -110,4 +110,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import machine_line, published_generator
+from benchmarks.printed_tables import run_benchmark
 from data.formats.readers import read_volume
 from data.writing.nifti_writer import NiftiSliceWriter
 from methods.super_resolution.resuming import UpscaleSettings
 from methods.super_resolution.volume_upscaling import upscale_volume
 from models.inference.super_resolver import SuperResolver
 from util.devices import choose_devices
-from util.errors import run_program
 from util.images.intensity_window import IntensityWindow
 from util.interrupt import StopRequest
 from util.run_record import peak_memory
@@ -102,4 +102,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(main)
