@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,8 +88,10 @@ class ExactConvolutions:
         with self._turn:
             if self._inside == 0:
                 # `enabled` has to be given: by default the flags turn cuDNN off.
-                flags = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-                self._flags.enter_context(flags)
+                settings: dict[str, Any] = {"enabled": True, "allow_tf32": False}
+                if hasattr(torch.backends, "fp32_precision"):  # since torch 2.9; it comes before
+                    settings["fp32_precision"] = "ieee"  # allow_tf32 where a program has set it
+                self._flags.enter_context(torch.backends.cudnn.flags(**settings))
             self._inside += 1
 
     def __exit__(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,33 @@ def test_exact_convolutions_keep_cudnn_and_leave_out_tf32() -> None:
         assert flags.enabled
         assert not flags.allow_tf32
     assert (flags.enabled, flags.allow_tf32) == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
+@pytest.mark.parametrize("place", ["every backend", "cuDNN", "nowhere"])
+def test_tf32_that_a_program_has_asked_for_is_left_out_and_comes_back(place: str) -> None:
+    backends: Any = torch.backends
+    chosen = {"every backend": backends, "cuDNN": backends.cudnn}.get(place)
+    before = None if chosen is None else chosen.fp32_precision
+
+    def told() -> list[Any]:
+        cudnn = backends.cudnn
+        return [
+            backends.fp32_precision, cudnn.fp32_precision, cudnn.conv.fp32_precision,
+            cudnn.rnn.fp32_precision, cudnn.allow_tf32,
+        ]  # fmt: skip
+
+    try:
+        if chosen is not None:
+            chosen.fp32_precision = "tf32"
+        outside = told()
+        with exact_convolutions:
+            assert backends.cudnn.conv.fp32_precision == "ieee"
+            assert not backends.cudnn.allow_tf32
+        assert told() == outside
+    finally:
+        if chosen is not None:
+            chosen.fp32_precision = before
 
 
 def test_of_two_threads_the_last_one_puts_the_flags_back() -> None:
