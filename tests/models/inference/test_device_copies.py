@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from engine_helpers import CPU, images
 
 from models.inference.device_copies import DeviceCopies, exact_convolutions
 
+ROOT = Path(__file__).resolve().parents[3]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -51,31 +54,35 @@ def test_exact_convolutions_keep_cudnn_and_leave_out_tf32() -> None:
     assert (flags.enabled, flags.allow_tf32) == before
 
 
+ASKED_FOR_TF32 = """
+import torch
+from models.inference.device_copies import exact_convolutions
+
+def told():
+    cudnn = torch.backends.cudnn
+    return [torch.backends.fp32_precision, cudnn.fp32_precision, cudnn.conv.fp32_precision,
+            cudnn.rnn.fp32_precision, cudnn.allow_tf32]
+
+{place}.fp32_precision = {precision!r}
+outside = told()
+with exact_convolutions:
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert not torch.backends.cudnn.allow_tf32
+assert told() == outside
+"""
+
+
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
-@pytest.mark.parametrize("place", ["every backend", "cuDNN", "nowhere"])
-def test_tf32_that_a_program_has_asked_for_is_left_out_and_comes_back(place: str) -> None:
-    backends: Any = torch.backends
-    chosen = {"every backend": backends, "cuDNN": backends.cudnn}.get(place)
-    before = None if chosen is None else chosen.fp32_precision
-
-    def told() -> list[Any]:
-        cudnn = backends.cudnn
-        return [
-            backends.fp32_precision, cudnn.fp32_precision, cudnn.conv.fp32_precision,
-            cudnn.rnn.fp32_precision, cudnn.allow_tf32,
-        ]  # fmt: skip
-
-    try:
-        if chosen is not None:
-            chosen.fp32_precision = "tf32"
-        outside = told()
-        with exact_convolutions:
-            assert backends.cudnn.conv.fp32_precision == "ieee"
-            assert not backends.cudnn.allow_tf32
-        assert told() == outside
-    finally:
-        if chosen is not None:
-            chosen.fp32_precision = before
+@pytest.mark.parametrize(
+    ("place", "precision"),
+    [("torch.backends", "tf32"), ("torch.backends.cudnn", "tf32"), ("torch.backends", "none")],
+)
+def test_tf32_that_a_program_has_asked_for_is_left_out_and_comes_back(
+    place: str, precision: str
+) -> None:
+    """In a process of its own: torch's flags of the two ways cannot be put back apart."""
+    code = ASKED_FOR_TF32.format(place=place, precision=precision)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_of_two_threads_the_last_one_puts_the_flags_back() -> None:
