@@ -6,13 +6,13 @@ its function.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SSIM_WINDOW = 11
+from models.line_filters import gaussian_weights, weighted_neighbours
+
+SSIM_REACH = 5  # pixels on each side: a window of 11
 SSIM_SIGMA = 1.5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 CONSTANT_RANGE = 0.01  # of [-1, 1]: bf16 rounds it to one or two values
@@ -133,15 +133,6 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Te
     return GRADIENT_PENALTY_WEIGHT * ((norm - 1) ** 2).mean()
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)  # training may be the next to ask
-def _gaussian(device: torch.device) -> Tensor:
-    """One-dimensional SSIM window, (11,), summing to 1."""
-    position = torch.arange(SSIM_WINDOW, dtype=torch.float32) - SSIM_WINDOW // 2
-    weights = torch.exp(-(position**2) / (2 * SSIM_SIGMA**2))
-    return (weights / weights.sum()).to(device)
-
-
 def ssim(image: Tensor, reference: Tensor, data_range: float) -> Tensor:
     """Mean structural similarity (Wang et al. 2004) with an 11x11 Gaussian window, sigma 1.5.
 
@@ -155,18 +146,12 @@ def ssim(image: Tensor, reference: Tensor, data_range: float) -> Tensor:
     Returns:
         Scalar, at most 1 (equal images).
     """
-    window = _gaussian(image.device).to(image.dtype)
     planes = torch.cat(
         [image, reference, image * image, reference * reference, image * reference], dim=1
     )
-    count, channels, height, width = planes.shape
-    # Separable and with all five planes at once: two thin convolutions instead of five 11x11.
-    planes = planes.reshape(count * channels, 1, height, width)
-    planes = F.conv2d(planes, window.view(1, 1, -1, 1), padding=(SSIM_WINDOW // 2, 0))
-    planes = F.conv2d(planes, window.view(1, 1, 1, -1), padding=(0, SSIM_WINDOW // 2))
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = planes.reshape(
-        count, channels, height, width
-    ).unbind(1)
+    planes = F.pad(planes, [SSIM_REACH] * 4)
+    planes = weighted_neighbours(planes, gaussian_weights(SSIM_SIGMA, SSIM_REACH))
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = planes.unbind(1)
     variance_x = mean_xx - mean_x**2
     variance_y = mean_yy - mean_y**2
     covariance = mean_xy - mean_x * mean_y

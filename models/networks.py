@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.cubic import enlarge_cubic
 from models.drawn_texture import texture_layers
+from models.line_filters import enlarge_cubic
 
 RESIDUAL_KERNEL_PADDING = 1
 EDGE_PADDING = 3  # the 7x7 convolutions at both ends

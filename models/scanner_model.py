@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.line_filters import gaussian_weights, weighted_neighbours
 from models.losses import pool
 from util.images.point_spread import FWHM_TO_SIGMA, HALF_OF_GAUSSIAN
 
@@ -76,12 +77,8 @@ class FixedScanner(Scanner):
 
     def _blurred(self, images: Tensor) -> Tensor:
         reach = min(math.ceil(3 * self.sigma), min(images.shape[2:]) - 1)
-        offset = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-        weights = torch.exp(-(offset**2) / (2 * self.sigma**2))
-        weights = weights / weights.sum()
-        padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
-        padded = F.conv2d(padded, weights.view(1, 1, -1, 1))
-        return F.conv2d(padded, weights.view(1, 1, 1, -1))
+        padded = F.pad(images, [reach] * 4, mode="reflect")
+        return weighted_neighbours(padded, gaussian_weights(self.sigma, reach))
 
     def unit_noise(self, like: Tensor) -> Tensor:
         """Noise of standard deviation 1 whose power goes with f * MTF(f)^2, in the shape of `like`.

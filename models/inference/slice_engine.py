@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.cubic import beside_cubic
 from models.fused.activation import INFERENCE_BAND_VALUES, channels_last
 from models.fused.output_layer import EDGE
 from models.fused.statistics import Moments, measure
@@ -38,6 +37,7 @@ from models.inference.levels import (
 )
 from models.inference.norm_scope import PixelWeights
 from models.inference.stages import PreparedStage, prepare_stages
+from models.line_filters import beside_cubic
 from models.networks import SRGenerator
 
 GPU_BAND_VALUES = 1 << 26  # values of a band's map: a GPU wants few, large launches

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.checkpoints.checkpoint import recognise_generator
-from models.cubic import enlarge_cubic
 from models.discriminators import PatchDiscriminator
+from models.line_filters import enlarge_cubic
 from models.networks import (
     DownsamplingGenerator,
     SRGenerator,

@@ -1,11 +1,31 @@
-"""Cubic enlargement against what is known of it."""
+"""Cubic enlargement and blur against what is known of them."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from models.cubic import _phases, beside_cubic, enlarge_cubic
+from models.line_filters import (
+    _phases,
+    beside_cubic,
+    enlarge_cubic,
+    gaussian_weights,
+    weighted_neighbours,
+)
+
+
+def test_blur_by_gaussian_weights_is_that_of_scipy() -> None:
+    image = torch.rand(2, 3, 17, 12, dtype=torch.float64)
+    found = weighted_neighbours(image, gaussian_weights(1.3, 4))
+    expected = ndimage.gaussian_filter(image.numpy(), 1.3, radius=4, axes=(2, 3))
+    np.testing.assert_allclose(found, expected[:, :, 4:-4, 4:-4], rtol=1e-12)
+
+
+def test_weights_need_not_be_symmetric() -> None:
+    image = torch.arange(12.0).view(1, 1, 3, 4)
+    assert torch.equal(weighted_neighbours(image, [0.0, 1.0]), image[:, :, 1:, 1:])
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8, 16])
