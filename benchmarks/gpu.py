@@ -36,7 +36,7 @@ from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import SRGenerator
 from options import TrainOptions
 from training.dry_run import measure_step
-from util.devices import choose_devices
+from util.devices import choose_devices, set_up_cudnn
 
 SEED = 0
 SHIPPED = Path("weights/sr_x8.safetensors")
@@ -113,15 +113,17 @@ def ceilings(report: Report, device: torch.device, tiny: bool) -> None:
 
 
 BF16 = ["--precision", "bf16"]
+TF32 = ["--precision", "tf32"]
 LAYERS = ["--engine", "eager"]
 WAYS: dict[str, tuple[list[str], str]] = {
     "layers, fp32 (published)": (LAYERS, ""),
     "ours, bf16": (BF16, ""),
     "ours, fp32": ([], ""),
     "ours, bf16, no graphs": (BF16, "ungraphed"),
-    "ours, tf32": ([], "tf32"),
+    "ours, tf32": (TF32, ""),
+    "ours, bf16, deterministic": ([*BF16, "--deterministic"], ""),
     "layers, bf16": ([*LAYERS, *BF16], ""),
-    "layers, tf32": (LAYERS, "tf32"),
+    "layers, tf32": ([*LAYERS, *TF32], ""),
     "layers, bf16, channels last": ([*LAYERS, *BF16], "last"),
 }
 BATCHED = ("layers, fp32 (published)", "ours, bf16", "ours, fp32")
@@ -139,8 +141,10 @@ def prepared_model(way: str, size: int, device: torch.device, tiny: bool) -> Med
     model = MODELS[options.model](options, device)
     model.set_input(batch(model, 0))
     chosen = set(how.split())
-    torch.backends.cudnn.allow_tf32 = "tf32" in chosen
-    torch.backends.cudnn.benchmark = way != "layers, fp32 (published)"
+    torch.use_deterministic_algorithms(False)
+    set_up_cudnn(options.precision, options.deterministic)
+    if way == "layers, fp32 (published)":
+        torch.backends.cudnn.benchmark = False
     if "last" in chosen:
         for network in model.networks.values():
             network.to(memory_format=LAST)
@@ -278,6 +282,9 @@ def slices(report: Report, device: torch.device, tiny: bool) -> None:
     )
     report.add("slice", "ours, fp32", lambda: ours(generator, "fp32", True))
     report.add("slice", "ours, bf16", lambda: ours(generator, "bf16", True))
+    if device.type == "cuda":
+        report.add("slice", "ours, tf32", lambda: ours(generator, "tf32", True))
+        report.add("slice", "ours, fp16", lambda: ours(generator, "fp16", True))
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         network = fused_network(generator, dtype, device)
         if network is not None:

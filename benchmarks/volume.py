@@ -24,6 +24,7 @@ from data.formats.readers import read_volume
 from data.writing.nifti_writer import NiftiSliceWriter
 from methods.super_resolution.resuming import UpscaleSettings
 from methods.super_resolution.volume_upscaling import upscale_volume
+from models.inference.precision import PRECISIONS
 from models.inference.super_resolver import SuperResolver
 from util.devices import choose_devices
 from util.images.intensity_window import IntensityWindow
@@ -66,7 +67,7 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--edge", type=int, default=512)
     parser.add_argument("--slices", type=int, default=300)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--backend", choices=("auto", "torch", "openvino"), default="auto")
     parser.add_argument("--consistency", action="store_true")
     parser.add_argument("--gpu_ids", default="all")

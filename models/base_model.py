@@ -145,20 +145,19 @@ class BaseModel:
         self.parts = parts_for_texture(self.G_A)
         self.teacher: SRGenerator | None = None
         self.compiled: dict[nn.Module, Any] = {}
-        if options.compile:
-            self.compiled = {
-                network: torch.compile(network, dynamic=False) for network in self.networks.values()
-            }
         self.fused: dict[nn.Module, Any] = {}
-        self.fuse(*self.networks.values(), *self.parts.values())
+        self.make_faster(*self.networks.values(), *self.parts.values())
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The four networks by the paper's names."""
         return {name: getattr(self, name) for name in NETWORKS}
 
-    def fuse(self, *networks: nn.Module) -> None:
-        """Let the fused engine run networks, where it is asked for and serves."""
+    def make_faster(self, *networks: nn.Module) -> None:
+        """Let the fused engine run networks, or torch's compiler, where asked for and served."""
+        if self.options.compile:
+            compiled = {network: torch.compile(network, dynamic=False) for network in networks}
+            self.compiled |= compiled
         if self.options.engine != "fused":
             return
         # Batch norm gathers running statistics, which torch's own layer does.
@@ -184,7 +183,7 @@ class BaseModel:
             teacher: of the same scale; in evaluation mode afterwards, on the model's device.
         """
         self.teacher = teacher.to(self.device).eval().requires_grad_(False)
-        self.fuse(teacher)
+        self.make_faster(teacher)
 
     @torch.no_grad()
     def lesson(self, images: Tensor, truth: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ The kind is FLAG for one without a value, a sequence of choices, what parses a w
 """
 Rows = Sequence[Row]
 FLAG = None
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -127,8 +128,9 @@ RUN: Rows = (
     ("checkpoints_dir", str, "checkpoints", "folder of all experiments"),
     ("gpu_ids", str, "all",
      "GPUs, such as 0 or 0,1; all: every one found, else the CPU; -1: the CPU"),
-    ("precision", ("fp32", "bf16"), "fp32",
-     "bf16 runs the networks under autocast: faster where the processor has it"),
+    ("precision", PRECISIONS, "fp32",
+     "bf16 computes convolutions and keeps maps in 16 bits: faster where the processor has it; on "
+     "a GPU also tf32, fp32 with rounded products, and in testing fp16"),
     ("epoch", str, "latest",
      "checkpoint to load: latest, best (by validation) or an epoch's number"),
     ("load_iter", whole_number, 0,

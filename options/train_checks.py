@@ -124,6 +124,11 @@ def refuse_idle_options(
                 f"--{name} is about visdom panels, which --display_id 1 turns on: add it or leave "
                 f"--{name} out"
             )
+    if options.precision == "fp16":
+        parser.error(
+            "--precision fp16 is for testing: gradients would fall below its smallest numbers; "
+            "train in bf16, or in tf32 or fp32"
+        )
     if options.compile and options.engine != "eager" and options.norm != "batch":
         parser.error(
             "--compile is about torch's layers, which --engine eager runs: add it or leave "

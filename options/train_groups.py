@@ -33,6 +33,9 @@ RUN: Rows = (
     ("compile", FLAG, False,
      "compile the networks by torch.compile (with --engine eager): slow at first, and a C++ "
      "compiler is needed"),
+    ("deterministic", FLAG, False,
+     "the same numbers from the same start on a GPU too, where that costs time; a CPU gives them "
+     "always"),
     ("summary", FLAG, False,
      "print networks, parameters, arithmetic and memory of a step, and stop"),
     ("seed", whole_number, 0, "of every random number"),

@@ -22,7 +22,7 @@ from models.medical_cycle_gan import MODELS, MedicalCycleGANModel
 from models.networks import count_parameters
 from options.base_options import PHANTOM_FOLDER
 from training.setup import data_words, load_teacher
-from util.devices import choose_devices, set_up_cudnn
+from util.devices import check_precision, choose_devices, set_up_cudnn
 from util.errors import some_of
 from util.progress import format_bytes, format_seconds
 
@@ -175,7 +175,8 @@ def total_size(path: Path) -> int:
 def seconds_per_step(options: Namespace) -> float:
     """Time of a training step on patches of noise; the first steps, which set up, do not count."""
     device = choose_devices(options.gpu_ids)[0]
-    set_up_cudnn()
+    check_precision(options.precision, device)
+    set_up_cudnn(options.precision, options.deterministic)
     model = MODELS[options.model](options, device)
     if options.teacher:
         model.learn_from(load_teacher(options.teacher, model.scale).generator)

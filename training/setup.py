@@ -36,7 +36,7 @@ from training.saver import RunSaver
 from training.scanner_setup import look_at_scans
 from training.state import Position, start_or_resume
 from training.validation import SCORES, Validator, describe, is_better
-from util.devices import choose_devices, set_up_cudnn, warn_of_emulated_bf16
+from util.devices import check_precision, choose_devices, set_up_cudnn, warn_of_emulated_bf16
 from util.errors import UserError
 from util.interrupt import StopRequest
 from util.processes import Processes, join_processes, own_device
@@ -112,11 +112,12 @@ def open_run(options: Namespace) -> Run:
     """
     folder = Path(options.checkpoints_dir) / options.name
     device = own_device(choose_devices(options.gpu_ids))
+    check_precision(options.precision, device)
     processes = join_processes(device)
     if options.precision == "bf16" and processes.is_first:
         warn_of_emulated_bf16(device)
     processes.say(preset_line(options, device.type))
-    set_up_cudnn()
+    set_up_cudnn(options.precision, options.deterministic)
     # Equal weights in all processes, and then chances of their own.
     seed_everything(options.seed)
     model = MODELS[options.model](options, device, processes)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-FIRST_BF16_CAPABILITY = (8, 0)  # Ampere
+AMPERE = (8, 0)  # first cards with bf16 and TF32
 
 # What a container or a batch job may use: control groups of version 2, and of version 1, which
 # has a tree for memory alone.
@@ -82,15 +82,24 @@ def choose_devices(gpu_ids: str) -> list[torch.device]:
     return [torch.device("cuda", index) for index in indices]
 
 
-def set_up_cudnn() -> None:
-    """Let cuDNN train: float32 as float32, not rounded to TF32, and the fastest way for each size.
+def set_up_cudnn(precision: str = "fp32", deterministic: bool = False) -> None:
+    """Let cuDNN train: float32 as float32 unless TF32 is asked for, the fastest way for each size.
 
     Patches have one size or two, so that trying all ways costs a second and not one a slice.
+
+    Args:
+        precision: of --precision.
+        deterministic: take only ways that give the same numbers each time, on a GPU.
     """
     import torch
 
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic and torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for its products of matrices
+        # What has no such way says so in a warning of torch's.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def arithmetic_name(device: torch.device) -> str:
@@ -102,12 +111,30 @@ def arithmetic_name(device: torch.device) -> str:
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse tf32 and fp16 where a device does not have their arithmetic.
+
+    Raises:
+        UserError: says which it has.
+    """
+    is_gpu = device.type == "cuda"
+    if (precision == "fp16" and not is_gpu) or (
+        precision == "tf32" and not (is_gpu and has_bf16(device))
+    ):
+        since = " since Ampere" if precision == "tf32" else ""
+        raise UserError(
+            f"--precision {precision} is arithmetic of NVIDIA GPUs{since}, and "
+            f"{arithmetic_name(device)} is to compute: give fp32 or bf16"
+        )
+
+
 def warn_of_emulated_bf16(device: torch.device) -> None:
     """Say in one line that bf16 will be slow, where the processor has no arithmetic for it."""
     if has_bf16(device) is False:
         print(
             f"warning: --precision bf16 on {arithmetic_name(device)}, which has no bf16 "
-            "arithmetic: it is emulated, slower than fp32 and no more precise; leave it out",
+            "arithmetic: it is emulated, slower than fp32 and no more precise; leave it out"
+            + (" (in testing, fp16 is fast there)" if device.type == "cuda" else ""),
             file=sys.stderr,
         )
 
@@ -123,7 +150,7 @@ def has_bf16(device: torch.device, cpuinfo: Path = CPUINFO) -> bool | None:
     if device.type == "cuda":
         import torch
 
-        return torch.cuda.get_device_capability(device) >= FIRST_BF16_CAPABILITY
+        return torch.cuda.get_device_capability(device) >= AMPERE
     try:
         listed = re.findall(
             r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text("utf-8"), re.MULTILINE

@@ -131,7 +131,7 @@ class GpuNetwork:
         """float32 (N, 1, H, W) to what the network makes of it, in float32."""
         inputs = [stage if isinstance(stage, Stage) else stage[0] for stage in self.stages]
         edge = inputs[0].reflect
-        padded = F.pad(images, [edge] * 4, mode="reflect") if edge else images
+        padded = mirrored(images, edge) if edge else images
         read, whole = channels_last(padded.to(self.dtype)), None
         values: Tensor = read
         for number, stage in enumerate(self.stages):
@@ -153,6 +153,19 @@ class GpuNetwork:
         if isinstance(self.network, SRGenerator):
             return self.network.joined(output, images)
         return output
+
+
+def mirrored(images: Tensor, edge: int) -> Tensor:
+    """Images with `edge` rows and columns mirrored on each side.
+
+    Of copies, whose backward pass adds in one order, which that of torch's own padding does not.
+    """
+    for line in (2, 3):
+        length = images.shape[line]
+        before = images.narrow(line, 1, edge).flip(line)
+        behind = images.narrow(line, length - 1 - edge, edge).flip(line)
+        images = torch.cat([before, images, behind], dim=line)
+    return images
 
 
 def convolved(stage: Stage, read: Tensor) -> Tensor:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Any
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from models.inference.turn import Turn
 
 
 class DeviceCopies:
@@ -71,39 +67,3 @@ class DeviceCopies:
             return copied
 
         return wait
-
-
-class ExactConvolutions:
-    """Within it fp32 means fp32: cuDNN would otherwise round inputs to 10 bits (TF32).
-
-    The flags are those of the whole process: the first thread sets them, the last puts them back.
-    """
-
-    def __init__(self) -> None:
-        self._turn = Turn()
-        self._inside = 0
-        self._flags = ExitStack()
-
-    def __enter__(self) -> None:
-        with self._turn:
-            if self._inside == 0:
-                # `enabled` has to be given: by default the flags turn cuDNN off.
-                settings: dict[str, Any] = {"enabled": True, "allow_tf32": False}
-                if hasattr(torch.backends, "fp32_precision"):  # since torch 2.9; it comes before
-                    settings["fp32_precision"] = "ieee"  # allow_tf32 where a program has set it
-                self._flags.enter_context(torch.backends.cudnn.flags(**settings))
-            self._inside += 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._turn:
-            self._inside -= 1
-            if self._inside == 0:
-                self._flags.close()
-
-
-exact_convolutions = ExactConvolutions()

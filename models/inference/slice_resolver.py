@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.fused.statistics import Moments, pooled
-from models.inference.device_copies import DeviceCopies, exact_convolutions
+from models.inference.device_copies import DeviceCopies
 from models.inference.memory_plan import (
     OPENVINO_TRUNK_MAPS,
     TEXTURE_MAPS,
@@ -25,6 +25,7 @@ from models.inference.memory_plan import (
 )
 from models.inference.norm_scope import PixelWeights, scope_weights
 from models.inference.openvino_trunk import OpenVinoTrunk, choose_backend
+from models.inference.precision import fp32_convolutions, stored_type
 from models.inference.slice_engine import NormSource, SliceEngine, Texture
 from models.inference.slice_jobs import (
     Crop,
@@ -45,7 +46,6 @@ _Running = Callable[[], "list[np.ndarray | None]"]
 SMALLEST_EDGE = 4  # reflection padding by 3 needs one pixel more
 GROUP_PIXELS = 128 * 128  # of small slices in one call: enough work for each operation's start
 FREE_SHARE = 0.6  # of the free memory that one slice may take by default
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class SliceResolver:
@@ -62,7 +62,7 @@ class SliceResolver:
     Args:
         generator: G_A, in evaluation mode.
         device: where to compute.
-        precision: fp32, or bf16 for convolutions and feature maps (norms stay in fp32).
+        precision: fp32 or bf16, on a GPU also tf32 or fp16 (models/inference/precision.py).
         tile_size: tile edge in input pixels, at least 4; None for the whole slice.
         backend: torch, openvino (the trunk on a CPU), or auto: openvino where it can serve.
         max_memory: bytes that a slice may take; None for a share of what is free now.
@@ -78,7 +78,7 @@ class SliceResolver:
         memory: bytes that a slice takes.
 
     Raises:
-        UserError: a backend that cannot serve here, or texture that the generator does not have.
+        UserError: a backend, precision or texture that cannot be had here.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class SliceResolver:
         texture: float = 0.0,
         spread: float = 1.0,
     ) -> None:
-        dtype = PRECISIONS[precision]
+        dtype = stored_type(precision, device)
         self.scale = generator.scale
         self.device = device
         self.precision = precision
@@ -110,8 +110,7 @@ class SliceResolver:
         self._statistics: Sequence[Moments] | None = None
         architecture = generator.architecture
         self._noises = int(architecture["texture"])
-        self.texture = texture
-        self.spread = spread
+        self.texture, self.spread = texture, spread
         self.refuse_texture(texture)
         self._reach = receptive_radius(int(architecture["blocks"]), self.has_texture)
         self._has_statistics = architecture["norm"] == "instance"
@@ -341,7 +340,8 @@ class SliceResolver:
         kept = self.memory.levels_to_keep(rows, columns, budget, count)
         kept = min(kept, self._most_kept)  # what has failed once would fail at each slice
         pixels = count * rows * columns
-        with self._turn, exact_convolutions, self._copies.in_order():
+        arithmetic = fp32_convolutions(self.device, rounded=self.precision == "tf32")
+        with self._turn, arithmetic, self._copies.in_order():
             if self.memory.needed(pixels, kept) + self.engine.idle_bytes(pixels, kept) > budget:
                 self.engine.release()
             result, found = with_fewer_maps(work, kept, self.engine.release)

@@ -80,7 +80,7 @@ def test_help_explains_every_option_in_its_group_and_shows_defaults(
         (("--micro_spacing", "nan"), "one positive number or three (x y z)"),
         (("--gpu_ids", "first"), "expected all, -1 or numbers as in 0,1"),
         (("--gpu_ids", "0,"), "expected all, -1 or numbers as in 0,1"),
-        (("--precision", "fp16"), "invalid choice: 'fp16'"),
+        (("--precision", "fp8"), "invalid choice: 'fp8'"),
         (("--degradation", "blur"), "invalid choice: 'blur'"),
         (("--nam", "x"), "unrecognized arguments: --nam"),  # no guessing at abbreviations
         (("--load_iter", "-1"), "got -1, expected a whole number of at least 0"),

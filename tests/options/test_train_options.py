@@ -90,6 +90,7 @@ def test_debug_is_read_from_the_words() -> None:
         ("--suffix {lr[0]}", "cannot be filled in"),
         (f"--name {'n' * 300}", "--name has 300 letters, expected 200 at the most"),
         ("--beta1 1", "at 1 Adam never moves"),
+        ("--precision fp16", "train in bf16, or in tf32 or fp32"),
         ("--init_gain 0", "expected a number above 0"),
         ("--num_threads 100000", "expected 256 at the most"),
         ("--name a/b", "expected a plain folder name"),

@@ -11,6 +11,7 @@ import torch
 import util.devices
 from util.devices import (
     arithmetic_name,
+    check_precision,
     choose_devices,
     count_gpus,
     has_bf16,
@@ -98,6 +99,55 @@ def test_bf16_of_a_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert has_bf16(torch.device("cuda:0")) is expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "capability", "refused"),
+    [
+        ("fp32", "cpu", None, False),
+        ("bf16", "cpu", None, False),
+        ("tf32", "cpu", None, True),
+        ("fp16", "cpu", None, True),
+        ("tf32", "cuda:0", (7, 5), True),
+        ("tf32", "cuda:0", (8, 0), False),
+        ("fp16", "cuda:0", (7, 5), False),
+    ],
+)
+def test_arithmetic_that_a_device_has_not_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    device: str,
+    capability: tuple[int, int] | None,
+    refused: bool,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
+    if not refused:
+        check_precision(precision, torch.device(device))
+        return
+    with pytest.raises(UserError, match=f"--precision {precision} is arithmetic of NVIDIA GPUs"):
+        check_precision(precision, torch.device(device))
+
+
+SET_UP = """
+import os, torch
+from util.devices import set_up_cudnn
+set_up_cudnn()
+flags = torch.backends.cudnn
+assert (flags.allow_tf32, flags.benchmark) == (False, True)
+torch.cuda.is_available = lambda: True
+set_up_cudnn("tf32", deterministic=True)
+assert (flags.allow_tf32, flags.benchmark) == (True, False)
+assert torch.are_deterministic_algorithms_enabled()
+assert torch.is_deterministic_algorithms_warn_only_enabled()
+assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+"""
+
+
+def test_what_training_asks_of_a_gpu() -> None:
+    """In a process of its own, whose flags nothing else sees."""
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", SET_UP], cwd=root, check=True)
 
 
 @pytest.mark.parametrize(("supported", "lines"), [(True, 0), (None, 0), (False, 1)])

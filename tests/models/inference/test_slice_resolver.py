@@ -16,6 +16,7 @@ from models.fused.statistics import Moments
 from models.inference.memory_plan import SliceMemory
 from models.inference.norm_scope import FEWEST_PIXELS, at_least, scope_weights
 from models.inference.openvino_trunk import choose_backend
+from models.inference.precision import fp32_convolutions
 from models.inference.slice_engine import NormSource
 from models.inference.slice_jobs import SliceJob, receptive_radius
 from models.inference.slice_resolver import SliceResolver
@@ -584,10 +585,13 @@ def test_bf16_is_near_fp32(generator: SRGenerator) -> None:
     assert 0 < np.abs(exact - rough).mean() < 0.05
 
 
-def test_full_precision_means_no_tf32_and_leaves_cudnn_on(
-    generator: SRGenerator, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_fp32_is_as_exact_as_was_asked(
+    generator: SRGenerator, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
+    """As on a GPU, whose flags are there without one."""
     resolver = SliceResolver(generator, CPU)
+    resolver.precision = precision
     seen = []
     for name in ("enlarge", "measure_norms"):
         original = getattr(resolver.engine, name)
@@ -597,9 +601,14 @@ def test_full_precision_means_no_tf32_and_leaves_cudnn_on(
             return original(*arguments)
 
         monkeypatch.setattr(resolver.engine, name, watched)
+    monkeypatch.setattr(
+        models.inference.slice_resolver,
+        "fp32_convolutions",
+        lambda device, rounded: fp32_convolutions(torch.device("cuda"), rounded),
+    )
     resolver.upscale_slice(image(8, 8))
     resolver.measure_slice(image(8, 8))
-    assert seen == [(True, False)] * 2
+    assert seen == [(True, precision == "tf32")] * 2
 
 
 def test_torch_serves_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
